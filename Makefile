@@ -1,0 +1,35 @@
+# Two commands, each with all the set-up it needs: Python >= 3.11, make, a network to PyPI.
+#   make demo   compare all strategies on the embedded task: a table and figures in demo-runs/
+#   make test   format, lint and type checks, then the whole test suite
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test install check clean
+
+demo: install
+	$(BIN)/gclip compare --store demo-runs
+
+test: install check
+	$(BIN)/python -m pytest -n 2
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "gclip needs Python >= 3.11, and $(PYTHON) is older: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	@touch $@
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy strategies studies figures
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

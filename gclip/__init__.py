@@ -1,0 +1,92 @@
+"""gclip: gradient clipping as a choice — register a strategy, compare, tune, use it.
+
+::
+
+    clipper = gclip.Clipper(model, "agc(clip_factor=0.02)")
+    loss.backward()
+    clipper.step()
+    optimizer.step()
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gclip.attaching import Attached as Attached
+    from gclip.attaching import attach as attach
+    from gclip.chaining import Chain as Chain
+    from gclip.chaining import chain as chain
+    from gclip.clipper import Clipper as Clipper
+    from gclip.decide import simulate as simulate
+    from gclip.errors import UsageError as UsageError
+    from gclip.fields import FieldInfo as FieldInfo
+    from gclip.fields import fields_of as fields_of
+    from gclip.fields import setting as setting
+    from gclip.fields import tunable as tunable
+    from gclip.plugins import code_digest as code_digest
+    from gclip.plugins import load_plugins as load_plugins
+    from gclip.record import ClipSummary as ClipSummary
+    from gclip.record import Record as Record
+    from gclip.registry import create as create
+    from gclip.registry import get as get
+    from gclip.registry import names as names
+    from gclip.registry import parse as parse
+    from gclip.registry import register as register
+    from gclip.report import ClipReport as ClipReport
+    from gclip.strategy import Band as Band
+    from gclip.strategy import Limit as Limit
+    from gclip.strategy import Memory as Memory
+    from gclip.strategy import RuleName as RuleName
+    from gclip.strategy import Scope as Scope
+    from gclip.strategy import Seen as Seen
+    from gclip.strategy import Strategy as Strategy
+
+__version__ = "0.1.0"
+
+# Where each public name lives. Loaded on first use: `gclip --help` must not wait for torch.
+_HOME = {
+    "Attached": "attaching",
+    "attach": "attaching",
+    "Chain": "chaining",
+    "chain": "chaining",
+    "Clipper": "clipper",
+    "simulate": "decide",
+    "UsageError": "errors",
+    "FieldInfo": "fields",
+    "fields_of": "fields",
+    "setting": "fields",
+    "tunable": "fields",
+    "code_digest": "plugins",
+    "load_plugins": "plugins",
+    "ClipSummary": "record",
+    "Record": "record",
+    "create": "registry",
+    "get": "registry",
+    "names": "registry",
+    "parse": "registry",
+    "register": "registry",
+    "ClipReport": "report",
+    "Band": "strategy",
+    "Limit": "strategy",
+    "Memory": "strategy",
+    "RuleName": "strategy",
+    "Scope": "strategy",
+    "Seen": "strategy",
+    "Strategy": "strategy",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"gclip.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'gclip' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

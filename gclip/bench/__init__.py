@@ -1,0 +1,1 @@
+"""Benchmarks: gclip against named peers, in one run, medians of repeated pairs."""

@@ -1,0 +1,130 @@
+"""``gclip bench clip``: one clip call against torch's and timm's, on the gradients of real nets.
+
+Every row times two callables in alternation, so that whatever else the machine does hits both;
+the figure is the ratio of their median times. Gradients are restored before each call, outside
+the timed part.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gclip.clipper import Clipper
+from gclip.history import push
+from gclip.registry import create
+from gclip.training.models import build
+
+Call = Callable[[], Any]
+PAST_STEPS = 100_000
+
+
+def rows(
+    models: tuple[str, ...] = ("lenet", "resnet18"), seconds: float = 2.0
+) -> list[dict[str, Any]]:
+    """One row a case: `case`, `peer`, both medians in microseconds, and `speedup`.
+
+    `speedup` is the peer's median time over ours: above 1 we are faster. Each row measures for
+    about `seconds`.
+    """
+    found = []
+    for model in models:
+        params = list(build(model, 10, seed=0).named_parameters())
+        reset = _gradients(params)
+        for case, ours, peer, theirs in _cases(params):
+            mine, other = _paired(ours, theirs, reset, seconds)
+            found.append(
+                {
+                    "case": f"{model} {case}", "peer": peer, "speedup": other / mine,
+                    "ours_us": mine * 1e6, "peer_us": other * 1e6,
+                }
+            )  # fmt: skip
+    return found
+
+
+def _cases(params: list[tuple[str, nn.Parameter]]) -> list[tuple[str, Call, str, Call]]:
+    """What is compared: case, our call, the peer's name, the peer's call."""
+    tensors = [p for _, p in params]
+    size = sum(p.numel() for p in tensors)
+    clip_norm, clip_value = nn.utils.clip_grad_norm_, nn.utils.clip_grad_value_
+    norm = Clipper(params, create("norm", max_norm=0.1)).step
+    loose = Clipper(params, "norm(max_norm=1e9)").step
+    value = create("value", clip_value=0.01)
+    bare = Clipper(params, value, nonfinite="keep", record=False).step
+    cases: list[tuple[str, Call, str, Call]] = [
+        ("norm", norm, "torch clip_grad_norm_", lambda: clip_norm(tensors, 0.1)),
+        ("norm, nothing to clip", loose, "torch clip_grad_norm_", lambda: clip_norm(tensors, 1e9)),
+        (
+            "value, unchecked and unrecorded as the peer", bare,
+            "torch clip_grad_value_", lambda: clip_value(tensors, 0.01),
+        ),
+        (
+            "value, checked and recorded", Clipper(params, value).step,
+            "torch clip_grad_value_", lambda: clip_value(tensors, 0.01),
+        ),
+        (
+            f"percentile after {PAST_STEPS:,} steps", _aged(params, size),
+            "gclip norm", norm,
+        ),
+    ]  # fmt: skip
+    timm = _timm_agc()
+    if timm is not None:
+        agc = Clipper(params, create("agc", clip_factor=0.001)).step
+        cases.append(("agc", agc, "timm adaptive_clip_grad", lambda: timm(tensors, 0.001)))
+    return cases
+
+
+def _aged(params: list[tuple[str, nn.Parameter]], size: int) -> Call:
+    """A percentile clipper that has seen `PAST_STEPS` steps; about half its steps clip."""
+    clipper = Clipper(params, "percentile(p=50)")
+    clipper.step()
+    state = clipper.state_dict()
+    generator = torch.Generator().manual_seed(0)
+    past = state["memory"][0]["past"]
+    middle = 0.01 * size**0.5  # the norm of the benchmark's gradients
+    for norm in middle * (0.5 + torch.rand(PAST_STEPS, generator=generator)):
+        past = push(past, norm.view(1))
+    state["memory"][0]["past"] = past
+    clipper.load_state_dict(state)
+    return clipper.step
+
+
+def _gradients(params: list[tuple[str, nn.Parameter]]) -> Call:
+    """Give every parameter a random gradient; the returned call puts the same ones back."""
+    generator = torch.Generator().manual_seed(0)
+    saved: list[Tensor] = [torch.randn(p.shape, generator=generator) * 0.01 for _, p in params]
+    for (_, p), grad in zip(params, saved, strict=True):
+        p.grad = grad.clone()
+    grads = [p.grad for _, p in params if p.grad is not None]
+    return lambda: torch._foreach_copy_(grads, saved)
+
+
+def _paired(ours: Call, theirs: Call, reset: Call, seconds: float) -> tuple[float, float]:
+    """Median seconds of each, called in alternation."""
+    calls = (ours, theirs)
+    times: tuple[list[float], list[float]] = ([], [])
+    for call in calls * 3:
+        reset(), call()
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until or len(times[0]) < 15:
+        for place in (0, 1) if len(times[0]) % 2 else (1, 0):
+            reset()
+            start = time.perf_counter()
+            calls[place]()
+            times[place].append(time.perf_counter() - start)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def _timm_agc() -> Callable[..., Any] | None:
+    """timm's AGC, or None where timm is not installed."""
+    try:
+        from timm.utils.agc import adaptive_clip_grad
+    except ImportError:
+        return None
+    call: Callable[..., Any] = adaptive_clip_grad
+    return call

@@ -1,0 +1,174 @@
+"""The maths of one step, on norms alone: ask the strategy, turn its limit into factors, remember.
+
+Pure functions of tensors ``(…, groups)``: no gradient, no parameter, no state but what is passed.
+The clipper, the simulation of a sequence of norms, and many runs stacked along leading
+dimensions all use these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from gclip.norms import on_host
+from gclip.strategy import Band, Limit, Memory, Seen, Strategy
+
+
+class Decision(NamedTuple):
+    """What one step does to each group. Tensors are ``(…, groups)`` float32 unless said.
+
+    Attributes:
+        norm: what was measured.
+        bounds: what the strategy answered, which a clamp uses as it is.
+        limit: the largest norm allowed.
+        factor: what each group's gradient is multiplied by; 1 where it stays as it is.
+        clipped_norm: the norm afterwards.
+        clipped: bool, True where the gradient changes.
+        skip: bool ``(…, 1)``, True where the whole step is to be skipped, or None: never.
+    """
+
+    norm: Tensor
+    bounds: Limit
+    limit: Tensor
+    factor: Tensor
+    clipped_norm: Tensor
+    clipped: Tensor
+    skip: Tensor | None
+
+
+Outcome: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]
+
+
+def decide(strategy: Strategy, seen: Seen, memory: Memory) -> Decision:
+    """The factors for one step, by the strategy's limit and rule. Memory is only read."""
+    limit = strategy.limit(seen, memory)
+    low, high = limit if isinstance(limit, Band) else (None, limit)
+    norm = seen.norm
+    outcome = _RULES[strategy.rule](norm, _like(high, norm), _like(low, norm))
+    return Decision(norm, limit, *outcome)
+
+
+def remember_step(
+    strategy: Strategy, seen: Seen, clipped_norm: Tensor, memory: Memory, valid: Tensor | None
+) -> Memory:
+    """Memory after the step. Entries of groups that are not `valid` keep their old values.
+
+    A nested dict is the business of the helper that made it, which reads ``seen.valid`` itself.
+    """
+    new = strategy.learn(seen, clipped_norm, memory)
+    if not new:
+        return memory
+    if valid is not None:
+        new = {key: _keep(valid, value, memory[key]) for key, value in new.items()}
+    return {**memory, **new}
+
+
+def simulate(strategy: Strategy, norms: Iterable[Any]) -> tuple[Tensor, Tensor]:
+    """Feed a sequence of norms to a strategy, as if a model had shown them step by step.
+
+    Args:
+        norms: one entry a step, each a number or a tensor ``(…, groups)``.
+
+    Returns:
+        The limits and the norms after clipping, each ``(steps, …, groups)`` float32.
+    """
+    memory: Memory | None = None
+    limits, clipped = [], []
+    for step, entry in enumerate(norms):
+        norm = torch.as_tensor(entry, dtype=torch.float32)
+        norm = norm.view(1) if norm.ndim == 0 else norm
+        if memory is None:
+            memory = strategy.remember(torch.zeros_like(norm))
+        finite = torch.isfinite(norm)
+        valid = None if bool(finite.all()) else finite
+        seen = Seen(norm, step=step, weight_norm=torch.ones_like(norm), valid=valid)
+        made = decide(strategy, seen, memory)
+        memory = remember_step(strategy, seen, made.clipped_norm, memory, valid)
+        limits.append(made.limit)
+        clipped.append(made.clipped_norm)
+    return torch.stack(limits), torch.stack(clipped)
+
+
+def _like(limit: Tensor | float | None, norm: Tensor) -> Tensor | float | None:
+    if isinstance(limit, Tensor):
+        return limit.to(norm.dtype)
+    return None if limit is None else float(limit)
+
+
+def _full(limit: Tensor | float, norm: Tensor) -> Tensor:
+    if isinstance(limit, Tensor):
+        return limit.expand_as(norm)
+    if not on_host(norm):
+        return torch.full_like(norm, limit)
+    return _constant(limit, norm.shape, norm.dtype)
+
+
+@lru_cache(maxsize=256)
+def _constant(limit: float, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Made once: most limits are the same number at every step."""
+    return torch.full(shape, limit, dtype=dtype)
+
+
+def _clamp(norm: Tensor, high: Any, low: Any) -> Outcome:
+    """Elements are cut at the limit. Norms say only what cannot have changed; see the clipper."""
+    return _scale(norm, high, None)
+
+
+def _scale(norm: Tensor, high: Any, low: Any) -> Outcome:
+    """Scale down to the limit what lies above it (and up to the lower one what lies below)."""
+    over = norm > high
+    if low is None and on_host(over) and not bool(over.any()):
+        limit = _full(high, norm)
+        return limit, _constant(1.0, norm.shape, norm.dtype), norm, over, None
+    factor = torch.where(over, high / norm, 1.0)
+    clipped_norm = torch.where(over, high, norm)
+    if low is not None:
+        under = (norm < low) & (norm > 0)
+        factor = torch.where(under, low / norm, factor)
+        clipped_norm = torch.where(under, low, clipped_norm)
+        over = over | under
+    return _full(high, norm), factor, clipped_norm, over, None
+
+
+def _normalize(norm: Tensor, high: Any, low: Any) -> Outcome:
+    """Give every gradient that is not zero exactly the limit as its norm."""
+    limit = _full(high, norm)
+    change = (norm > 0) & torch.isfinite(limit)
+    factor = torch.where(change, limit / norm, 1.0)
+    clipped_norm = torch.where(change, limit, norm)
+    return limit, factor, clipped_norm, change & (factor != 1), None
+
+
+def _soft(norm: Tensor, high: Any, low: Any) -> Outcome:
+    """Shrink smoothly: n becomes n·c/(c+n), which never exceeds c."""
+    limit = _full(high, norm)
+    change = (norm > 0) & torch.isfinite(limit)
+    factor = torch.where(change, limit / (limit + norm), 1.0)
+    return limit, factor, norm * factor, change & (factor != 1), None
+
+
+def _skip(norm: Tensor, high: Any, low: Any) -> Outcome:
+    """Skip the whole step when any group is beyond its limit."""
+    over = norm > high
+    skip = over.any(dim=-1, keepdim=True)
+    factor = torch.where(skip, 0.0, torch.ones_like(norm))
+    return _full(high, norm), factor, norm * factor, over, skip
+
+
+_RULES: dict[str, Callable[[Tensor, Any, Any], Outcome]] = {
+    "scale": _scale,
+    "clamp": _clamp,
+    "normalize": _normalize,
+    "soft": _soft,
+    "skip": _skip,
+}
+
+
+def _keep(valid: Tensor, new: Any, old: Any) -> Any:
+    if not isinstance(new, Tensor):
+        return new
+    return torch.where(valid, new, old)

@@ -1,0 +1,121 @@
+"""Which parameters a clipper takes, and which strategy each of them gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from gclip.chaining import Chain
+from gclip.errors import UsageError, suggestion
+from gclip.registry import parse
+from gclip.strategy import Strategy
+
+Parameters: TypeAlias = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
+Spec: TypeAlias = Strategy | Chain | str | Mapping[str, "Strategy | Chain | str"]
+
+
+@dataclass(frozen=True)
+class Named:
+    """Parameters with their names, each once."""
+
+    names: tuple[str, ...]
+    params: tuple[Tensor, ...]
+    have_names: bool
+
+
+def collect(parameters: Parameters) -> Named:
+    """The parameters of a module, of ``named_parameters()`` or of ``parameters()``.
+
+    One that is listed twice counts once. Parameters without names are called 0, 1, 2, ….
+
+    Raises:
+        UsageError: nothing to clip (a generator that was read before, say), or no tensors.
+    """
+    if isinstance(parameters, nn.Module):
+        entries: list[object] = list(parameters.named_parameters())
+    elif isinstance(parameters, Tensor):
+        entries = [parameters]
+    elif isinstance(parameters, Iterable):
+        entries = list(parameters)
+    else:
+        raise UsageError(f"{_EXPECTED}, but got {type(parameters).__name__}")
+    if not entries:
+        raise UsageError(
+            "there are no parameters to clip: the model has none, or the generator "
+            "that was passed had already been read"
+        )
+    names, params, seen = [], [], set()
+    have_names = True
+    for place, entry in enumerate(entries):
+        if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str):
+            name, param = entry
+        else:
+            name, param, have_names = str(place), entry, False
+        if not isinstance(param, Tensor):
+            raise UsageError(f"{_EXPECTED}, but entry {place} is {type(param).__name__}")
+        if id(param) not in seen:
+            seen.add(id(param))
+            names.append(name)
+            params.append(param)
+    return Named(tuple(names), tuple(params), have_names)
+
+
+_EXPECTED = "a Clipper takes a model, its named_parameters() or its parameters()"
+
+
+def resolve(strategy: Strategy | Chain | str) -> tuple[Strategy, ...]:
+    """The strategies to apply in order."""
+    made = parse(strategy) if isinstance(strategy, str) else strategy
+    if isinstance(made, Chain):
+        return made.strategies
+    if isinstance(made, Strategy):
+        return (made,)
+    raise UsageError(
+        f"a strategy is a spelling like 'norm(max_norm=1)', a gclip.Strategy or a chain, "
+        f"but got {strategy!r}"
+    )
+
+
+def assign(
+    names: Sequence[str], strategy: Spec, exclude: Sequence[str]
+) -> list[tuple[tuple[Strategy, ...], list[int]]]:
+    """Which strategies apply to which parameters (by place); the first matching pattern decides.
+
+    Excluded parameters get ``none``: not clipped, though still checked for finite gradients.
+
+    Raises:
+        UsageError: a pattern that matches no parameter, or a parameter that no pattern matches.
+    """
+    if isinstance(exclude, str):
+        exclude = [exclude]
+    rules: list[tuple[str, tuple[Strategy, ...]]] = [(p, resolve("none")) for p in exclude]
+    if isinstance(strategy, Mapping):
+        rules += [(p, resolve(s)) for p, s in strategy.items()]
+        if not strategy:
+            raise UsageError("the mapping of patterns to strategies is empty; add '*': 'norm'")
+    else:
+        rules.append(("*", resolve(strategy)))
+    for pattern, _ in rules:
+        if pattern != "*" and not any(fnmatchcase(name, pattern) for name in names):
+            layers = sorted({f"{name.rpartition('.')[0]}.*" for name in names if "." in name})
+            shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+            raise UsageError(
+                f"the pattern {pattern!r} matches no parameter"
+                f"{suggestion(pattern, [*layers, *names])} (parameters: {shown})"
+            )
+    places: list[list[int]] = [[] for _ in rules]
+    for i, name in enumerate(names):
+        for at, (pattern, _) in enumerate(rules):
+            if fnmatchcase(name, pattern):
+                places[at].append(i)
+                break
+        else:
+            raise UsageError(
+                f"no pattern matches the parameter {name!r}; end the mapping with '*': 'none' "
+                "to leave the rest unclipped"
+            )
+    return [(made, at) for (_, made), at in zip(rules, places, strict=True) if at]

@@ -1,0 +1,177 @@
+"""One strategy at work on some parameters: its groups, its memory, and the step under way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gclip.decide import Decision, decide, remember_step
+from gclip.errors import UsageError
+from gclip.norms import NO, YES, all_finite, clamp_elements
+from gclip.scopes import Groups
+from gclip.state import copied
+from gclip.strategy import Band, Limit, Memory, Seen, Strategy
+
+
+class Part:
+    """The verbs of a clipper, for one strategy: `take`, `measure`, `ask`, `clip`.
+
+    Attributes:
+        made: the last step's decision.
+        total_before, total_after: the norms that the record adds up; for clamped elements the
+            tensors' L2 norms, which the largest elements do not tell.
+        first, last: whether it is the first and the last in its chain.
+    """
+
+    made: Decision
+    total_before: Tensor
+    total_after: Tensor
+
+    def __init__(self, strategy: Strategy, names: list[str], params: list[Tensor]) -> None:
+        self.strategy, self.params = strategy, params
+        self.groups = Groups(names, [p.shape for p in params], strategy.scope)
+        self.first = self.last = True
+        self.memory: Memory | None = None
+        self._device: torch.device | None = None
+        self._grads: list[Tensor | None] = []
+        self._norm: Tensor
+        self._clamps = strategy.scope == "element" or strategy.rule == "clamp"
+        # What a clamp compares with its limit is the largest element.
+        self._order = math.inf if self._clamps else strategy.order
+
+    @property
+    def constant_clamp(self) -> bool:
+        """Whether gradients can be clamped without having been measured."""
+        return self._clamps and type(self.strategy).learn is Strategy.learn
+
+    def take(self, grads: Mapping[int, Tensor | None]) -> None:
+        """This step's gradients, by the parameter's id."""
+        self._grads = [grads[id(p)] for p in self.params]
+
+    def measure(self, recording: bool) -> Tensor:
+        """Measure the norms; whether all of them are finite, bool ``(1,)``."""
+        device, order = self._place(), self._order
+        self._norm = self.groups.norms(self._grads, order, device)
+        finite = all_finite(self._norm)
+        if finite is NO:
+            # A float32 sum of squares overflows long before the gradients do: look again.
+            self._norm = self.groups.norms(self._grads, order, device, wide=True)
+            finite = all_finite(self._norm)
+        self.total_before = self._norm
+        if recording and self._clamps:
+            self.total_before = self.groups.tensor_norms(self._grads, device)
+        return finite
+
+    def ask(self, step: int, finite: Tensor) -> Tensor | None:
+        """Let the strategy decide and learn; whether it wants the step skipped, ``(1,)``."""
+        if self.memory is None:
+            self.memory = self.strategy.remember(torch.zeros_like(self._norm))
+        valid = self._valid(finite)
+        seen = self._seen(step, valid)
+        self.made = decide(self.strategy, seen, self.memory)
+        self.memory = remember_step(self.strategy, seen, self.made.clipped_norm, self.memory, valid)
+        return self.made.skip
+
+    def clip(self, recording: bool) -> None:
+        """Change the gradients as decided; on a CPU, write nothing where nothing changes."""
+        if self._clamps and isinstance(self.made.bounds, Band):
+            self.made = self._decided_by_band(self.made, self.made.bounds)
+        changed = self.groups.changed(self.made.clipped)
+        if self._clamps:
+            self._clamp(self.made.bounds, changed)
+        elif any(changed):
+            self.groups.scale(self._grads, self.made.factor, changed)
+        if recording and self.last:
+            self.total_after = self._after(changed) if self._clamps else self.made.clipped_norm
+
+    def clamp_unmeasured(self, step: int) -> None:
+        """Clamp without measuring; only where `constant_clamp`."""
+        every = [True] * len(self.params)
+        self._clamp(self.strategy.limit(self._seen(step, None), {}), every)
+
+    def load(self, memory: Any) -> None:
+        """Take over a saved memory; it moves to the gradients' device at the next step."""
+        for key, value in (memory or {}).items():
+            if isinstance(value, Tensor) and value.shape[-1] not in (1, self.groups.count):
+                raise UsageError(
+                    f"the state of {self.strategy} has {value.shape[-1]} groups in {key!r}, but "
+                    f"these parameters have {self.groups.count}"
+                )
+        self.memory, self._device = copied(memory), None
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _place(self) -> torch.device:
+        """The device of the gradients; memory follows when the model has moved."""
+        device = next((g.device for g in self._grads if g is not None), self.params[0].device)
+        if device != self._device:
+            if self.memory is not None:
+                self.memory = copied(self.memory, device)
+            self._device = device
+        return device
+
+    def _seen(self, step: int, valid: Tensor | None) -> Seen:
+        device, order = self._place(), self._order
+        return Seen(
+            lambda: self._norm,
+            step=step,
+            weight_norm=lambda: self.groups.norms(self.params, order, device),
+            size=lambda: self.groups.sizes(device),
+            valid=valid,
+        )
+
+    def _valid(self, finite: Tensor) -> Tensor | None:
+        """Which groups' norms may enter memory; None where the host knows that all may."""
+        missing = any(g is None for g in self._grads)
+        device = self._norm.device
+        if finite is YES and not missing:
+            return None
+        valid = finite.to(device).expand_as(self._norm)
+        return valid & self.groups.present(self._grads, device) if missing else valid
+
+    def _clamp(self, limit: Limit, changed: Sequence[bool]) -> None:
+        low, high = limit if isinstance(limit, Band) else (None, limit)
+        if not isinstance(low, Tensor) and not isinstance(high, Tensor):
+            there = [
+                g
+                for g, change in zip(self._grads, changed, strict=True)
+                if g is not None and change
+            ]
+            clamp_elements(there, -high if low is None else low, high)
+            return
+        highs = self._bounds(high)
+        lows = [-each for each in highs] if low is None else self._bounds(low)
+        for grad, below, above, change in zip(self._grads, lows, highs, changed, strict=True):
+            if grad is not None and change:
+                grad.clamp_(below.to(grad), above.to(grad))
+
+    def _after(self, changed: Sequence[bool]) -> Tensor:
+        """Each tensor's norm after a clamp; only those that changed are read again."""
+        if not any(changed):
+            return self.total_before
+        grads = [g if change else None for g, change in zip(self._grads, changed, strict=True)]
+        after = self.groups.tensor_norms(grads, self._norm.device)
+        if all(changed):
+            return after
+        mask = torch.tensor(changed, device=after.device)
+        return torch.where(mask, after, self.total_before)
+
+    def _decided_by_band(self, made: Decision, band: Band) -> Decision:
+        """Where the bounds are not symmetric, the largest element does not tell what is cut."""
+        blank = torch.zeros((), device=made.norm.device)
+        ends = [
+            torch.aminmax(g) if g is not None and g.numel() else (blank, blank) for g in self._grads
+        ]
+        least, most = (torch.stack([e[i].float() for e in ends]) for i in (0, 1))
+        clipped = (least < band.low) | (most > band.high)
+        after = torch.maximum(
+            torch.as_tensor(least).clamp(min=band.low).abs(), most.clamp(max=band.high).abs()
+        )
+        return made._replace(clipped=clipped, clipped_norm=after)
+
+    def _bounds(self, limit: Tensor | float) -> list[Tensor]:
+        return self.groups.split(torch.as_tensor(limit).expand(self.groups.count))

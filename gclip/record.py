@@ -1,0 +1,170 @@
+"""The record of what clipping did over a run, and what that makes of it.
+
+"Threshold 1" is a safety net in one run and a limiter of every step in the next, and the loss
+curve does not say which. The record does. Each step leaves five numbers (20 bytes); they are
+computed in batches from the tensors of many steps, so that recording waits for no device and
+costs next to nothing per step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Array = npt.NDArray[np.float32]
+
+COLUMNS = ("norm", "clipped_norm", "limit", "clipped", "finite")
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+LIMITED = 0.99  # a step counts as limited when clipping left less of the total norm than this
+_PENDING_FLOATS = 1 << 20  # how many floats may wait before they are reduced
+
+
+@dataclass(frozen=True)
+class ClipSummary:
+    """What clipping did over a run.
+
+    Attributes:
+        steps: how many steps were recorded.
+        clip_rate: share of steps in which anything was clipped.
+        group_rate: mean share of the groups clipped in a step.
+        limited_rate: share of steps whose total norm shrank by more than 1 %.
+        skipped: steps whose gradients were not finite.
+        norm_quantiles: quantiles of the total gradient norm before clipping.
+        verdict: ``never clips`` (nothing was ever clipped) · ``safety net`` (at most one step in
+            ten limited) · ``step-size limiter`` · ``always on`` (99 % of steps or more limited).
+    """
+
+    steps: int
+    clip_rate: float
+    group_rate: float
+    limited_rate: float
+    skipped: int
+    norm_quantiles: dict[float, float]
+    verdict: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain numbers and text, for JSON."""
+        made = dataclasses.asdict(self)
+        made["norm_quantiles"] = {f"{q:g}": v for q, v in self.norm_quantiles.items()}
+        return made
+
+    def __str__(self) -> str:
+        middle = self.norm_quantiles[0.5]
+        return (
+            f"{self.verdict}: {self.clip_rate:.1%} of {self.steps:,} steps clipped, "
+            f"{self.limited_rate:.1%} shrunk by more than 1 %; median gradient norm {middle:.3g}"
+            + (f"; {self.skipped:,} steps not finite" if self.skipped else "")
+        )
+
+
+class Record:
+    """One row a step; see `arrays` for the columns and `summary` for the verdict."""
+
+    def __init__(self) -> None:
+        self._done: list[Tensor] = []  # on the gradients' device until somebody looks
+        self._pending: list[tuple[Tensor, ...]] = []
+        self._batch = 1
+
+    def __len__(self) -> int:
+        return sum(len(rows) for rows in self._done) + len(self._pending)
+
+    def add(
+        self, norm: Tensor, clipped_norm: Tensor, limit: Tensor, clipped: Tensor, finite: Tensor
+    ) -> None:
+        """Note one step. All are ``(groups,)``, `finite` ``(1,)``; kept as they are for now."""
+        row = (norm, clipped_norm, limit, clipped, finite)
+        if self._pending and any(
+            a.shape != b.shape for a, b in zip(self._pending[0], row, strict=True)
+        ):
+            self._reduce()
+        if not self._pending:
+            floats = sum(t.numel() for t in row)
+            self._batch = max(1, min(128, _PENDING_FLOATS // max(floats, 1)))
+        self._pending.append(row)
+        if len(self._pending) >= self._batch:
+            self._reduce()
+
+    def arrays(self) -> dict[str, Array]:
+        """One float32 entry a step for each column.
+
+        ``norm`` and ``clipped_norm``: the total gradient norm before and after clipping.
+        ``limit``: the limit where there is one group, else NaN. ``clipped``: the share of the
+        groups clipped. ``finite``: 1 or 0.
+        """
+        self._reduce()
+        if len(self._done) > 1:
+            self._done = [torch.cat([rows.to(self._done[-1].device) for rows in self._done])]
+        rows = self._done[0].cpu().numpy() if self._done else np.zeros((0, 5), np.float32)
+        return {name: rows[:, i] for i, name in enumerate(COLUMNS)}
+
+    def summary(self) -> ClipSummary:
+        """Clip rates, norm quantiles and the verdict over all steps so far."""
+        rows = self.arrays()
+        steps = len(rows["norm"])
+        finite = rows["finite"] > 0
+        norm, after, share = (rows[c][finite] for c in ("norm", "clipped_norm", "clipped"))
+        if not len(norm):
+            blank = dict.fromkeys(QUANTILES, math.nan)
+            return ClipSummary(steps, 0.0, 0.0, 0.0, steps, blank, "never clips")
+        limited = float(np.mean(after < LIMITED * norm))
+        clip_rate = float(np.mean(share > 0))
+        return ClipSummary(
+            steps=steps,
+            clip_rate=clip_rate,
+            group_rate=float(np.mean(share, dtype=np.float64)),
+            limited_rate=limited,
+            skipped=int(steps - finite.sum()),
+            norm_quantiles={q: float(np.quantile(norm, q)) for q in QUANTILES},
+            verdict=_verdict(clip_rate, limited),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        arrays = self.arrays()
+        rows = np.stack([arrays[c] for c in COLUMNS], axis=1)
+        return {"rows": torch.from_numpy(rows.copy())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._done, self._pending = [state["rows"].clone()], []
+
+    def _reduce(self) -> None:
+        """Turn the waiting steps into rows, all at once."""
+        if not self._pending:
+            return
+        norm, after, limit, clipped, finite = (
+            torch.stack(column) for column in zip(*self._pending, strict=True)
+        )
+        none = limit.new_full((len(limit),), math.nan)
+        rows = torch.stack(
+            [
+                _l2(norm),
+                _l2(after),
+                limit[:, 0] if limit.shape[1] == 1 else none,
+                clipped.float().mean(dim=1),
+                finite[:, 0].float(),
+            ],
+            dim=1,
+        )
+        self._done.append(rows.float())
+        self._pending = []
+
+
+def _l2(norms: Tensor) -> Tensor:
+    """The norm of all groups, step by step; in float64, whose squares do not overflow."""
+    wide = norms if norms.device.type == "mps" else norms.double()
+    total: Tensor = torch.linalg.vector_norm(wide, dim=1)
+    return total.float()
+
+
+def _verdict(clip_rate: float, limited: float) -> str:
+    if clip_rate == 0:
+        return "never clips"
+    if limited <= 0.1:
+        return "safety net"
+    return "always on" if limited >= 0.99 else "step-size limiter"

@@ -1,0 +1,103 @@
+"""What one call of ``clipper.step()`` saw and did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gclip.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One strategy's part in a step: its groups' norms and what it decided."""
+
+    strategy: str
+    labels: tuple[str, ...]
+    norm: Tensor
+    limit: Tensor
+    clipped_norm: Tensor
+    clipped: Tensor
+
+
+class ClipReport:
+    """Tensors on the gradients' device; reading one in Python (``float``, ``if``) waits for it.
+
+    With several strategies (patterns, a chain) the groups of all follow one another, in the
+    order of `groups`; `stages` has them apart.
+
+    Attributes:
+        finite: bool ``(1,)``: whether every gradient was finite.
+        skipped: bool ``(1,)``: whether the step's gradients were set to zero, because they were
+            not finite (under ``nonfinite="skip"``) or a strategy's rule is ``skip``.
+    """
+
+    def __init__(
+        self, stages: Callable[[], list[Stage]] | list[Stage] | None, finite: Tensor,
+        skipped: Tensor,
+    ) -> None:  # fmt: skip
+        self._stages = stages
+        self.finite = finite
+        self.skipped = skipped
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """Each strategy's norms and limits, in the order in which they were applied."""
+        if self._stages is None:
+            raise UsageError(
+                "this step was not measured: with record=False and nonfinite='keep', a clamp "
+                "only reads and writes each element once; make the Clipper with record=True "
+                "to see norms"
+            )
+        return tuple(self._stages() if callable(self._stages) else self._stages)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups' names: ``all``, a layer, a parameter, or ``parameter[row]``."""
+        return tuple(label for stage in self.stages for label in stage.labels)
+
+    @property
+    def norm(self) -> Tensor:
+        """Each group's gradient norm before clipping, ``(groups,)`` float32.
+
+        For the scope ``element``, each parameter's largest absolute element.
+        """
+        return _joined([stage.norm for stage in self.stages])
+
+    @property
+    def limit(self) -> Tensor:
+        """Each group's limit, ``(groups,)`` float32; ``inf`` where nothing is ever clipped."""
+        return _joined([stage.limit for stage in self.stages])
+
+    @property
+    def clipped_norm(self) -> Tensor:
+        """Each group's norm after clipping, ``(groups,)`` float32."""
+        return _joined([stage.clipped_norm for stage in self.stages])
+
+    @property
+    def clipped(self) -> Tensor:
+        """Bool ``(groups,)``: True where the gradient was changed."""
+        return _joined([stage.clipped for stage in self.stages])
+
+    def __repr__(self) -> str:
+        if self._stages is None:
+            return "ClipReport(not measured)"
+        state = "" if bool(self.finite) else ", not finite"
+        share = self.clipped.float().mean().item()
+        return (
+            f"ClipReport({len(self.groups)} groups, {share:.0%} clipped, "
+            f"norm {_span(self.norm)}, limit {_span(self.limit)}{state})"
+        )
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat([part.to(parts[0].device) for part in parts])
+
+
+def _span(values: Tensor) -> str:
+    low, high = float(values.min()), float(values.max())
+    return f"{low:.4g}" if low == high else f"{low:.4g}…{high:.4g}"

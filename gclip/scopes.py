@@ -1,0 +1,237 @@
+"""Scopes: which gradients share one norm, how norms are measured, how factors are applied.
+
+A `Groups` is laid out once for a list of parameters and a scope; after that `norms` and `scale`
+turn gradients into ``(groups,)`` float32 norms and back. Groups are numbered in the order of the
+parameters: one for ``global``, one per module for ``layer``, one per parameter for ``tensor`` and
+``element``, and for ``unit`` one per index of a parameter's first dimension (0-D and 1-D
+parameters are one unit), so that Linear ``(out, in)`` and convolution ``(out, in, kh, kw)``
+weights have one group per output.
+
+Cost: the gradients are read once for the norms and written once for the factors, by whichever
+call is fastest on the device: one dot product per tensor on a CPU, multi-tensor kernels on a GPU.
+Nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gclip.errors import UsageError
+from gclip.norms import multiply, on_host, sum_type, tensor_norms, total
+
+
+class Groups:
+    """The groups that a scope makes of some parameters.
+
+    Args:
+        names: the parameters' dotted names, which tell their layers.
+        shapes: their shapes.
+        scope: one of `gclip.strategy.SCOPES`.
+
+    Attributes:
+        count: how many groups there are.
+        labels: a name for each group, in order.
+    """
+
+    def __init__(self, names: Sequence[str], shapes: Sequence[torch.Size], scope: str) -> None:
+        self.names, self.shapes, self.scope = tuple(names), tuple(shapes), scope
+        self._sizes = [math.prod(shape) for shape in shapes]
+        self._units = [  # an empty parameter counts as one unit, of norm 0
+            shape[0] if scope == "unit" and len(shape) > 1 and size else 1
+            for shape, size in zip(shapes, self._sizes, strict=True)
+        ]
+        if scope == "global":
+            self.labels: tuple[str, ...] = ("all",)
+        elif scope == "layer":
+            self.labels = tuple(dict.fromkeys(map(_layer_of, names)))
+        elif scope == "unit":
+            self.labels = tuple(
+                f"{name}[{row}]" if count > 1 else name
+                for name, count in zip(names, self._units, strict=True)
+                for row in range(count)
+            )
+        else:
+            self.labels = self.names
+        self.count = len(self.labels)
+        self._starts = np.cumsum([0, *self._units[:-1]]) if self._units else np.zeros(0, int)
+        self._index: dict[torch.device, Tensor] = {}
+        self._buffer: dict[torch.device, Tensor] = {}
+        self._views: dict[torch.device, list[Tensor]] = {}
+
+    # -- measuring -------------------------------------------------------------------------
+
+    def norms(
+        self,
+        tensors: Sequence[Tensor | None],
+        order: float,
+        device: torch.device,
+        *,
+        wide: bool = False,
+    ) -> Tensor:
+        """Each group's p-norm, ``(groups,)`` float32 on `device`. A missing tensor counts zero.
+
+        For the scope ``element``, each tensor's largest absolute element. `wide` sums in float64:
+        slower on a CPU, and needed only where float32 sums of squares overflow.
+        """
+        if self.scope == "element":
+            return self._each(tensors, math.inf, device, wide)
+        if self.scope == "unit":
+            return self._unit_norms(tensors, order, device, wide)
+        each = self._each(tensors, order, device, wide)
+        if self.scope == "tensor":
+            return each
+        if self.scope == "global":
+            return total(each, order, wide)
+        return self._combine(each, order)
+
+    def tensor_norms(self, tensors: Sequence[Tensor | None], device: torch.device) -> Tensor:
+        """Each tensor's L2 norm whatever the scope, ``(tensors,)`` float32."""
+        return self._each(tensors, 2.0, device, False)
+
+    def sizes(self, device: torch.device) -> Tensor:
+        """How many elements each group has, ``(groups,)`` float32."""
+        sizes = torch.tensor(self._sizes, dtype=torch.float32, device=device)
+        if self.scope == "global":
+            return sizes.sum(dim=0, keepdim=True)
+        if self.scope == "layer":
+            return self._combine(sizes, 1.0)
+        units = torch.tensor(self._units, device=device)
+        return torch.repeat_interleave(sizes / units, units)
+
+    def present(self, tensors: Sequence[Tensor | None], device: torch.device) -> Tensor:
+        """Bool ``(groups,)``: True where any of the group's tensors is there."""
+        there = torch.tensor([t is not None for t in tensors], dtype=torch.float32)
+        there = there.to(device)
+        if self.scope == "global":
+            return there.amax(dim=0, keepdim=True) > 0
+        if self.scope == "layer":
+            return self._combine(there, 1.0) > 0
+        return torch.repeat_interleave(there, torch.tensor(self._units, device=device)) > 0
+
+    # -- applying --------------------------------------------------------------------------
+
+    def split(self, values: Tensor) -> list[Tensor]:
+        """A ``(groups,)`` tensor as one entry a parameter, shaped to broadcast against it."""
+        if self.scope == "global":
+            return [values.reshape(())] * len(self.shapes)
+        if self.scope == "layer":
+            return list(values[self._layer_index(values.device)].unbind(0))
+        if self.scope == "unit":
+            parts = torch.split(values, self._units)
+            return [
+                part.view(-1, *[1] * (len(shape) - 1)) if len(shape) > 1 else part.view(())
+                for part, shape in zip(parts, self.shapes, strict=True)
+            ]
+        return list(values.unbind(0))
+
+    def scale(
+        self, tensors: Sequence[Tensor | None], factor: Tensor, changed: Sequence[bool]
+    ) -> None:
+        """Multiply every group by its factor ``(groups,)``, in place, where `changed` says so."""
+        if self.scope == "global":
+            multiply([t for t in tensors if t is not None], factor.reshape(()))
+            return
+        there, factors = [], []
+        for tensor, each, change in zip(tensors, self.split(factor), changed, strict=True):
+            if tensor is not None and change:
+                there.append(tensor)
+                factors.append(each if each.device == tensor.device else each.to(tensor.device))
+        torch._foreach_mul_(there, factors)
+
+    def changed(self, clipped: Tensor) -> Sequence[bool]:
+        """For each parameter, whether any of its groups is `clipped`; on a GPU, always True.
+
+        On a CPU, tensors of which no group changes need not be written to.
+        """
+        every = len(self.shapes)
+        if not on_host(clipped):
+            return [True] * every
+        mask = clipped.numpy()
+        if self.scope == "global":
+            return [bool(mask[0])] * every
+        if self.scope == "layer":
+            return list(mask[self._layer_index(clipped.device).numpy()])
+        if self.scope == "unit":
+            return list(np.logical_or.reduceat(mask, self._starts))
+        return list(mask)
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _each(
+        self, tensors: Sequence[Tensor | None], order: float, device: torch.device, wide: bool
+    ) -> Tensor:
+        """One norm a tensor, ``(tensors,)`` float32."""
+        there = [t for t in tensors if t is not None]
+        if len(there) == len(tensors):
+            return tensor_norms(there, order, device, wide)
+        places = [i for i, t in enumerate(tensors) if t is not None]
+        each = torch.zeros(len(tensors), device=device)
+        if there:
+            each[places] = tensor_norms(there, order, device, wide)
+        return each
+
+    def _unit_norms(
+        self, tensors: Sequence[Tensor | None], order: float, device: torch.device, wide: bool
+    ) -> Tensor:
+        slots = self._slots(device)
+        for tensor, slot in zip(tensors, slots, strict=True):
+            if tensor is None or tensor.numel() == 0:
+                slot.zero_()
+                continue
+            dims = tuple(range(1, tensor.ndim)) or None
+            if tensor.dtype == torch.float32 and tensor.device == device and not wide:
+                torch.linalg.vector_norm(tensor, order, dims, out=slot)
+            else:
+                dtype = torch.float64 if wide else sum_type(tensor)
+                slot.copy_(torch.linalg.vector_norm(tensor, order, dims, dtype=dtype))
+        return self._buffer[device].clone()
+
+    def _slots(self, device: torch.device) -> list[Tensor]:
+        """Views of one ``(groups,)`` buffer, one a parameter, that norms are written to."""
+        if device not in self._buffer:
+            buffer = torch.zeros(self.count, device=device)
+            parts = torch.split(buffer, self._units)
+            self._buffer[device] = buffer
+            self._views[device] = [
+                part if len(shape) > 1 else part.view(())
+                for part, shape in zip(parts, self.shapes, strict=True)
+            ]
+        return self._views[device]
+
+    def _combine(self, each: Tensor, order: float) -> Tensor:
+        """Norms of tensors into norms of layers."""
+        index = self._layer_index(each.device)
+        zeros = each.new_zeros(self.count)
+        if order == math.inf:
+            return zeros.scatter_reduce(0, index, each, "amax")
+        # Relative to the largest, so that the powers neither overflow nor vanish.
+        top = zeros.scatter_reduce(0, index, each, "amax")
+        safe = torch.where((top > 0) & torch.isfinite(top), top, 1.0)
+        ratio = each / safe[index]
+        return safe * zeros.index_add(0, index, ratio**order) ** (1 / order)
+
+    def _layer_index(self, device: torch.device) -> Tensor:
+        if device not in self._index:
+            place = {label: i for i, label in enumerate(self.labels)}
+            index = [place[_layer_of(name)] for name in self.names]
+            self._index[device] = torch.tensor(index, device=device)
+        return self._index[device]
+
+
+def _layer_of(name: str) -> str:
+    """``conv1.weight`` belongs to ``conv1``; a name without a dot is a layer of its own."""
+    return name.rpartition(".")[0] or name
+
+
+def check_layers(names: Sequence[str], named: bool) -> None:
+    """`UsageError` where parameters came without names, so that layers cannot be told."""
+    if not named:
+        raise UsageError(
+            "the scope 'layer' needs the parameters' names: pass the model or its "
+            f"named_parameters() instead of parameters() ({len(names)} parameters without names)"
+        )

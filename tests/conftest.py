@@ -1,0 +1,49 @@
+"""What all tests share: one thread, and small models with parameters of every shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+torch.set_num_threads(1)
+
+SHAPES = {
+    "stem.scale": (),
+    "stem.bias": (3,),
+    "conv.weight": (4, 3, 3, 3),
+    "conv.bias": (4,),
+    "mix.weight": (5, 4, 3),
+    "head.weight": (6, 20),
+    "head.bias": (6,),
+}
+
+
+@pytest.fixture
+def parameters() -> Callable[[int], dict[str, torch.nn.Parameter]]:
+    """Makes named parameters from 0-D to 4-D with weights (and, per call, gradients)."""
+
+    def make(seed: int = 0, dtype: torch.dtype = torch.float32) -> dict[str, torch.nn.Parameter]:
+        generator = torch.Generator().manual_seed(seed)
+        return {
+            name: torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype))
+            for name, shape in SHAPES.items()
+        }
+
+    return make
+
+
+@pytest.fixture
+def fill() -> Callable[..., dict[str, Tensor]]:
+    """Gives parameters fresh random gradients; returns copies of them."""
+
+    def give(params: dict[str, torch.nn.Parameter], seed: int, size: float = 1.0):
+        generator = torch.Generator().manual_seed(1000 + seed)
+        for param in params.values():
+            grad = torch.randn(param.shape, generator=generator) * size
+            param.grad = grad.to(param.dtype)
+        return {name: param.grad.clone() for name, param in params.items()}
+
+    return give
