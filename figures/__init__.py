@@ -1,0 +1,151 @@
+"""Figures of a store: one file of this folder is one figure.
+
+A figure is a module with ``draw(results: Results) -> Figure`` and a docstring that says what it
+shows. Drop the file here and it is listed, drawn and saved with the others. Files whose names start
+with an underscore are helpers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import pkgutil
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gclip.errors import UsageError, choose
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from gclip.results import Results, Store
+
+# What each format would otherwise say about the moment and the machine that drew it.
+_METADATA: dict[str, dict[str, str | None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+FORMATS = tuple(_METADATA)
+
+
+def names() -> tuple[str, ...]:
+    """All figures, by name."""
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
+
+
+def describe(name: str) -> str:
+    """The first line of a figure's docstring. Raises UsageError for an unknown name."""
+    choose(name, names(), "figure")
+    text = importlib.import_module(f"{__name__}.{name}").__doc__ or ""
+    return text.strip().partition("\n")[0]
+
+
+def draw(name: str, results: Results) -> Figure:
+    """Draw one figure, of the runs that finished or diverged.
+
+    Raises UsageError for an unknown name, and when there is no such run.
+    """
+    from ._style import theme
+
+    choose(name, names(), "figure")
+    scored = results.scored()
+    if scored.runs.empty:
+        raise UsageError("no run is finished yet, so there is nothing to draw")
+    with theme():
+        figure: Figure = importlib.import_module(f"{__name__}.{name}").draw(scored)
+        figure.draw_without_rendering()  # lays it out, once for all formats
+        figure.set_layout_engine("none")
+    return figure
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Save a figure in the format of its suffix; equal figures give equal bytes.
+
+    Raises UsageError for a format that is not one of FORMATS, and when the file cannot be written.
+    """
+    from ._style import theme
+
+    target = Path(path)
+    kind = choose(target.suffix.removeprefix("."), FORMATS, "figure format")
+    image = io.BytesIO()
+    with theme():
+        figure.savefig(image, format=kind, metadata=_METADATA[kind])
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(image.getvalue())
+        partial.replace(target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise UsageError(
+            f"cannot write the figure '{target}': {error.strerror}; choose another folder"
+        ) from error
+    return target
+
+
+def draw_all(
+    store: Store | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    formats: Iterable[str] = ("png", "svg"),
+    keys: Iterable[str] | None = None,
+    only: Iterable[str] | None = None,
+) -> list[Path]:
+    """Draw every figure (or ``only`` these) into the folder ``out``; returns the files.
+
+    With ``keys`` exactly these runs are drawn together, as one comparison. Without, a store with
+    several experiments (other tasks, other learning rates …) gives a folder for each; single runs,
+    such as the trials of a study, are then left out, and of runs that differ only in their
+    strategy's code the newest is drawn. Raises UsageError for an unknown figure or format, and when
+    the store is missing or has no finished run.
+    """
+    from gclip.results import Results, load
+
+    wanted = [choose(name, names(), "figure") for name in (names() if only is None else only)]
+    kinds = [choose(kind, FORMATS, "figure format") for kind in formats]
+    runs = load(store, keys)
+    runs = runs[runs["status"].isin(["finished", "diverged"])]
+    if runs.empty:
+        raise UsageError(
+            f"no run in '{getattr(store, 'path', store)}' is finished: nothing to draw"
+        )
+    parts = _experiments(runs) if keys is None else {"": runs}
+    files = []
+    for folder, part in parts.items():
+        # Each read by itself: the blocks of steps are as long as its longest run demands.
+        results = Results.read(store, part["key"])
+        for name in wanted:
+            figure = draw(name, results)
+            files += [save(figure, Path(out, folder, f"{name}.{kind}")) for kind in kinds]
+    return files
+
+
+def _experiments(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The experiments worth a figure, by the name of their folder."""
+    from gclip.results import experiments, newest
+
+    found = experiments(newest(runs))
+    compared = {name: rows for name, rows in found.items() if len(rows) > 1}
+    if not compared:
+        if len(found) > 1:
+            raise UsageError(
+                f"the {len(found)} finished runs all differ in more than strategy and seed: "
+                "there is nothing to compare in a figure"
+            )
+        return {"": runs}
+    if len(compared) < len(found):
+        warnings.warn(
+            f"{len(found) - len(compared)} runs of other settings stand alone and are not drawn",
+            stacklevel=3,
+        )
+    if len(compared) == 1:
+        return {"": next(iter(compared.values()))}
+    return {name.replace(" ", ",").replace("/", "-"): rows for name, rows in compared.items()}

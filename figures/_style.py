@@ -1,0 +1,173 @@
+"""How do all figures look alike? Colours, sizes, titles, captions.
+
+A strategy has one colour, dash and marker in all figures of the same runs. The colours stay apart
+for colour-blind readers; there are nine of them, so dash and marker tell more strategies apart.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from gclip.results.statistics import mean_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from gclip.results import Results
+
+# Wong (2011) and seaborn's "colorblind", without yellow (too pale for a line) and grey.
+PALETTE = (
+    *("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#d55e00"),
+    *("#56b4e9", "#8c5a2b", "#7a3db8", "#f08ac0"),
+)
+BASELINE = "#303030"
+DASHES: tuple[Any, ...] = ("", (4, 1.5), (1, 1), (5, 1, 1, 1))
+MARKERS = ("o", "s", "D", "^", "v", "P", "<", ">")
+FEW = 8
+"""Up to so many strategies share one panel; more get a panel each."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one strategy is drawn, in every figure."""
+
+    colour: str
+    dash: Any
+    marker: str
+
+
+def looks(strategies: Sequence[str]) -> dict[str, Look]:
+    """One look a strategy: ``none`` is dark grey, the others take the colours in turn."""
+    found = {}
+    others = [name for name in strategies if name != "none"]
+    for index, name in enumerate(others):
+        turn, colour = divmod(index, len(PALETTE))
+        dash = DASHES[turn % len(DASHES)]
+        found[name] = Look(PALETTE[colour], dash, MARKERS[index % len(MARKERS)])
+    if "none" in strategies:
+        found["none"] = Look(BASELINE, "", "o")
+    return found
+
+
+@contextmanager
+def theme() -> Iterator[None]:
+    """The style, whatever the reader's own matplotlib settings are, and only inside the block."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(sns.axes_style("whitegrid"))
+        mpl.rcParams.update(
+            {
+                "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+                "font.size": 9,
+                "axes.titlesize": 9,
+                "axes.labelsize": 9,
+                "xtick.labelsize": 8,
+                "ytick.labelsize": 8,
+                "legend.fontsize": 8,
+                "legend.frameon": False,
+                "axes.edgecolor": "#999999",
+                "grid.color": "#e4e4e4",
+                "savefig.dpi": 150,
+                "svg.hashsalt": "gclip",
+            }
+        )
+        yield
+
+
+def canvas(width: float, height: float) -> Figure:
+    """An empty figure (inches) that no global state of pyplot knows of."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def panels(figure: Any, count: int, columns: int, **share: Any) -> list[Axes]:
+    """``count`` axes in a grid of ``columns``, in reading order."""
+    rows = math.ceil(count / columns)
+    grid = figure.subplots(rows, columns, squeeze=False, **share)
+    flat = [axes for row in grid for axes in row]
+    for axes in flat[count:]:
+        axes.remove()
+    for axes in flat[max(0, count - columns) : count]:
+        axes.tick_params(labelbottom=True)  # the last row may be short
+    return flat[:count]
+
+
+def title(figure: Figure, text: str, results: Results) -> None:
+    """What is shown, and under it the setting that all runs share."""
+    figure.suptitle(f"{text}\n{setting(results.runs)}", x=0.01, ha="left", fontsize=11)
+
+
+def caption(figure: Figure, *sentences: str) -> None:
+    """One paragraph under the figure: what marks and bands are."""
+    wide = int(figure.get_figwidth() * 15.5)
+    text = textwrap.fill(" ".join(sentence for sentence in sentences if sentence), wide)
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color="#444444")
+
+
+def setting(runs: pd.DataFrame) -> str:
+    """What all the runs have in common, such as ``digits · lenet · sgd, lr 0.2 · 5 epochs``."""
+
+    def common(name: str, text: str = "{}") -> str:
+        values = list(runs[name].unique()) if name in runs else []
+        if len(values) != 1:
+            return ""
+        value = values[0]
+        return text.format(f"{value:g}" if isinstance(value, float) else value)
+
+    optimizer = ", ".join(filter(None, [common("optimizer"), common("lr", "lr {}")]))
+    parts = [common("task"), common("model"), optimizer]
+    parts += [common("batch_size", "batch {}"), common("epochs", "{} epochs")]
+    return " · ".join(filter(None, parts))
+
+
+def split(results: Results) -> str:
+    """``Test`` or ``Validation``: the images that were scored."""
+    names = list(results.runs["split"].unique()) if "split" in results.runs else []
+    return str(names[0]).capitalize() if len(names) == 1 else "Test"
+
+
+def wrapped(strategy: str, width: int = 30) -> str:
+    """A strategy's spelling in lines of at most ``width``, broken after commas if possible."""
+    return "\n".join(textwrap.wrap(strategy, width, break_on_hyphens=False)) or strategy
+
+
+def counted(runs: pd.DataFrame) -> str:
+    """``n = 10, 2 diverged``."""
+    diverged = int((runs["status"] == "diverged").sum())
+    return f"n = {len(runs)}" + (f", {diverged} diverged" if diverged else "")
+
+
+def seeds(runs: pd.DataFrame) -> str:
+    """How many runs stand behind each strategy: ``n = 10 seeds`` or ``n = 4 to 10 seeds``."""
+    counts = runs.groupby("strategy").size()
+    low, high = int(counts.min()), int(counts.max())
+    number = str(low) if low == high else f"{low} to {high}"
+    return f"n = {number} seed{'s' if high != 1 else ''} a strategy"
+
+
+def interval(values: Iterable[float]) -> tuple[float, float]:
+    """The t-95 % interval of a mean, as seaborn wants it."""
+    vector = np.asarray(list(values), dtype=float)
+    mean = mean_interval(vector[np.isfinite(vector)])
+    return mean.low, mean.high
+
+
+def spread(runs: pd.DataFrame, height: float = 0.26) -> pd.Series[float]:
+    """A vertical offset in ±height for each run: one a seed, so that a seed stays on its line."""
+    ranks = runs["seed"].rank(method="dense") - 1
+    last = max(float(ranks.max()), 1.0)
+    centred = ranks - ranks.max() / 2
+    return centred / last * 2 * height

@@ -1,0 +1,168 @@
+"""How fast does each strategy learn? Accuracy and training loss after every epoch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from ._style import (
+    FEW,
+    Look,
+    canvas,
+    caption,
+    counted,
+    interval,
+    looks,
+    panels,
+    seeds,
+    split,
+    title,
+    wrapped,
+)
+
+if TYPE_CHECKING:
+    from gclip.results import Results
+
+
+def draw(results: Results) -> Figure:
+    """Up to eight strategies share two panels; more have a panel each over all others in grey."""
+    curves = completed(results)
+    measures = {
+        "accuracy": f"{split(results)} accuracy (%)",
+        "train_loss": "Training loss (cross-entropy)",
+    }
+    few = len(results.strategies) <= FEW
+    figure = _together(results, curves, measures) if few else _apart(results, curves, measures)
+    title(figure, "Learning curves", results)
+    caption(
+        figure,
+        f"Lines: mean over seeds; bands: 95 % t interval; {seeds(results.runs)}.",
+        "" if few else "Thin grey lines: the other strategies. Panel colours as in all figures.",
+        "After a run diverges it scores chance level, and there is no mean loss any more: "
+        "the faint line is the mean of the others."
+        if (results.runs["status"] == "diverged").any()
+        else "",
+    )
+    return figure
+
+
+def completed(results: Results) -> pd.DataFrame:
+    """The curves with a row for every epoch: once diverged, a run scores what it ended with.
+
+    Without this the mean would be taken over the survivors, and divergence would look like success.
+    Losses of diverged runs stay NaN (there is no number to give).
+    """
+    last = results.curves.groupby("key")["epoch"].max()
+    total = int(max([*last, 1])) if "epochs" not in results.runs else None
+    columns = ["key", "strategy", "seed", "epoch", "accuracy", "train_loss"]
+    parts = [results.curves[columns]]
+    for run in results.runs[results.runs["status"] == "diverged"].to_dict("records"):
+        epochs = int(total or run["epochs"])
+        after = range(int(last.get(run["key"], 0)) + 1, epochs + 1)
+        same = {name: run[name] for name in ("key", "strategy", "seed", "accuracy")}
+        rows = [{**same, "epoch": epoch, "train_loss": np.nan} for epoch in after]
+        parts.append(pd.DataFrame(rows, columns=columns))
+    curves = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    # The epoch in which it diverged is recorded, with whatever its network then gave.
+    scores = results.runs.set_index("key")["accuracy"]
+    curves["accuracy"] = curves["accuracy"].fillna(curves["key"].map(scores))
+    return curves
+
+
+def _together(results: Results, curves: pd.DataFrame, measures: dict[str, str]) -> Figure:
+    look = looks(results.strategies)
+    figure = canvas(11.0, 4.4)
+    for axes, (measure, label) in zip(figure.subplots(1, 2), measures.items(), strict=True):
+        for strategy in reversed(results.strategies):
+            _curve(axes, curves[curves["strategy"] == strategy], measure, look[strategy])
+        _finish(axes, measure)
+        axes.set(xlabel="Epoch", ylabel=label)
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=look[strategy].colour,
+            dashes=look[strategy].dash or (1, 0),
+            marker=look[strategy].marker,
+            markersize=4,
+            label=f"{wrapped(strategy)}\n({counted(_of(results.runs, strategy))})",
+        )
+        for strategy in results.strategies
+    ]
+    figure.legend(handles=handles, loc="outside right upper", labelspacing=0.9)
+    return figure
+
+
+def _apart(results: Results, curves: pd.DataFrame, measures: dict[str, str]) -> Figure:
+    look = looks(results.strategies)
+    count, columns = len(results.strategies), 6
+    rows = -(-count // columns)
+    figure = canvas(2.2 * columns, 1.2 + 2 * 1.75 * rows)
+    halves: Any = figure.subfigures(2, 1)
+    for part, (measure, label) in zip(halves, measures.items(), strict=True):
+        means = curves.groupby(["strategy", "epoch"])[measure].mean().unstack(0)
+        grid = panels(part, count, columns, sharex=True, sharey=True)
+        for axes, strategy in zip(grid, results.strategies, strict=True):
+            others = [np.column_stack([means.index, means[name]]) for name in means]
+            axes.add_collection(LineCollection(others, colors="#c8c8c8", linewidths=0.5, zorder=1))
+            mine = curves[curves["strategy"] == strategy]
+            _curve(axes, mine, measure, look[strategy], markers=False)
+            name = f"{wrapped(strategy, 27)}\n{counted(_of(results.runs, strategy))}"
+            axes.set_title(name, fontsize=7, pad=4)
+            axes.spines["top"].set(color=look[strategy].colour, linewidth=3)
+            axes.tick_params(labelsize=7)
+            _finish(axes, measure)
+            axes.set(xlabel="", ylabel="")
+        part.supylabel(label, fontsize=9)
+        part.supxlabel("Epoch", fontsize=9)
+    return figure
+
+
+def _curve(
+    axes: Axes, curves: pd.DataFrame, measure: str, look: Look, *, markers: bool = True
+) -> None:
+    shape: dict[str, Any] = {"marker": look.marker, "markersize": 4} if markers else {}
+    known = curves[np.isfinite(curves[measure])]
+    counts = known.groupby("epoch").size()
+    # From the first divergence on, a mean loss would be that of the survivors: it is only hinted.
+    complete = counts.index[counts == curves["key"].nunique()]
+    last = complete.max() if len(complete) else 0
+    partly = known[known["epoch"] >= last].groupby("epoch")[measure].mean()
+    axes.plot(partly.index, partly, color=look.colour, alpha=0.55, linewidth=0.9)
+    if not len(complete):
+        return
+    sns.lineplot(
+        **shape,
+        data=known[known["epoch"] <= last],
+        x="epoch",
+        y=measure,
+        estimator="mean",
+        errorbar=interval,
+        color=look.colour,
+        dashes=look.dash or (1, 0),
+        err_kws={"alpha": 0.15, "linewidth": 0},
+        legend=False,
+        ax=axes,
+    )
+
+
+def _finish(axes: Axes, measure: str) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if measure == "accuracy":
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -0.02), min(high, 1.02))
+    else:
+        axes.set_ylim(bottom=0)
+
+
+def _of(runs: pd.DataFrame, strategy: str) -> pd.DataFrame:
+    return runs[runs["strategy"] == strategy]

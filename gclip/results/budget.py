@@ -1,0 +1,32 @@
+"""What does a budget of k trials buy?
+
+The best of K single-seed trials looks better than it is, and more so the larger K; comparing two
+methods at their best of K compares their budgets, too. The expected best of k, for every k, shows
+both methods at every budget (Dodge et al. 2019, arXiv:1909.03004, here without replacement).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gclip.results.intervals import finite
+
+
+def expected_best_of_k(values: ArrayLike) -> NDArray[np.float64]:
+    """E[best of k] for k = 1 … n, from the values of n trials (larger is better); shape (n,).
+
+    ``Σᵢ C(i-1, k-1) / C(n, k) · v₍ᵢ₎`` over the sorted values: the mean of the maximum over all
+    subsets of k trials. Valid for random search only (trials exchangeable). Raises UsageError on
+    NaN and infinity: give a diverged trial the score of chance.
+    """
+    ordered = np.sort(finite(values, "trial values"))
+    n = ordered.size
+    expected = np.empty(n)
+    for k in range(1, n + 1):
+        # Weights by recurrence from the top, w_n = k / n and w_{i-1} = w_i (i - k) / (i - 1):
+        # the binomials themselves overflow floats beyond n ≈ 1000.
+        i = np.arange(n, k, -1)
+        weights = np.cumprod(np.concatenate([[k / n], (i - k) / (i - 1)]))
+        expected[k - 1] = weights @ ordered[k - 1 :][::-1]
+    return expected

@@ -1,0 +1,227 @@
+"""What do tables, statistics and figures read? Three data frames made from a store.
+
+``runs`` has one row a run, ``curves`` one a run and epoch, ``steps`` one a run and step (or block
+of steps). Diverged runs are rows like any other: they score chance level and count everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gclip.results.sealed import Stored
+from gclip.results.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What a run is about; every other field of its config follows in alphabetical order.
+_CONFIG = ("task", "model", "optimizer", "lr", "strategy", "seed")
+_SCORES = ("stopped_at", "accuracy", "loss", "train_loss")
+_RATES = ("clip_rate", "group_rate", "limited_rate", "skipped")
+_QUANTILES = {
+    0.05: "norm_q05",
+    0.25: "norm_q25",
+    0.5: "norm_q50",
+    0.75: "norm_q75",
+    0.95: "norm_q95",
+}
+RUN_COLUMNS = (
+    *("key", *_CONFIG, "status", "message", *_SCORES),
+    *(*_RATES, "verdict", *_QUANTILES.values(), "seconds", "device", "date"),
+)
+CURVE_COLUMNS = ("key", "strategy", "seed", "epoch", "step", "train_loss", "accuracy", "loss")
+STEP_COLUMNS = (
+    *("key", "strategy", "seed", "step", "norm", "clipped_norm", "limit"),
+    *("clipped", "any_clipped", "finite", "loss"),
+)
+Where = Store | str | os.PathLike[str]
+
+
+def load(store: Where, keys: Iterable[str] | None = None) -> pd.DataFrame:
+    """One row a run: every field of its config, its outcome and what clipping did.
+
+    ``keys`` chooses runs (all by default; keys that are not stored are left out). Accuracies and
+    rates are in [0, 1], seconds per run. Rows are sorted by strategy, seed and key, and pruned and
+    failed runs are among them: look at ``status``. Raises UsageError when the store is missing.
+    """
+    return _runs_frame(_stored(store, keys))
+
+
+def load_curves(store: Where, keys: Iterable[str] | None = None) -> pd.DataFrame:
+    """One row a run and epoch (CURVE_COLUMNS), as recorded: a diverged run's rows just end."""
+    return _curves_frame(_stored(store, keys))
+
+
+def load_steps(
+    store: Where, keys: Iterable[str] | None = None, *, points: int | None = None
+) -> pd.DataFrame:
+    """One row a run and step (STEP_COLUMNS); step 0 is the first.
+
+    With ``points``, blocks of steps, equally long in all runs and at most ``points`` in the longest
+    run: norms, limit and loss are medians over the block's finite values (NaN where there is none);
+    ``clipped`` (share of groups), ``any_clipped`` and ``finite`` are means; ``step`` is the first.
+    """
+    return _steps_frame(_stored(store, keys), points)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a figure may read: the frames of ``load``, ``load_curves`` and ``load_steps``."""
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    steps: pd.DataFrame
+
+    @classmethod
+    def read(
+        cls, store: Where, keys: Iterable[str] | None = None, *, points: int | None = 240
+    ) -> Results:
+        """Read a store once (steps in at most ``points`` blocks). Raises UsageError if missing."""
+        stored = list(_stored(store, keys))
+        return cls(_runs_frame(stored), _curves_frame(stored), _steps_frame(stored, points))
+
+    def only(self, keys: Iterable[str]) -> Results:
+        """The part about these runs."""
+        wanted = set(keys)
+        runs, curves, steps = (
+            frame[frame["key"].isin(wanted)].reset_index(drop=True)
+            for frame in (self.runs, self.curves, self.steps)
+        )
+        return Results(runs, curves, steps)
+
+    def scored(self) -> Results:
+        """The part about runs that came to an end: finished or diverged, not pruned or failed."""
+        return self.only(self.runs.loc[self.runs["status"].isin(["finished", "diverged"]), "key"])
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """All strategies in the order of their colours: ``none`` first, then by spelling."""
+        return tuple(sorted(set(self.runs["strategy"]), key=lambda name: (name != "none", name)))
+
+
+def _stored(store: Where, keys: Iterable[str] | None) -> Iterator[Stored]:
+    source = store if isinstance(store, Store) else Store(store)
+    for key in source.keys() if keys is None else dict.fromkeys(keys):
+        stored = source.read(key)
+        if stored is not None:
+            yield stored
+
+
+def _sorted(frame: pd.DataFrame, *then: str) -> pd.DataFrame:
+    order = ["strategy", "seed", "key", *then]
+    return frame.sort_values(order, kind="stable").reset_index(drop=True)
+
+
+def _runs_frame(runs: Iterable[Stored]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = []
+    for stored in runs:
+        clipping = stored.result.get("clipping") or {}
+        row = {name: _cell(value) for name, value in stored.config.items()}
+        row |= {name: stored.result.get(name) for name in ("status", "message")}
+        row |= {name: _number(stored.result.get(name)) for name in (*_SCORES, "seconds")}
+        row |= {name: _number(clipping.get(name)) for name in _RATES}
+        row["verdict"] = clipping.get("verdict")
+        row |= _quantiles(clipping.get("norm_quantiles") or {})
+        row |= {name: stored.environment.get(name) for name in ("device", "date")}
+        rows.append({"key": stored.key, **row})
+    settings = sorted({name for row in rows for name in row} - set(RUN_COLUMNS))
+    at = RUN_COLUMNS.index("status")
+    columns = [*RUN_COLUMNS[:at], *settings, *RUN_COLUMNS[at:]]
+    return _sorted(pd.DataFrame(rows, columns=columns))
+
+
+def _cell(value: Any) -> Any:
+    """Nested settings become one comparable text."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, (dict, list)) else value
+
+
+def _number(value: Any) -> float:
+    """Nothing recorded is NaN; a result spells what JSON has no number for "nan" and "inf"."""
+    return math.nan if value is None else float(value)
+
+
+def _quantiles(recorded: Mapping[str, Any]) -> dict[str, float]:
+    """JSON has no numbers as keys either: 0.05 comes back as "0.05"."""
+    by_number = {float(key): value for key, value in recorded.items()}
+    return {name: _number(by_number.get(quantile)) for quantile, name in _QUANTILES.items()}
+
+
+def _curves_frame(runs: Iterable[Stored]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [
+        {
+            "key": stored.key,
+            "strategy": stored.config["strategy"],
+            "seed": stored.config["seed"],
+            **{name: point.get(name) for name in ("epoch", "step")},
+            **{name: _number(point.get(name)) for name in ("train_loss", "accuracy", "loss")},
+        }
+        for stored in runs
+        for point in stored.result.get("curve") or ()
+    ]
+    return _sorted(pd.DataFrame(rows, columns=list(CURVE_COLUMNS)), "epoch")
+
+
+def _steps_frame(runs: Iterable[Stored], points: int | None) -> pd.DataFrame:
+    import pandas as pd
+
+    # Runs stay packed until the longest is known: blocks are to line up across runs.
+    kept = list(runs)
+    width = 1
+    if points is not None:
+        longest = max((stored.length() for stored in kept), default=0)
+        width = max(1, -(-longest // points))
+    frames = []
+    for stored in kept:
+        frame = pd.DataFrame(_columns(stored.steps(), width))
+        frame.insert(0, "seed", stored.config["seed"])
+        frame.insert(0, "strategy", stored.config["strategy"])
+        frame.insert(0, "key", stored.key)
+        frames.append(frame)
+    if not frames:
+        return pd.DataFrame(columns=list(STEP_COLUMNS))
+    return _sorted(pd.concat(frames, ignore_index=True)[list(STEP_COLUMNS)], "step")
+
+
+def _columns(steps: Mapping[str, NDArray[Any]], width: int) -> dict[str, NDArray[Any]]:
+    """The step columns of one run, in blocks of ``width`` steps; what was not recorded is NaN."""
+    length = max((len(values) for values in steps.values()), default=0)
+    missing = np.full(length, np.nan)
+    taken = {name: np.asarray(steps.get(name, missing), float) for name in STEP_COLUMNS[4:]}
+    touched = taken["clipped"]
+    taken["any_clipped"] = np.where(np.isnan(touched), np.nan, touched > 0)
+    columns: dict[str, NDArray[Any]] = {"step": np.arange(0, length, width)}
+    for name, values in taken.items():
+        if width > 1:
+            mean = name in ("clipped", "any_clipped", "finite")
+            values = _blocks(values, width, np.nanmean if mean else _finite_median)
+        columns[name] = values
+    return columns
+
+
+def _blocks(values: NDArray[Any], width: int, reduce: Any) -> NDArray[Any]:
+    """``reduce`` over each block of ``width`` values (the last may be shorter; NaN pads it)."""
+    padded = np.full(-(-len(values) // width) * width, np.nan)
+    padded[: len(values)] = values
+    with warnings.catch_warnings():
+        # A block without one value is NaN, which is what we want and NumPy warns about.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        result: NDArray[Any] = reduce(padded.reshape(-1, width), axis=1)
+    return result
+
+
+def _finite_median(values: NDArray[Any], axis: int) -> NDArray[Any]:
+    result: NDArray[Any] = np.nanmedian(np.where(np.isfinite(values), values, np.nan), axis=axis)
+    return result

@@ -1,0 +1,128 @@
+"""Is a stored run exactly what was written?
+
+A run is four files. ``result.json`` carries the SHA-256 of the other three and of itself (its own
+digest is taken with zeros in its place), so one flipped bit in any of them is found on reading:
+neither NumPy's archives nor JSON would notice by themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONFIG, RESULT, STEPS, ENVIRONMENT = "config.json", "result.json", "steps.npz", "environment.json"
+FILES = (CONFIG, RESULT, STEPS, ENVIRONMENT)
+_BLANK = "0" * 64
+
+
+class Damaged(Exception):
+    """The bytes of a stored run are not the bytes that were written."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One run as it was read and verified: plain dictionaries, whatever gclip wrote them.
+
+    ``result`` has the status, scores, curve and clipping summary; ``steps`` one array a quantity.
+    """
+
+    key: str
+    config: dict[str, Any]
+    result: dict[str, Any]
+    environment: dict[str, Any]
+    archive: bytes
+
+    @property
+    def status(self) -> str:
+        return str(self.result["status"])
+
+    def steps(self) -> dict[str, NDArray[Any]]:
+        """One array for each recorded quantity, with one entry a step (unpacked at every call)."""
+        with np.load(io.BytesIO(self.archive), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+    def length(self) -> int:
+        """How many steps were recorded."""
+        with np.load(io.BytesIO(self.archive), allow_pickle=False) as arrays:
+            return max((len(arrays[name]) for name in arrays.files[:1]), default=0)
+
+
+def pack(
+    key: str,
+    config: Mapping[str, Any],
+    result: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    steps: Mapping[str, NDArray[Any]],
+) -> dict[str, bytes]:
+    """The four files of a run, by name. The same arguments give the same bytes."""
+    archive = io.BytesIO()
+    arrays: dict[str, Any] = {name: np.asarray(values) for name, values in steps.items()}
+    np.savez_compressed(archive, **arrays)
+    files = {
+        CONFIG: _json(config),
+        STEPS: archive.getvalue(),
+        ENVIRONMENT: _json(environment),
+    }
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    # "sha256" stands first, so the first 64 zeros in the text are the blank for our own.
+    sealed = {"sha256": {RESULT: _BLANK, **digests}, "key": key, **result}
+    text = _json(sealed)
+    own = hashlib.sha256(text).hexdigest().encode()
+    files[RESULT] = text.replace(_BLANK.encode(), own, 1)
+    return files
+
+
+def unpack(key: str, folder: Path) -> Stored:
+    """Read and verify the run in ``folder``.
+
+    Raises Damaged when a file is missing, altered, or the run belongs to another key;
+    FileNotFoundError when there is no such folder; OSError when it cannot be read.
+    """
+    files: dict[str, bytes] = {}
+    for name in FILES:
+        try:
+            files[name] = (folder / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            if not folder.is_dir():
+                raise FileNotFoundError(folder) from None
+            raise Damaged(f"{name} is missing") from None
+    try:
+        result = json.loads(files[RESULT])
+        digests = result.pop("sha256")
+        own = digests.pop(RESULT)
+        blank = files[RESULT].replace(own.encode(), _BLANK.encode(), 1)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise Damaged(f"{RESULT} cannot be read") from None
+    if hashlib.sha256(blank).hexdigest() != own:
+        raise Damaged(f"{RESULT} does not match its SHA-256")
+    for name in FILES:
+        if name != RESULT and hashlib.sha256(files[name]).hexdigest() != digests.get(name):
+            raise Damaged(f"{name} does not match its SHA-256")
+    if result.pop("key", None) != key:
+        raise Damaged("it is the run of another key")
+    return Stored(
+        key=key,
+        config=json.loads(files[CONFIG]),
+        result=result,
+        environment=json.loads(files[ENVIRONMENT]),
+        archive=files[STEPS],
+    )
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    """Readable JSON, one line a field; NumPy scalars and arrays become numbers and lists."""
+    return (json.dumps(value, indent=1, default=_plain) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    raise TypeError(f"a run holds JSON values and NumPy numbers, not {type(value).__name__}")

@@ -1,0 +1,206 @@
+"""Figures: found, drawn from any store, told apart, and the same bytes every time."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from gclip import figures
+from gclip.errors import UsageError
+from gclip.figures import _style, learning_curves
+from gclip.results import Results, Store
+
+Fill = Callable[..., Store]
+FEW = ("none", "value(clip_value=1)", "norm(max_norm=0.3)")
+ALL = ("accuracy", "clip_rate", "learning_curves", "norms")
+
+
+def texts(figure: Figure) -> str:
+    """All that can be read in a figure."""
+    from matplotlib.text import Text
+
+    found = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+    return "\n".join(text.get_text() for text in found)
+
+
+def test_names_are_the_files_of_the_folder() -> None:
+    assert set(ALL) <= set(figures.names())
+    assert all(figures.describe(name) for name in figures.names())
+
+
+@pytest.mark.parametrize("name", figures.names())
+def test_every_figure_says_what_it_shows(fill: Fill, name: str) -> None:
+    figure = figures.draw(name, Results.read(fill(FEW, 4)))
+    text = texts(figure)
+    assert all(strategy in text for strategy in FEW)
+    assert "digits · lenet · sgd, lr 0.2 · batch 32 · 5 epochs" in text
+    assert "n = 4" in text
+    assert len(figure.axes) >= 2
+
+
+@pytest.mark.parametrize("name", figures.names())
+def test_many_strategies_stay_legible(fill: Fill, name: str) -> None:
+    strategies = ["none", *(f"norm(max_norm={i}, scope=tensor)" for i in range(1, 30))]
+    figure = figures.draw(name, Results.read(fill(strategies, 1)))
+    text = texts(figure).replace("\n", " ")
+    assert all(strategy in text for strategy in strategies)
+    width, height = figure.get_size_inches()
+    assert width * height > 90  # it grows with what it shows
+    # No text of one row or panel may run into that of the next.
+    for axes in figure.axes:
+        boxes = [t.get_window_extent() for t in axes.get_yticklabels() if t.get_text()]
+        boxes.sort(key=lambda box: box.y0)
+        assert all(a.y1 < b.y0 + 1 for a, b in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize("name", figures.names())
+def test_one_run_is_enough(fill: Fill, name: str) -> None:
+    figures.draw(name, Results.read(fill(["norm"], 1)))
+
+
+@pytest.mark.parametrize("name", figures.names())
+def test_runs_that_all_diverged_at_once_are_drawn(fill: Fill, name: str) -> None:
+    results = Results.read(fill(["none"], 2))
+    results.runs["status"] = "diverged"
+    results.runs["accuracy"] = 0.1
+    nothing = Results(results.runs, results.curves.iloc[:0], results.steps.iloc[:0])
+    figures.draw(name, nothing)
+
+
+def test_the_same_store_gives_the_same_bytes(tmp_path: Path, fill: Fill) -> None:
+    store = fill(FEW[:2], 2)
+    first = figures.draw_all(store, tmp_path / "a")
+    assert [path.name for path in first] == [
+        f"{name}.{kind}" for name in figures.names() for kind in ("png", "svg")
+    ]
+    # Again elsewhere: another process, whose user has settings and a random state of their own.
+    (tmp_path / "matplotlibrc").write_text("font.size: 30\nlines.linewidth: 9\nsavefig.dpi: 30\n")
+    code = (
+        "import sys; import numpy as np; np.random.seed(7); "
+        "from gclip import figures; figures.draw_all(sys.argv[1], sys.argv[2])"
+    )
+    settings = {**os.environ, "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
+    command = [sys.executable, "-c", code, str(store.path), str(tmp_path / "b")]
+    subprocess.run(command, check=True, env=settings)
+    for path in first:
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+    assert first[0].read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in first[1].read_bytes()
+    assert b"date" not in first[1].read_bytes()
+
+
+def test_drawing_leaves_no_trace(fill: Fill) -> None:
+    from matplotlib import pyplot
+
+    before = dict(mpl.rcParams)
+    figures.draw("accuracy", Results.read(fill(FEW, 2)))
+    assert dict(mpl.rcParams) == before
+    assert pyplot.get_fignums() == []
+
+
+def test_what_is_not_there_is_one_sentence(tmp_path: Path, fill: Fill) -> None:
+    store = fill(["norm"], 1)
+    with pytest.raises(UsageError, match=r"unknown figure 'norm'.*did you mean 'norms'.*accuracy"):
+        figures.draw_all(store, tmp_path, only=["norm"])
+    with pytest.raises(UsageError, match="unknown figure format 'gif'.*png, svg"):
+        figures.draw_all(store, tmp_path, formats=["gif"])
+    with pytest.raises(UsageError, match=r"the store '.*no-such' does not exist"):
+        figures.draw_all(tmp_path / "no-such", tmp_path)
+    with pytest.raises(UsageError, match="nothing to draw"):
+        figures.draw_all(Store(tmp_path / "empty", create=True), tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write the figure"):
+        figures.draw_all(store, tmp_path / "file", only=["accuracy"], formats=["png"])
+
+
+def test_each_experiment_has_its_folder_and_keys_choose(tmp_path: Path, fill: Fill) -> None:
+    fill(FEW[:2], 1)
+    fill(FEW[:2], 1, task="cifar10", data="abc")
+    store = fill(["norm"], 1, task="cifar10", data="abc", lr=0.5)  # a single run
+    out = tmp_path / "figures"
+    with pytest.warns(UserWarning, match="1 runs of other settings stand alone"):
+        files = figures.draw_all(store, out, only=["accuracy"], formats=["png"])
+    assert [str(path.relative_to(out)) for path in files] == [
+        "task=cifar10,lr=0.2/accuracy.png",
+        "task=digits,lr=0.2/accuracy.png",
+    ]
+    alone = Results.read(store).runs.query("lr == 0.5")["key"]
+    files = figures.draw_all(store, out, only=["accuracy"], formats=["png"], keys=alone)
+    assert files == [out / "accuracy.png"]
+
+
+def test_a_new_figure_is_one_dropped_file(
+    tmp_path: Path, fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        '"""How many runs?"""\n'
+        "from matplotlib.figure import Figure\n"
+        "def draw(results):\n"
+        "    figure = Figure()\n"
+        "    figure.suptitle(f'{len(results.runs)} runs')\n"
+        "    return figure\n"
+    )
+    monkeypatch.setattr(figures, "__path__", [*figures.__path__, str(tmp_path)])
+    assert "mine" in figures.names()
+    assert figures.describe("mine") == "How many runs?"
+    files = figures.draw_all(fill(["norm"], 2), tmp_path, only=["mine"])
+    assert [path.name for path in files] == ["mine.png", "mine.svg"]
+    sys.modules.pop("gclip.figures.mine")
+
+
+def test_colours_are_one_a_strategy_and_apart_for_colour_blind_eyes() -> None:
+    look = _style.looks(["none", *"abcdefghijklmnopqrstuvwxyzABC"])
+    assert len({(each.colour, each.dash, each.marker) for each in look.values()}) == 30
+    assert look == _style.looks(["none", *"abcdefghijklmnopqrstuvwxyzABC"])
+    # Simulated red blindness and green blindness (Machado et al. 2009, severity 1), linear RGB.
+    machado: dict[str, Any] = {
+        "normal": np.eye(3),
+        "protan": [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ],
+        "deutan": [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ],
+    }
+    first = [mpl.colors.to_rgb(colour) for colour in (*_style.PALETTE[:5], _style.BASELINE)]
+    linear = np.array(first) ** 2.2
+    for kind, matrix in machado.items():
+        seen = np.clip(linear @ np.array(matrix).T, 0, 1) ** (1 / 2.2)
+        apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1) + 9 * np.eye(6)
+        assert apart.min() > 0.15, kind
+
+
+def test_a_diverged_run_stays_in_the_mean_at_chance(fill: Fill) -> None:
+    results = Results.read(fill(["none"], 10)).scored()
+    diverged = results.runs[results.runs["status"] == "diverged"]
+    assert 3 < len(diverged) < 10
+    curves = learning_curves.completed(results)
+    assert (curves.groupby("epoch").size() == 10).all()
+    last = curves[curves["epoch"] == 5].set_index("key")
+    assert (last.loc[diverged["key"], "accuracy"] == 0.1).all()
+    assert last.loc[diverged["key"], "train_loss"].isna().all()
+    assert last["accuracy"].mean() == pytest.approx(results.runs["accuracy"].mean())
+
+
+def test_diverged_runs_have_a_mark_of_their_own(fill: Fill) -> None:
+    results = Results.read(fill(["none"], 10)).scored()
+    figure = figures.draw("accuracy", results)
+    count = int((results.runs["status"] == "diverged").sum())
+    assert "a run that diverged" in texts(figure)
+    assert f"{count} of 10 runs diverged" in texts(figure).replace("\n", " ")
+    crosses = figure.axes[0].collections[1]
+    assert len(np.asarray(crosses.get_offsets())) == count
