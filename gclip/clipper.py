@@ -73,7 +73,7 @@ class Clipper:
             for depth, each in enumerate(strategies):
                 if each.scope == "layer":
                     check_layers(names, named.have_names)
-                part = Part(each, names, params)
+                part = Part(each, names, params, places)
                 part.first, part.last = depth == 0, depth == len(strategies) - 1
                 self._parts.append(part)
         # What a clamp at a constant needs no norm for is not measured when nobody looks.
@@ -96,8 +96,8 @@ class Clipper:
         Raises:
             FloatingPointError: a gradient is not finite and the policy is ``raise``.
         """
-        grads = {id(p): p.grad for p in self.params}
-        if all(grad is None for grad in grads.values()):
+        grads = [p.grad for p in self.params]
+        if not any(g is not None for g in grads):
             return self._nothing()
         for part in self._parts:
             part.take(grads)
@@ -110,7 +110,7 @@ class Clipper:
         if self.nonfinite == "skip" and finite is not YES:
             skip = ~finite if skip is None else skip | ~finite
         if skip is not None:
-            _zero_if(skip, [grad for grad in grads.values() if grad is not None])
+            _zero_if(skip, [grad for grad in grads if grad is not None])
         self._step += 1
         return self._report(finite, skip)
 
@@ -177,11 +177,11 @@ class Clipper:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _refuse(self, grads: dict[int, Tensor | None]) -> NoReturn:
+    def _refuse(self, grads: list[Tensor | None]) -> NoReturn:
         bad = [
             name
-            for name, param in zip(self.names, self.params, strict=True)
-            if (grad := grads[id(param)]) is not None and not bool(torch.isfinite(grad).all())
+            for name, grad in zip(self.names, grads, strict=True)
+            if grad is not None and not bool(torch.isfinite(grad).all())
         ]
         shown = ", ".join(bad[:10]) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
         raise FloatingPointError(

@@ -120,18 +120,18 @@ def _clamp(norm: Tensor, high: Any, low: Any) -> Outcome:
 
 def _scale(norm: Tensor, high: Any, low: Any) -> Outcome:
     """Scale down to the limit what lies above it (and up to the lower one what lies below)."""
-    over = norm > high
+    limit, one = _full(high, norm), _full(1.0, norm)
+    over = norm > limit
     if low is None and on_host(over) and not bool(over.any()):
-        limit = _full(high, norm)
-        return limit, _constant(1.0, norm.shape, norm.dtype), norm, over, None
-    factor = torch.where(over, high / norm, 1.0)
-    clipped_norm = torch.where(over, high, norm)
+        return limit, one, norm, over, None
+    factor = torch.where(over, limit / norm, one)
+    clipped_norm = torch.where(over, limit, norm)
     if low is not None:
         under = (norm < low) & (norm > 0)
         factor = torch.where(under, low / norm, factor)
         clipped_norm = torch.where(under, low, clipped_norm)
         over = over | under
-    return _full(high, norm), factor, clipped_norm, over, None
+    return limit, factor, clipped_norm, over, None
 
 
 def _normalize(norm: Tensor, high: Any, low: Any) -> Outcome:

@@ -47,6 +47,9 @@ def tensor_norms(tensors: list[Tensor], order: float, device: torch.device, wide
     if order == 2.0 and not wide and device.type == "cpu":
         # One dot product a tensor is the fastest read there is on a CPU.
         return torch.stack([_square(t) for t in tensors]).sqrt_()
+    if order == math.inf and device.type == "cpu" and all(t.numel() for t in tensors):
+        lows, highs = zip(*map(torch.aminmax, tensors), strict=True)
+        return torch.maximum(torch.stack(highs), torch.stack(lows).neg_()).float()
     found = [_one_norm(t, order, wide) for t in tensors]
     return torch.stack([n.to(device=device, dtype=torch.float32) for n in found])
 
@@ -89,11 +92,12 @@ def _one_norm(tensor: Tensor, order: float, wide: bool) -> Tensor:
 
 
 def multiply(tensors: list[Tensor], factor: Tensor) -> None:
-    by_device: dict[torch.device, list[Tensor]] = {}
-    for tensor in tensors:
-        by_device.setdefault(tensor.device, []).append(tensor)
-    for device, group in by_device.items():
-        torch._foreach_mul_(group, factor.to(device))
+    devices = {tensor.device for tensor in tensors}
+    if devices == {factor.device}:
+        torch._foreach_mul_(tensors, factor)
+        return
+    for device in devices:
+        torch._foreach_mul_([t for t in tensors if t.device == device], factor.to(device))
 
 
 YES = torch.ones(1, dtype=torch.bool)

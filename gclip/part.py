@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,13 +31,16 @@ class Part:
     total_before: Tensor
     total_after: Tensor
 
-    def __init__(self, strategy: Strategy, names: list[str], params: list[Tensor]) -> None:
-        self.strategy, self.params = strategy, params
+    def __init__(
+        self, strategy: Strategy, names: list[str], params: list[Tensor], places: list[int]
+    ) -> None:
+        self.strategy, self.params, self._places = strategy, params, places
         self.groups = Groups(names, [p.shape for p in params], strategy.scope)
         self.first = self.last = True
         self.memory: Memory | None = None
         self._device: torch.device | None = None
         self._grads: list[Tensor | None] = []
+        self._complete = False
         self._norm: Tensor
         self._clamps = strategy.scope == "element" or strategy.rule == "clamp"
         # What a clamp compares with its limit is the largest element.
@@ -48,9 +51,10 @@ class Part:
         """Whether gradients can be clamped without having been measured."""
         return self._clamps and type(self.strategy).learn is Strategy.learn
 
-    def take(self, grads: Mapping[int, Tensor | None]) -> None:
-        """This step's gradients, by the parameter's id."""
-        self._grads = [grads[id(p)] for p in self.params]
+    def take(self, grads: Sequence[Tensor | None]) -> None:
+        """This step's gradients of all the clipper's parameters, of which these are some."""
+        self._grads = [grads[i] for i in self._places]
+        self._complete = all(g is not None for g in self._grads)
 
     def measure(self, recording: bool) -> Tensor:
         """Measure the norms; whether all of them are finite, bool ``(1,)``."""
@@ -107,7 +111,8 @@ class Part:
 
     def _place(self) -> torch.device:
         """The device of the gradients; memory follows when the model has moved."""
-        device = next((g.device for g in self._grads if g is not None), self.params[0].device)
+        there = (g for g in self._grads if g is not None)
+        device = next(there, self.params[0]).device
         if device != self._device:
             if self.memory is not None:
                 self.memory = copied(self.memory, device)
@@ -126,7 +131,7 @@ class Part:
 
     def _valid(self, finite: Tensor) -> Tensor | None:
         """Which groups' norms may enter memory; None where the host knows that all may."""
-        missing = any(g is None for g in self._grads)
+        missing = not self._complete
         device = self._norm.device
         if finite is YES and not missing:
             return None
@@ -174,4 +179,5 @@ class Part:
         return made._replace(clipped=clipped, clipped_norm=after)
 
     def _bounds(self, limit: Tensor | float) -> list[Tensor]:
-        return self.groups.split(torch.as_tensor(limit).expand(self.groups.count))
+        spread = torch.as_tensor(limit).expand(self.groups.count)
+        return [each.clone() for each in self.groups.split(spread)]

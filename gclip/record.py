@@ -80,10 +80,8 @@ class Record:
     ) -> None:
         """Note one step. All are ``(groups,)``, `finite` ``(1,)``; kept as they are for now."""
         row = (norm, clipped_norm, limit, clipped, finite)
-        if self._pending and any(
-            a.shape != b.shape for a, b in zip(self._pending[0], row, strict=True)
-        ):
-            self._reduce()
+        if self._pending and norm.device != self._pending[0][0].device:
+            self._reduce()  # the model has moved
         if not self._pending:
             floats = sum(t.numel() for t in row)
             self._batch = max(1, min(128, _PENDING_FLOATS // max(floats, 1)))

@@ -59,9 +59,11 @@ class Groups:
             self.labels = self.names
         self.count = len(self.labels)
         self._starts = np.cumsum([0, *self._units[:-1]]) if self._units else np.zeros(0, int)
+        self._dims = [tuple(range(1, len(shape))) or None for shape in shapes]
         self._index: dict[torch.device, Tensor] = {}
         self._buffer: dict[torch.device, Tensor] = {}
         self._views: dict[torch.device, list[Tensor]] = {}
+        self._columns: dict[torch.device, list[Tensor]] = {}
 
     # -- measuring -------------------------------------------------------------------------
 
@@ -116,17 +118,18 @@ class Groups:
     # -- applying --------------------------------------------------------------------------
 
     def split(self, values: Tensor) -> list[Tensor]:
-        """A ``(groups,)`` tensor as one entry a parameter, shaped to broadcast against it."""
+        """A ``(groups,)`` tensor as one entry a parameter, shaped to broadcast against it.
+
+        Use the entries before the next call: for units they are views of one reused buffer.
+        """
         if self.scope == "global":
             return [values.reshape(())] * len(self.shapes)
         if self.scope == "layer":
             return list(values[self._layer_index(values.device)].unbind(0))
         if self.scope == "unit":
-            parts = torch.split(values, self._units)
-            return [
-                part.view(-1, *[1] * (len(shape) - 1)) if len(shape) > 1 else part.view(())
-                for part, shape in zip(parts, self.shapes, strict=True)
-            ]
+            self._slots(values.device)
+            self._buffer[values.device].copy_(values)
+            return self._columns[values.device]
         return list(values.unbind(0))
 
     def scale(
@@ -179,11 +182,10 @@ class Groups:
         self, tensors: Sequence[Tensor | None], order: float, device: torch.device, wide: bool
     ) -> Tensor:
         slots = self._slots(device)
-        for tensor, slot in zip(tensors, slots, strict=True):
+        for tensor, slot, dims in zip(tensors, slots, self._dims, strict=True):
             if tensor is None or tensor.numel() == 0:
                 slot.zero_()
                 continue
-            dims = tuple(range(1, tensor.ndim)) or None
             if tensor.dtype == torch.float32 and tensor.device == device and not wide:
                 torch.linalg.vector_norm(tensor, order, dims, out=slot)
             else:
@@ -197,6 +199,10 @@ class Groups:
             buffer = torch.zeros(self.count, device=device)
             parts = torch.split(buffer, self._units)
             self._buffer[device] = buffer
+            self._columns[device] = [
+                part.view(-1, *[1] * (len(shape) - 1)) if len(shape) > 1 else part.view(())
+                for part, shape in zip(parts, self.shapes, strict=True)
+            ]
             self._views[device] = [
                 part if len(shape) > 1 else part.view(())
                 for part, shape in zip(parts, self.shapes, strict=True)
