@@ -1,0 +1,20 @@
+"""Training: what a run is (`RunConfig`), running it (`train`), and what came of it (`RunResult`).
+
+::
+
+    result = train(RunConfig(strategy="agc", seed=3))
+    result.accuracy, result.clipping["verdict"]
+"""
+
+from gclip.training.batches import Epoch as Epoch
+from gclip.training.batches import Normalizer as Normalizer
+from gclip.training.batches import batches as batches
+from gclip.training.config import RunConfig as RunConfig
+from gclip.training.data import load_dataset as load_dataset
+from gclip.training.dataset import Dataset as Dataset
+from gclip.training.device import resolve_device as resolve_device
+from gclip.training.recipes import recipes as recipes
+from gclip.training.recipes import task_defaults as task_defaults
+from gclip.training.result import RunResult as RunResult
+from gclip.training.trainer import Progress as Progress
+from gclip.training.trainer import train as train

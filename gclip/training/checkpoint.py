@@ -1,0 +1,82 @@
+"""A run's state on disk: there whole or not at all, and refused when a bit has flipped.
+
+The file is one line (a mark and the SHA-256 of the rest), then what `torch.save` writes. It holds
+tensors, lists, dicts, text and numbers only, so it is read without running any code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from gclip.errors import UsageError
+
+_MARK = "gclip-checkpoint-1"
+
+
+def save(path: str | Path, state: dict[str, Any]) -> None:
+    """Write `state` to `path`: until it is on the disk, what was there before stays.
+
+    Raises:
+        UsageError: the folder cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    head = f"{_MARK} {hashlib.sha256(content).hexdigest()}\n".encode()
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(head)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise UsageError(f"the checkpoint {path} cannot be written: {error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """What `save` wrote, on the CPU.
+
+    Raises:
+        UsageError: there is no such file, it is no checkpoint, or it is damaged.
+    """
+    path = Path(path)
+    try:
+        head, _, content = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise UsageError(f"the checkpoint {path} cannot be read: {error}") from error
+    mark, _, digest = head.decode("ascii", errors="replace").partition(" ")
+    if mark != _MARK:
+        raise UsageError(f"{path} is not a checkpoint of gclip; name another file")
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise UsageError(f"the checkpoint {path} is damaged; delete it to begin the run again")
+    found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return cast("dict[str, Any]", found)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,139 @@
+"""Is a run's config right? All mistakes are found and reported in one sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import gclip
+from gclip.errors import UsageError, choose
+from gclip.training import models, optimizers
+
+if TYPE_CHECKING:
+    from gclip.training.config import RunConfig
+
+TASKS = ("digits", "cifar10")
+SPLITS = ("test", "validation")
+PRECISIONS = ("fp32", "bf16")
+NORMALIZATIONS = ("standard", "half")
+NONFINITE = ("skip", "raise", "keep")
+
+_Fields = dict[str, Any]
+
+
+def check(config: RunConfig) -> _Fields:
+    """The fields of `config` that are to be filled in or made canonical, with their values.
+
+    Raises:
+        UsageError: naming all the values that break a rule.
+    """
+    return _all(
+        lambda: _choice(config.task, TASKS, "task"),
+        lambda: _choice(config.split, SPLITS, "split"),
+        lambda: _choice(config.model, models.names(), "model"),
+        lambda: _choice(config.schedule, optimizers.schedules(), "schedule"),
+        lambda: _choice(config.precision, PRECISIONS, "precision"),
+        lambda: _choice(config.normalize, NORMALIZATIONS, "normalize"),
+        lambda: _choice(config.nonfinite, NONFINITE, "nonfinite"),
+        lambda: _number("fraction", config.fraction, "in (0, 1]", lambda x: 0 < x <= 1),
+        lambda: _number("weight_decay", config.weight_decay, "≥ 0", lambda x: x >= 0),
+        lambda: _integer("batch_size", config.batch_size, 1),
+        lambda: _integer("accumulate", config.accumulate, 1),
+        lambda: _integer("epochs", config.epochs, 1),
+        lambda: _integer("seed", config.seed, 0),
+        lambda: _typed("augment", config.augment, bool, "true or false"),
+        lambda: _typed("data", config.data, str, "text"),
+        lambda: _typed("code", config.code, str, "text"),
+        lambda: _optimizer(config),
+        lambda: _strategy(config),
+    )
+
+
+def _all(*checks: Callable[[], _Fields]) -> _Fields:
+    """Make every check, then raise one error for all that failed."""
+    found: _Fields = {}
+    mistakes: list[str] = []
+    for each in checks:
+        try:
+            found |= each()
+        except UsageError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise UsageError("; ".join(mistakes))
+    return found
+
+
+def _choice(value: str, choices: tuple[str, ...], what: str) -> _Fields:
+    choose(value, choices, what)
+    return {}
+
+
+def _number(name: str, value: object, rule: str, holds: Callable[[float], bool]) -> _Fields:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UsageError(f"{name} must be a number {rule}, but got {value!r}")
+    if not (math.isfinite(value) and holds(value)):
+        raise UsageError(f"{name} must be {rule}, but got {value!r}")
+    return {name: float(value)}  # 1 and 1.0 are one run
+
+
+def _integer(name: str, value: object, low: int) -> _Fields:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise UsageError(f"{name} must be a whole number ≥ {low}, but got {value!r}")
+    return {}
+
+
+def _typed(name: str, value: object, kind: type, what: str) -> _Fields:
+    if not isinstance(value, kind):
+        raise UsageError(f"{name} must be {what}, but got {value!r}")
+    return {}
+
+
+def _optimizer(config: RunConfig) -> _Fields:
+    facts = optimizers.kind(config.optimizer)
+    lr: object = facts.lr if config.lr is None else config.lr
+    return _all(
+        lambda: _number("lr", lr, "> 0", lambda x: x > 0),
+        lambda: _momentum(config, facts.momentum),
+        lambda: _settings(config),
+    )
+
+
+def _momentum(config: RunConfig, default: float | None) -> _Fields:
+    if config.momentum is None:
+        return {"momentum": default}
+    if default is None:
+        having = [name for name in optimizers.names() if optimizers.kind(name).momentum is not None]
+        raise UsageError(
+            f"momentum belongs to the optimizers {', '.join(having)}, but {config.optimizer} got "
+            f"{config.momentum!r}"
+        )
+    return _number("momentum", config.momentum, "in [0, 1)", lambda x: 0 <= x < 1)
+
+
+def _settings(config: RunConfig) -> _Fields:
+    try:
+        settings = json.loads(json.dumps(dict(config.optimizer_settings), allow_nan=False))
+    except (TypeError, ValueError):
+        raise UsageError(
+            "optimizer_settings must map names to numbers, true or false, or lists of them, but "
+            f"got {config.optimizer_settings!r}"
+        ) from None
+    optimizers.check_settings(config.optimizer, settings)
+    pairs = tuple((name, _frozen(value)) for name, value in sorted(settings.items()))
+    return {"optimizer_settings": pairs}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _strategy(config: RunConfig) -> _Fields:
+    # A config with a digest is canonical already; so a stored run can be read where the plugin
+    # that its strategy came from is not loaded.
+    _typed("strategy", config.strategy, str, "a strategy's spelling")
+    if config.code:
+        return {}
+    strategy = gclip.parse(config.strategy)
+    return {"strategy": str(strategy), "code": gclip.code_digest(strategy)}

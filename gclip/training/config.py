@@ -1,0 +1,152 @@
+"""What decides a run's outcome? Every field of `RunConfig`, and nothing else.
+
+`RunConfig.key`, the SHA-256 of its canonical JSON, is the identity under which a result is stored.
+A config is complete once made: what was left open (the optimizer's own learning rate, the
+digest of the strategy's code) is filled in, so that two ways of asking for a run are one run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gclip.errors import UsageError, unknown
+from gclip.training.checks import check
+
+if TYPE_CHECKING:
+    from gclip.training.dataset import Dataset
+
+_FILLED: Any = None  # the default of a field that is filled in from others
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides what one training run comes to.
+
+    The defaults are a setting near the edge of stability, where clipping strategies differ by far
+    in a second of training. `task_defaults` gives each task its own.
+
+    Attributes:
+        task: ``digits`` (embedded) or ``cifar10`` (official batches or any class folders).
+        data: which data was used: the start of its digest, "" for the embedded digits.
+        fraction: share of the training images that is used, of every class, in (0, 1].
+        split: what accuracy and loss are measured on: ``test``, or ``validation`` (a fixed tenth
+            of the training images is held out for it, and the test images are never looked at).
+        model: one of `models.names`.
+        optimizer: one of `optimizers.names`.
+        lr: the (highest) learning rate; the optimizer's own by default.
+        momentum: of sgd (0.9 by default) and rmsprop (0); None for the others.
+        weight_decay: as torch's optimizers take it.
+        optimizer_settings: further arguments of torch's optimizer, such as ``{"eps": 1e-7}``.
+        schedule: of the learning rate per step: ``constant``, ``cosine`` or ``onecycle``.
+        batch_size: images per forward pass.
+        accumulate: forward passes per optimizer step; gradients are those of one batch of
+            ``batch_size * accumulate`` images, and are clipped once.
+        epochs: passes over the training images.
+        precision: ``fp32``, or ``bf16`` (autocast).
+        augment: flips and random crops.
+        normalize: inputs by the training data's mean and deviation (``standard``) or to
+            (x - 0.5) / 0.5 (``half``).
+        strategy: the spelling of the clipping strategy, made canonical.
+        code: digest of the strategy's source, so that editing it makes another run.
+        nonfinite: what to do about gradients that are not finite: ``skip``, ``raise``, ``keep``.
+        seed: of weights, batch order and augmentation; a number ≥ 0.
+
+    Raises:
+        UsageError: naming all the values that break a rule, in one sentence.
+    """
+
+    task: str = "digits"
+    data: str = ""
+    fraction: float = 1.0
+    split: str = "test"
+    model: str = "lenet"
+    optimizer: str = "sgd"
+    lr: float = _FILLED
+    momentum: float | None = None
+    weight_decay: float = 0.0
+    optimizer_settings: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
+    schedule: str = "constant"
+    batch_size: int = 32
+    accumulate: int = 1
+    epochs: int = 5
+    precision: str = "fp32"
+    augment: bool = False
+    normalize: str = "standard"
+    strategy: str = "none"
+    code: str = ""
+    nonfinite: str = "skip"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in check(self).items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def label(self) -> str:
+        """What a table calls this run: its strategy's spelling."""
+        return self.strategy
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """`optimizer_settings` as keyword arguments."""
+        return dict(self.optimizer_settings)
+
+    @property
+    def key(self) -> str:
+        """SHA-256 (hex) of the canonical JSON: the run's identity."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The config as one line of canonical JSON: sorted keys, every field."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["optimizer_settings"] = self.settings
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunConfig:
+        """Read what `to_json` wrote. Raises `UsageError` for anything else."""
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise UsageError(f"a run's config is JSON, but this does not read: {error}") from None
+        return cls.of(values)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> RunConfig:
+        """A config from a mapping; `UsageError` with a suggestion for an unknown field."""
+        if not isinstance(values, Mapping):
+            raise UsageError(f"a run's config maps fields to values, but got {values!r}")
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                unknown("field of RunConfig", name, known)
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> RunConfig:
+        """A copy with some fields changed; what depended on an old value is filled in anew.
+
+        Another strategy brings the digest of its own code; another optimizer its own learning
+        rate, momentum and settings, as far as the changes do not name them; another task is
+        other data.
+        """
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for cause, effects in _DEPENDENT.items():
+            if cause in changes and changes[cause] != values[cause]:
+                values |= effects
+        return RunConfig.of(values | changes)
+
+    def with_data(self, dataset: Dataset) -> RunConfig:
+        """A copy whose `data` names the images actually used."""
+        return self.replace(data=dataset.identity)
+
+
+_DEPENDENT: dict[str, dict[str, Any]] = {
+    "strategy": {"code": ""},
+    "optimizer": {"lr": None, "momentum": None, "optimizer_settings": ()},
+    "task": {"data": ""},
+}

@@ -1,0 +1,128 @@
+"""What came of a run: `RunResult`, which says everything that tables and figures ask for."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gclip.errors import UsageError, choose
+from gclip.training.config import RunConfig
+
+Status = Literal["finished", "diverged", "pruned", "failed"]
+STATUSES: tuple[Status, ...] = ("finished", "diverged", "pruned", "failed")
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunResult:
+    """The outcome of one run.
+
+    Attributes:
+        config: what was run.
+        status: ``finished``; ``diverged`` (see `gclip.training.train`); ``pruned`` (stopped by the
+            caller); ``failed`` (an error, told in `message`).
+        stopped_at: the number of optimizer steps done by then, None for a finished run.
+        message: why it stopped, "" for a finished run.
+        accuracy: share of right answers on ``config.split``. A diverged run scores chance,
+            1 / classes; a failed one NaN.
+        loss: mean cross-entropy on ``config.split``; inf for a diverged run.
+        train_loss: mean training loss of the last epoch's steps.
+        curve: one dict an epoch: epoch (from 1), step, train_loss, accuracy, loss, seconds.
+        clipping: what clipping did: the record's summary.
+        seconds: of wall clock, over all the pieces of a resumed run.
+        steps: arrays of one entry per optimizer step: ``loss``, ``lr``, and the record's.
+        environment: the machine and versions.
+    """
+
+    config: RunConfig
+    status: Status = "finished"
+    stopped_at: int | None = None
+    message: str = ""
+    accuracy: float = math.nan
+    loss: float = math.nan
+    train_loss: float = math.nan
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    clipping: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    steps: dict[str, Array] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def failed(cls, config: RunConfig, message: str) -> RunResult:
+        """The result of a run that an error ended before it had one."""
+        return cls(config=config, status="failed", message=message)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON would have it, but `steps`, which stay arrays.
+
+        What JSON has no number for becomes "nan", "inf" and "-inf", which ``float`` reads.
+        """
+        return {
+            "config": json.loads(self.config.to_json()),
+            "status": self.status,
+            "stopped_at": self.stopped_at,
+            "message": self.message,
+            "accuracy": _plain(self.accuracy),
+            "loss": _plain(self.loss),
+            "train_loss": _plain(self.train_loss),
+            "curve": _plain(self.curve),
+            "clipping": _plain(self.clipping),
+            "seconds": self.seconds,
+            "steps": self.steps,
+            "environment": self.environment,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunResult:
+        """Read what `to_dict` wrote. Raises `UsageError` where that is not what it is."""
+        try:
+            config, status = values["config"], values["status"]
+            rest: dict[str, Any] = {
+                name: float(values[name])
+                for name in ("accuracy", "loss", "train_loss", "seconds")
+                if values.get(name) is not None
+            }
+            rest |= {
+                name: values[name]
+                for name in ("stopped_at", "message", "environment")
+                if name in values
+            }
+            curve = [_number_again(point) for point in values.get("curve") or []]
+            clipping = _number_again(values.get("clipping") or {})
+            steps = {name: np.asarray(array) for name, array in (values.get("steps") or {}).items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"this is not the result of a run: {error!r}") from error
+        choose(status, STATUSES, "status")
+        return cls(
+            config=RunConfig.of(config),
+            status=status,
+            curve=curve,
+            clipping=clipping,
+            steps=steps,
+            **rest,
+        )
+
+
+_WORDS = ("nan", "inf", "-inf")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _number_again(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _number_again(each) for key, each in value.items()}
+    return float(value) if value in _WORDS else value

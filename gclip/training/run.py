@@ -1,0 +1,236 @@
+"""One run's moving parts: model, optimizer, clipper, batches; one epoch, one measurement."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import gclip
+from gclip.training import models, optimizers, seeds
+from gclip.training.batches import Epoch, Normalizer, batches
+from gclip.training.config import RunConfig
+from gclip.training.dataset import SIZE, Dataset, select
+from gclip.training.device import memory_format
+from gclip.training.result import RunResult, Status
+from gclip.training.watch import Watch
+
+_MEASURED_AT_ONCE = 500  # images in a forward pass without gradients
+
+
+class Run:
+    """The state of a run and what is done with it. Call within `device.reproducible`.
+
+    Attributes:
+        epoch: whole epochs done.
+        step: optimizer steps done.
+        steps: how many there will be in all.
+        curve: what `measure` found, one dict an epoch.
+    """
+
+    def __init__(self, config: RunConfig, dataset: Dataset, device: torch.device) -> None:
+        self.config, self.device = config, device
+        data = select(dataset.to(device), fraction=config.fraction, split=config.split)
+        self._data = data
+        mean, std = (dataset.mean, dataset.std)
+        if config.normalize == "half":
+            mean = std = (0.5, 0.5, 0.5)
+        self._normalizer = Normalizer.of(mean, std, SIZE, device)
+        self._layout = memory_format(device, config.precision)
+        self._chance = 1 / len(dataset.classes)
+        model = models.build(config.model, len(dataset.classes), config.seed)
+        self.model = model.to(device).to(memory_format=self._layout)
+        self._parameters = list(self.model.parameters())
+        self.optimizer = optimizers.build(
+            config.optimizer,
+            self._parameters,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            settings=config.settings,
+            device=device,
+        )
+        nonfinite = cast(Any, config.nonfinite)
+        self.clipper = gclip.Clipper(self.model, config.strategy, nonfinite=nonfinite)
+        self.watch = Watch(device)
+        self._order = seeds.generator(config.seed, "order")
+        self._augmentation = seeds.generator(config.seed, "augmentation")
+        torch.manual_seed(seeds.derive(config.seed, "strategy"))
+        self._count = len(data.train_labels)
+        self._group = config.batch_size * config.accumulate
+        self._epoch_steps = math.ceil(self._count / self._group)
+        self.steps = self._epoch_steps * config.epochs
+        self._rates = optimizers.learning_rates(config.schedule, config.lr, self.steps)
+        self.epoch = self.step = 0
+        self.curve: list[dict[str, Any]] = []
+
+    @property
+    def epoch_under_way(self) -> int:
+        """From 1; at an epoch's end still that one."""
+        return max(1, math.ceil(self.step / self._epoch_steps))
+
+    def train_epoch(self, go_on: Callable[[], bool]) -> bool:
+        """Train one epoch; False if it was broken off, by divergence or because `go_on` said so."""
+        config, model, clipper, optimizer = self.config, self.model, self.clipper, self.optimizer
+        watch, parameters, rates = self.watch, self._parameters, self._rates
+        changing = config.schedule != "constant"
+        model.train()
+        augmentation = self._augmentation if config.augment else None
+        drawn = Epoch.draw(self._count, self._order, augmentation, self.device)
+        stream = batches(
+            self._data.train_images,
+            self._data.train_labels,
+            config.batch_size,
+            drawn,
+            self._normalizer,
+            self._layout,
+        )
+        precision = self._precision()
+        for start in range(0, self._count, self._group):
+            in_group = min(self._group, self._count - start)
+            loss: Tensor | None = None
+            for _ in range(math.ceil(in_group / config.batch_size)):
+                images, labels = next(stream)
+                with precision:
+                    logits = model(images)
+                part = F.cross_entropy(logits.float(), labels)
+                if len(labels) != in_group:
+                    part = part * (len(labels) / in_group)
+                torch.autograd.backward(part)
+                loss = part.detach() if loss is None else loss + part.detach()
+            report = clipper.step()
+            if changing:
+                for group in optimizer.param_groups:
+                    group["lr"] = rates[self.step]
+            optimizer.step()
+            for parameter in parameters:
+                parameter.grad = None
+            self.step += 1
+            if not watch.note(cast(Tensor, loss), report.finite):
+                return False
+            if not go_on():
+                watch.look()
+                return False
+        self.epoch += 1
+        return watch.look()
+
+    def measure(self, seconds: float) -> None:
+        """Measure accuracy and loss on ``config.split`` and put them on the curve."""
+        accuracy, loss = self._evaluate()
+        if math.isfinite(loss):
+            self._note(accuracy, loss, seconds)
+        elif self.watch.diverged_at is None:
+            self.watch.diverged_at = self.step
+            self.watch.reason = (
+                f"the loss on {self.config.split} was not finite at step {self.step}"
+            )
+
+    def mark_diverged(self, seconds: float) -> None:
+        """End the curve of a diverged run at chance."""
+        self.step = cast(int, self.watch.diverged_at)
+        self._note(self._chance, math.inf, seconds)
+
+    def _note(self, accuracy: float, loss: float, seconds: float) -> None:
+        since = self.curve[-1]["step"] if self.curve else 0
+        own = self.watch.losses[since : self.step]
+        self.curve.append(
+            {
+                "epoch": self.epoch_under_way,
+                "step": self.step,
+                "train_loss": float(np.mean(own)) if own else math.nan,
+                "accuracy": accuracy,
+                "loss": loss,
+                "seconds": seconds,
+            }
+        )
+
+    @torch.inference_mode()
+    def _evaluate(self) -> tuple[float, float]:
+        images, labels = self._data.test_images, self._data.test_labels
+        everything = Epoch.in_order(len(labels), self.device)
+        # A Mac's GPU has no float64; over 500 images float32 is exact enough.
+        right = torch.zeros((), dtype=torch.int64, device=self.device)
+        losses: list[Tensor] = []
+        self.model.eval()
+        precision = self._precision()
+        for batch, answers in batches(
+            images, labels, _MEASURED_AT_ONCE, everything, self._normalizer, self._layout
+        ):
+            with precision:
+                logits = self.model(batch)
+            right += (logits.argmax(1) == answers).sum()
+            losses.append(F.cross_entropy(logits.float(), answers, reduction="sum"))
+        total = torch.stack(losses).cpu().double().sum()
+        return int(right) / len(labels), float(total) / len(labels)
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.config.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def result(
+        self, status: Status, message: str, *, seconds: float, environment: dict[str, Any]
+    ) -> RunResult:
+        """What came of the run so far."""
+        last = self.curve[-1]
+        # A divergence shows in a loss after its step, on a GPU many steps after: what was recorded
+        # from then on is not the run's.
+        record = gclip.Record()
+        record.load_state_dict({"rows": self.clipper.record.state_dict()["rows"][: self.step]})
+        steps = {
+            "loss": np.array(self.watch.losses, dtype=np.float32),
+            "lr": np.array(self._rates, dtype=np.float32),
+            **record.arrays(),
+        }
+        return RunResult(
+            config=self.config,
+            status=status,
+            stopped_at=None if status == "finished" else self.step,
+            message=message,
+            accuracy=last["accuracy"],
+            loss=last["loss"],
+            train_loss=last["train_loss"],
+            curve=self.curve,
+            clipping=record.summary().as_dict(),
+            seconds=seconds,
+            steps={name: values[: self.step] for name, values in steps.items()},
+            environment=environment,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the run depends on, at an epoch's end."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "clipper": self.clipper.state_dict(),
+            "order": self._order.get_state(),
+            "augmentation": self._augmentation.get_state(),
+            "chance": torch.get_rng_state(),
+            "chance_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+            "losses": list(self.watch.losses),
+            "broken": self.watch.broken,
+            "epoch": self.epoch,
+            "step": self.step,
+            "curve": self.curve,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.clipper.load_state_dict(state["clipper"])
+        self._order.set_state(state["order"])
+        self._augmentation.set_state(state["augmentation"])
+        torch.set_rng_state(state["chance"])
+        if state["chance_cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["chance_cuda"])
+        self.watch.losses = list(state["losses"])
+        self.watch.broken = state["broken"]
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.curve = list(state["curve"])

@@ -1,0 +1,200 @@
+"""Train one run: `train` turns a `RunConfig` into a `RunResult`, the same bits at every call."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gclip
+from gclip.errors import UsageError
+from gclip.training import checkpoint as checkpoints
+from gclip.training.config import RunConfig
+from gclip.training.data import load_dataset
+from gclip.training.dataset import Dataset
+from gclip.training.device import environment, reproducible, resolve_device
+from gclip.training.result import RunResult, Status
+from gclip.training.run import Run
+
+_EVERY = 0.25  # seconds between two reports within an epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        epoch: whole epochs done.
+        epochs: how many there will be.
+        step: optimizer steps done.
+        steps: how many there will be.
+        loss: the training loss of the latest step looked at; None before the first.
+        accuracy: of the latest measurement; None before the first epoch's end.
+        status: ``running``, or what the run ended as.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float | None
+    accuracy: float | None
+    status: Literal["running"] | Status
+
+
+Listener = Callable[[Progress], bool | None]
+
+
+def train(
+    config: RunConfig,
+    *,
+    dataset: Dataset | None = None,
+    data: str | Path | None = None,
+    device: str = "auto",
+    on_progress: Listener | None = None,
+    checkpoint: str | Path | None = None,
+    threads: int | None = None,
+) -> RunResult:
+    """Train one run from its config.
+
+    A run has **diverged** when the loss of a training step, or at an epoch's end the loss on
+    ``config.split``, is not finite, or when gradients were not finite in 20 steps in a row. It
+    then stops, scores chance (1 / classes), and is a result like any other. A run whose loss
+    stays finite has finished, whatever its accuracy: a net that answers at random is an outcome.
+
+    Args:
+        config: everything that decides the outcome.
+        dataset: the images, if they have been loaded; else they are found as by `load_dataset`.
+        data: the folder with the images, where the task needs one.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        on_progress: told at every epoch's end, and within epochs at most four times a second;
+            the run is pruned when it returns False.
+        checkpoint: a file that keeps the state at every epoch's end. If it is there, the run goes
+            on from it, to the same bits as if it had never stopped.
+        threads: for the computations on a CPU; the last bits depend on it. One by default, or
+            what the checkpoint was made with.
+
+    Raises:
+        UsageError: the data, the device or the checkpoint cannot be used.
+        FloatingPointError: a gradient is not finite and ``config.nonfinite`` is ``raise``.
+    """
+    where = resolve_device(device)
+    images = dataset if dataset is not None else load_dataset(config.task, data)
+    config = _identified(config, images)
+    saved = _saved(checkpoint, config)
+    if threads is None and saved is not None:
+        threads = saved["threads"]
+    with reproducible(where, threads) as pinned:
+        began = time.perf_counter()
+        run = Run(config, images, where)
+        if saved is not None:
+            run.load_state_dict(saved["run"])
+            began -= saved["seconds"]
+        loop = _Loop(run, began, on_progress)
+
+        def keep() -> None:
+            if checkpoint is not None:
+                state = {
+                    "config": config.to_json(),
+                    "threads": pinned,
+                    "seconds": time.perf_counter() - began,
+                    "run": run.state_dict(),
+                }
+                checkpoints.save(checkpoint, state)
+
+        status, message = loop.go(keep)
+        return run.result(
+            status,
+            message,
+            seconds=time.perf_counter() - began,
+            environment=environment(where, pinned),
+        )
+
+
+class _Loop:
+    """The epochs of a run, and what is told about them."""
+
+    def __init__(self, run: Run, began: float, listener: Listener | None) -> None:
+        self._run, self._began, self._listener = run, began, listener
+        self._told = time.perf_counter()
+
+    def go(self, keep: Callable[[], None]) -> tuple[Status, str]:
+        """Train what is left; returns the status and why it stopped."""
+        run = self._run
+        while run.epoch < run.config.epochs:
+            whole = run.train_epoch(self._within)
+            if run.watch.diverged_at is None and (whole or not run.curve):
+                run.measure(time.perf_counter() - self._began)
+            if run.watch.diverged_at is not None:
+                run.mark_diverged(time.perf_counter() - self._began)
+                self._tell("diverged")
+                return "diverged", run.watch.reason
+            if whole:
+                keep()
+                ended = run.epoch == run.config.epochs
+                whole = self._tell("finished" if ended else "running") or ended
+            if not whole:
+                return "pruned", f"stopped by the caller at step {run.step}"
+        return "finished", ""
+
+    def _within(self) -> bool:
+        if self._listener is None or time.perf_counter() - self._told < _EVERY:
+            return True
+        return self._tell("running")
+
+    def _tell(self, status: Literal["running"] | Status) -> bool:
+        """Report; False when the caller wants the run to stop."""
+        if self._listener is None:
+            return True
+        run = self._run
+        losses, curve = run.watch.losses, run.curve
+        said = self._listener(
+            Progress(
+                epoch=run.epoch,
+                epochs=run.config.epochs,
+                step=run.step,
+                steps=run.steps,
+                loss=losses[-1] if losses else None,
+                accuracy=curve[-1]["accuracy"] if curve else None,
+                status=status,
+            )
+        )
+        self._told = time.perf_counter()
+        return said is not False
+
+
+def _identified(config: RunConfig, dataset: Dataset) -> RunConfig:
+    """The config with the data's identity; an error where it was made for other data or code."""
+    if dataset.name != config.task:
+        raise UsageError(f"the config's task is {config.task}, but the data is {dataset.name}")
+    if config.data and config.data != dataset.identity:
+        raise UsageError(
+            f"the config was made for the data {config.data}, but the images given are "
+            f"{dataset.identity or 'the embedded ones'}"
+        )
+    if gclip.code_digest(gclip.parse(config.strategy)) != config.code:
+        raise UsageError(
+            f"the code of {config.strategy} is not what the config was made with; make it anew "
+            "with config.replace(code='')"
+        )
+    return config.with_data(dataset)
+
+
+def _saved(checkpoint: str | Path | None, config: RunConfig) -> dict[str, Any] | None:
+    """What the checkpoint holds, None where there is none yet."""
+    if checkpoint is None:
+        return None
+    if not Path(checkpoint).exists():
+        with contextlib.suppress(OSError):
+            Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
+        return None
+    saved = checkpoints.load(checkpoint)
+    if saved["config"] != config.to_json():
+        raise UsageError(
+            f"the checkpoint {checkpoint} belongs to another config; name another file, or delete "
+            "it to begin again"
+        )
+    return saved
