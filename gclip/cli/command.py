@@ -1,0 +1,148 @@
+"""The `gclip` command: its groups of commands, and how it says that something went wrong.
+
+Nothing here or in the command modules imports torch before a command needs it, so that
+``gclip --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from gclip.cli import bench, compare, figures, listing, study, train
+from gclip.cli.screen import INTERRUPTED
+
+# Newer typers carry their own copy of click: found through the one class that both export.
+_ParseError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+_HERE = Path(__file__).parent
+
+app = typer.Typer(
+    name="gclip",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+for module in (train, compare, figures, listing):
+    module.add_to(app)
+app.add_typer(study.app, name="study")
+app.add_typer(bench.app, name="bench")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"gclip {version('gclip')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+    traceback: Annotated[
+        bool,
+        typer.Option("--traceback", help="Show the whole traceback of an unexpected error."),
+    ] = False,
+) -> None:
+    """Compare gradient clipping strategies, tune them, and see what they do.
+
+    \b
+    gclip list                                  what strategies there are
+    gclip compare                               all of them on real images, in a minute or two
+    gclip train -s "norm(max_norm=0.1)"         one run
+    gclip study run thresholds --strategy agc   find a good threshold and learning rate
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the program's own) and return its exit code.
+
+    0 fine · 1 a run or gclip itself failed · 2 wrong input · 130 Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _flush(_run(arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code: Any = app(args=arguments, prog_name="gclip", standalone_mode=False)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 1
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except _ParseError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return 2  # a group without a command: its help was printed already
+        return _complain(_one_line(error.format_message()) + "; see --help", 2)
+    except typer.Abort:
+        return INTERRUPTED
+    except ValueError as error:
+        if "--traceback" in arguments:
+            traceback.print_exc()
+        return _complain(_one_line(str(error)), 2)
+    except Exception as error:
+        if "--traceback" in arguments:
+            traceback.print_exc()
+            return 1
+        again = " ".join(["gclip --traceback", *arguments])
+        what = _one_line(f"{type(error).__name__}: {error}")
+        return _complain(f"unexpected {what}\nFor the whole story: {again}", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str, code: int) -> int:
+    try:
+        print(f"gclip: error: {message}", file=sys.stderr)
+    except BrokenPipeError:
+        return _flush(code)
+    return code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".") or "no message"
+
+
+def _flush(code: int) -> int:
+    """Write out what is buffered; a reader that has gone (``| head``) is no error of ours."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (BrokenPipeError, ValueError):
+            # Or Python would complain once more when it closes the stream at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            code = code or 1
+    return code
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Our own warnings are sentences for the user; others are shown with their place."""
+    ours = category.__module__.startswith("gclip") or Path(filename).parent == _HERE
+    if ours and issubclass(category, UserWarning):
+        text = f"gclip: warning: {message}"
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno, line).rstrip()
+    print(text, file=sys.stderr)

@@ -1,0 +1,202 @@
+"""``gclip compare``: the main job. Strategies against each other, paired, with figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gclip.cli import screen
+from gclip.cli.options import (
+    Json,
+    Place,
+    Plugins,
+    Setting,
+    Strategies,
+    expand,
+    load_plugins,
+    parse_seeds,
+)
+from gclip.cli.progress import RunsDisplay
+from gclip.cli.tables import FOOTNOTE, comparison_table
+
+if TYPE_CHECKING:
+    from gclip.running import Comparison
+    from gclip.training import RunConfig
+
+TAME = "--lr 0.02"
+"""The option that takes the default comparison away from the edge of stability."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("compare")(compare)
+
+
+@expand
+def compare(
+    run: Setting,
+    place: Place,
+    strategy: Strategies = None,
+    seeds: Annotated[
+        str,
+        typer.Option("--seeds", metavar="N|LIST", help="How many, or which: 10, or 0,1,5."),
+    ] = "10",
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="STRATEGY",
+            help="What differences are to: none if it takes part, else the first.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="Runs at a time; one a core by default, one on a GPU."),
+    ] = None,
+    plugin: Plugins = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder for the figures; STORE/figures."),
+    ] = None,
+    no_figures: Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")] = False,
+    json: Json = False,
+) -> None:
+    """Train strategies on the same seeds and compare them: a table, and figures.
+
+    With no options: all registered strategies, 10 seeds, on digits. The same command again
+    reads the runs that are there and makes those that are not; so does one after Ctrl-C.
+
+    \b
+    Examples:
+      gclip compare
+      gclip compare -s none -s agc -s "norm(max_norm=0.1)" --seeds 5
+      gclip compare --plugin my_strategies.py -s mine -s norm
+      gclip compare --task cifar10 --data cifar-10-batches-py --epochs 10
+    """
+    import gclip
+    from gclip import running
+    from gclip.training import RunConfig
+
+    plugins = load_plugins(plugin)
+    names = tuple(strategy) if strategy else gclip.names()
+    chosen = parse_seeds(seeds)
+    base = run.config()
+    reference = running.choose_baseline(names, baseline)
+    total = len(running.plan(names, chosen, base))
+    display = RunsDisplay(total)
+
+    def kept() -> str:
+        left = total - display.kept
+        return (
+            f"{display.kept} of {screen.plural(total, 'run')} are finished and kept in "
+            f"{place.store}; the same command makes the other {left}"
+        )
+
+    with screen.interruptible(kept):
+        with display:
+            found = running.compare(
+                names,
+                chosen,
+                base=base,
+                store=place.store,
+                workers=workers,
+                device=place.device,
+                data=run.data,
+                plugins=plugins,
+                baseline=reference,
+                threads=place.threads,
+                on_event=display,
+            )
+        drawn = [] if no_figures else _draw(found, out or place.store / "figures")
+    near_edge = base.replace(strategy="none", seed=0) == RunConfig()
+    if json:
+        screen.say_json(_as_json(found, base, display, drawn))
+    else:
+        _print(found, base, chosen, display, drawn, near_edge, baseline)
+    if found.failed:
+        raise typer.Exit(1)
+
+
+def _draw(found: Comparison, out: Path) -> list[Path]:
+    from gclip import figures
+
+    if not found.keys:
+        return []
+    return list(figures.draw_all(found.store.path, out, keys=found.keys))
+
+
+def _print(
+    found: Comparison,
+    base: RunConfig,
+    seeds: tuple[int, ...],
+    display: RunsDisplay,
+    drawn: list[Path],
+    near_edge: bool,
+    asked_baseline: str | None,
+) -> None:
+    screen.say(f"{describe(base)}, {screen.plural(len(seeds), 'seed')}\n")
+    width = screen.console().width
+    screen.show(comparison_table(found.table, found.baseline, base.split, width))
+    screen.say(f"\n{FOOTNOTE}")
+    if found.baseline != "none" and asked_baseline is None:
+        screen.say(f"none does not take part, so differences are to {found.baseline}.")
+    if near_edge:
+        screen.say(
+            "These defaults sit near the edge of stability, where clipping decides whether "
+            f"training works.\nA tame setting: gclip compare {TAME}"
+        )
+    for run in found.failed:
+        screen.say(f"failed: {run.config.strategy} seed {run.config.seed}: {run.message}")
+    store = found.store.path
+    screen.say(
+        f"{screen.plural(display.total, 'run')}: {display.read} read from {store}, "
+        f"{display.trained} trained"
+    )
+    if drawn:
+        files = ", ".join(sorted({path.stem for path in drawn}))
+        kinds = " and ".join(sorted({path.suffix[1:].upper() for path in drawn}))
+        screen.say(f"figures in {drawn[0].parent} ({kinds}): {files}")
+
+
+def describe(config: RunConfig) -> str:
+    """What was trained, in a line: ``digits, lenet, sgd lr 0.1, batch 32, 5 epochs``."""
+    parts = [config.task, config.model, f"{config.optimizer} lr {config.lr:g}"]
+    if config.schedule != "constant":
+        parts.append(config.schedule)
+    if config.fraction != 1:
+        parts.append(f"{screen.percent(config.fraction, 0)} % of the images")
+    batch = f"batch {config.batch_size}"
+    if config.accumulate > 1:
+        batch += f" × {config.accumulate}"
+    parts += [batch, screen.plural(config.epochs, "epoch")]
+    if config.precision != "fp32":
+        parts.append(config.precision)
+    return ", ".join(parts)
+
+
+def _as_json(
+    found: Comparison, base: RunConfig, display: RunsDisplay, drawn: list[Path]
+) -> dict[str, Any]:
+    return {
+        "setting": describe(base),
+        "baseline": found.baseline,
+        "store": str(found.store.path),
+        "runs": {
+            "total": display.total,
+            "read": display.read,
+            "trained": display.trained,
+            "failed": [
+                {
+                    "strategy": run.config.strategy,
+                    "seed": run.config.seed,
+                    "message": run.message,
+                }
+                for run in found.failed
+            ],
+        },
+        "table": found.table.to_dict("records"),
+        "keys": list(found.keys),
+        "figures": [str(path) for path in drawn],
+    }

@@ -1,0 +1,226 @@
+"""Options that several commands share, each written once.
+
+A command takes a parameter annotated with one of the dataclasses here, under the decorator
+`expand`, and on the command line every field of the dataclass is an option.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gclip.errors import UsageError
+
+if TYPE_CHECKING:
+    from gclip.training import Dataset, RunConfig
+
+_SETTING = "What is trained"
+_PLACE = "Where and how"
+
+Strategies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--strategy",
+        "-s",
+        metavar="STRATEGY",
+        help='A name or a spelling such as "norm(max_norm=0.1)"; again for more.',
+    ),
+]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE|MODULE",
+        help="Python file or module that registers strategies; again for more.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+StoreFolder = Annotated[
+    Path, typer.Option("--store", metavar="DIR", help="Folder that keeps the runs.")
+]
+
+
+def _setting(*names: str, help: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=_SETTING)
+
+
+def _place(*names: str, help: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=_PLACE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is trained. Whatever is left out is the recipe's, or the task's default."""
+
+    recipe: Annotated[
+        str | None,
+        _setting("--recipe", help="Start from known settings: tutorial.", metavar="NAME"),
+    ] = None
+    task: Annotated[
+        str | None,
+        _setting("--task", help="digits (embedded, default) or cifar10.", metavar="NAME"),
+    ] = None
+    data: Annotated[
+        Path | None,
+        _setting(
+            "--data",
+            help="Folder of the images: cifar-10-batches-py, or class folders in train/ and test/.",
+            metavar="DIR",
+        ),
+    ] = None
+    fraction: Annotated[
+        float | None, _setting("--fraction", help="Share of the training images, 0 to 1.")
+    ] = None
+    model: Annotated[
+        str | None,
+        _setting("--model", help="lenet (default), resnet9 or resnet18.", metavar="NAME"),
+    ] = None
+    optimizer: Annotated[
+        str | None,
+        _setting(
+            "--optimizer",
+            help="sgd (default), adam, adamw, rmsprop or adagrad.",
+            metavar="NAME",
+        ),
+    ] = None
+    lr: Annotated[float | None, _setting("--lr", help="Learning rate.")] = None
+    momentum: Annotated[
+        float | None, _setting("--momentum", help="Momentum, for sgd and rmsprop.")
+    ] = None
+    weight_decay: Annotated[float | None, _setting("--weight-decay", help="Weight decay.")] = None
+    schedule: Annotated[
+        str | None,
+        _setting(
+            "--schedule",
+            help="Learning rate over time: constant (default), cosine or onecycle.",
+            metavar="NAME",
+        ),
+    ] = None
+    batch_size: Annotated[int | None, _setting("--batch-size", help="Images a batch.")] = None
+    accumulate: Annotated[
+        int | None, _setting("--accumulate", help="Batches a step; clipped once, on their sum.")
+    ] = None
+    epochs: Annotated[int | None, _setting("--epochs", help="Passes over the images.")] = None
+    augment: Annotated[
+        bool | None, _setting("--augment/--no-augment", help="Random flips and crops.")
+    ] = None
+    normalize: Annotated[
+        str | None,
+        _setting(
+            "--normalize",
+            help="standard (the data's mean and deviation, default) or half (.5 and .5).",
+            metavar="NAME",
+        ),
+    ] = None
+    precision: Annotated[
+        str | None, _setting("--precision", help="fp32 (default) or bf16.", metavar="NAME")
+    ] = None
+
+    def config(self, **more: Any) -> RunConfig:
+        """The config these options ask for; `more` are fields that other options set."""
+        from gclip.training import recipes, task_defaults
+
+        if self.recipe is not None:
+            start = recipes[self.recipe]
+        else:
+            start = task_defaults(self.task or "digits")
+        chosen = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("recipe", "data") and getattr(self, field.name) is not None
+        }
+        return start.replace(**{**chosen, **more})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """On what the runs are trained, and where they are kept."""
+
+    store: Annotated[Path, _place("--store", help="Folder that keeps the runs.", metavar="DIR")] = (
+        Path("runs")
+    )
+    device: Annotated[str, _place("--device", help="auto, cpu, cuda or mps.", metavar="NAME")] = (
+        "auto"
+    )
+    threads: Annotated[
+        int,
+        _place("--threads", help="Threads of each run; the last bits of a result depend on it."),
+    ] = 1
+
+
+def expand(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` one option for every field of its parameters that are `Setting` or `Place`."""
+    hints = typing.get_type_hints(command, include_extras=True)
+    groups: dict[str, type[Setting] | type[Place]] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        kind = hints[parameter.name]
+        if kind not in (Setting, Place):
+            parameters.append(parameter.replace(annotation=kind, kind=parameter.KEYWORD_ONLY))
+            continue
+        groups[parameter.name] = kind
+        fields = typing.get_type_hints(kind, include_extras=True)
+        parameters += [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=fields[field.name],
+            )
+            for field in dataclasses.fields(kind)
+        ]
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> Any:
+        for name, kind in groups.items():
+            values[name] = kind(**{f.name: values.pop(f.name) for f in dataclasses.fields(kind)})
+        return command(**values)
+
+    del wrapped.__wrapped__  # or inspect would look through to the unexpanded signature
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapped
+
+
+def load_plugins(plugins: list[str] | None) -> tuple[str, ...]:
+    """Register the strategies of every `--plugin`, and return what workers must load too."""
+    import gclip
+
+    for plugin in plugins or ():
+        gclip.load_plugins(plugin)
+    return tuple(plugins or ())
+
+
+def load_data(config: RunConfig, data: Path | None) -> tuple[RunConfig, Dataset]:
+    """The images of `config`'s task, found before anything trains, and the config that names them.
+
+    Raises:
+        UsageError: the folder is missing or holds no such data, or there is no network.
+    """
+    from gclip.training import load_dataset
+
+    dataset = load_dataset(config.task, data)
+    return config.with_data(dataset), dataset
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``"10"`` is the seeds 0 to 9; ``"0,1,5"`` are these three, and ``"5,"`` is the one."""
+    try:
+        if "," not in text:
+            count = int(text)
+            if count < 1:
+                raise ValueError
+            return tuple(range(count))
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise UsageError(
+            f"--seeds takes a count such as 10 or a list such as 0,1,5, but got {text!r}"
+        ) from None

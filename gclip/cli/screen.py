@@ -1,0 +1,109 @@
+"""What the commands print, and where: answers on stdout, progress and complaints on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended."""
+
+GAP = 2
+"""Blanks between the columns of a table, one of them the box's own."""
+
+_PLAIN_WIDTH = 100
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal, or 100 columns where the output goes into a file."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PLAIN_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+def say(text: str = "") -> None:
+    """One line of the answer, never wrapped, so that a path or a command can be copied."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """One line beside the answer."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show(table: Table) -> None:
+    """A table on stdout."""
+    console().print(table)
+
+
+def say_json(value: Mapping[str, Any]) -> None:
+    """An object on stdout, in strict JSON: NaN and infinities become null."""
+    print(json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def plain_table(*headings: str) -> Table:
+    """An empty table in the style of all of them."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), show_edge=False)
+    for heading in headings:
+        table.add_column(heading)
+    return table
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """``0.953`` as ``95.3``; a dash where there is no value."""
+    if value is None or math.isnan(value):
+        return "–"
+    text = f"{100 * value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def duration(seconds: float) -> str:
+    """``75`` as ``1:15``."""
+    whole = max(0, round(seconds))
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+@contextmanager
+def interruptible(kept: Callable[[], str]) -> Iterator[None]:
+    """End on Ctrl-C with exit code 130 and the sentence `kept` about what is not lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(f"gclip: interrupted: {kept()}")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _strict(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(each) for each in value]
+    if hasattr(value, "item"):  # a number of numpy's
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(value)

@@ -1,0 +1,147 @@
+"""Strategies against each other: the same seeds for all, one table.
+
+Two runs with one seed start from the same weights and see the same batches whatever their
+strategy, so every comparison is paired by seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gclip.errors import UsageError, unknown
+from gclip.running.events import Listener, ignore
+from gclip.running.many import run_all
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gclip.results import Store
+    from gclip.training import RunConfig, RunResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What `compare` found.
+
+    `table` has one row a strategy (`gclip.results.statistics.compare_table`); `runs` has every
+    run, failed ones too, seed by seed; `baseline` is what the differences are to.
+    """
+
+    runs: tuple[RunResult, ...]
+    table: pd.DataFrame
+    baseline: str
+    store: Store
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The runs' keys in the store, failed runs left out."""
+        return tuple(run.config.key for run in self.runs if run.status != "failed")
+
+    @property
+    def failed(self) -> tuple[RunResult, ...]:
+        """The runs that raised; their `message` says why."""
+        return tuple(run for run in self.runs if run.status == "failed")
+
+
+def plan(strategies: Sequence[str], seeds: Iterable[int], base: RunConfig) -> list[RunConfig]:
+    """One config for every strategy and seed, otherwise like `base`.
+
+    Seed by seed, so that a comparison that is interrupted has whole pairs.
+
+    Raises:
+        UsageError: an unknown strategy, one named twice, or no strategy or seed at all.
+    """
+    import gclip
+
+    spellings = [str(gclip.parse(text)) for text in strategies]
+    chosen = list(seeds)
+    for what, values in (("strategy", spellings), ("seed", chosen)):
+        if not values:
+            raise UsageError(f"a comparison needs at least one {what}")
+        twice = next((value for value in values if values.count(value) > 1), None)  # type: ignore[arg-type]
+        if twice is not None:
+            raise UsageError(f"the {what} {twice} is there twice; name each {what} once")
+    return [base.replace(strategy=spelling, seed=seed) for seed in chosen for spelling in spellings]
+
+
+def choose_baseline(strategies: Sequence[str], baseline: str | None) -> str:
+    """The strategy that differences are to: the one asked for, else ``none``, else the first."""
+    import gclip
+
+    spellings = [str(gclip.parse(text)) for text in strategies]
+    if baseline is None:
+        return "none" if "none" in spellings else spellings[0]
+    wanted = str(gclip.parse(baseline))
+    if wanted not in spellings:
+        unknown("baseline", wanted, spellings)
+    return wanted
+
+
+def compare(
+    strategies: Sequence[str] | None = None,
+    seeds: Iterable[int] = range(10),
+    *,
+    base: RunConfig | None = None,
+    store: str | Path = "runs",
+    workers: int | None = None,
+    device: str = "auto",
+    data: str | Path | None = None,
+    plugins: Iterable[str | Path] = (),
+    baseline: str | None = None,
+    threads: int = 1,
+    on_event: Listener = ignore,
+) -> Comparison:
+    """Train every strategy with every seed and compare them, pair by pair.
+
+    The same call again only reads. Everything that can be known to be wrong beforehand is
+    an error before the first run trains: strategies, data, device, a store that is read-only.
+
+    Args:
+        strategies: names or spellings such as ``"norm(max_norm=0.1)"``; all that are registered
+            by default.
+        seeds: ten by default, because fewer than ten pairs are too few to tell.
+        base: everything else about the runs; the default task if left out.
+        baseline: what differences are to; ``none`` if it takes part, else the first strategy.
+
+    The other arguments are those of `run_all`.
+
+    Raises:
+        UsageError: with one sentence that says what is wrong and what would be right.
+    """
+    import gclip
+    from gclip import results
+    from gclip.results import statistics
+    from gclip.training import RunConfig, load_dataset, resolve_device
+
+    plugins = tuple(plugins)
+    for plugin in plugins:
+        gclip.load_plugins(plugin)
+    base = RunConfig() if base is None else base
+    chosen = gclip.names() if strategies is None else tuple(strategies)
+    reference = choose_baseline(chosen, baseline) if chosen else ""
+    configs = plan(chosen, seeds, base)
+    resolve_device(device)
+    dataset = load_dataset(base.task, data)
+    configs = [config.with_data(dataset) for config in configs]
+    kept = results.Store(store, create=True)
+    runs = run_all(
+        configs,
+        kept,
+        workers=workers,
+        device=device,
+        data=data,
+        dataset=dataset,
+        plugins=plugins,
+        threads=threads,
+        on_event=on_event,
+    )
+    frame = results.load(kept, keys=[run.config.key for run in runs])
+    return Comparison(
+        runs=tuple(runs),
+        table=statistics.compare_table(frame, baseline=reference),
+        baseline=reference,
+        store=kept,
+    )

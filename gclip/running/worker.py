@@ -1,0 +1,144 @@
+"""One worker process: it reads runs from its standard input, trains them, and stores the results.
+
+A worker owns nothing that cannot be lost. A result is in the store before it is reported, so a
+worker may be killed at any moment at the cost of the run in its hands. When its standard input
+closes, its parent has finished or died, and the worker ends at once: it never outlives the parent.
+
+The protocol is a JSON object a line. In: first the `WorkerSettings`, then ``{"index", "config"}``.
+Out: ``ready``, and for each run ``progress`` …, then ``done`` or ``failed``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gclip.training import Dataset, Progress, RunConfig
+
+# Started with ``-P -c``: the settings carry the parent's import path, so that a worker finds the
+# same gclip and the same plugins however the parent was started, and never imports its script.
+BOOT = (
+    "import json, sys; settings = json.loads(sys.stdin.readline()); "
+    "sys.path[:] = settings.pop('import_path'); "
+    "from gclip.running.worker import serve; serve(settings)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """What a worker must know before its first run."""
+
+    store: str
+    device: str = "cpu"
+    data: str | None = None
+    plugins: tuple[str, ...] = ()
+    threads: int = 1
+
+    def line(self) -> str:
+        """The first line of a worker's input."""
+        return json.dumps({**dataclasses.asdict(self), "import_path": sys.path}) + "\n"
+
+
+def serve(settings: dict[str, Any]) -> None:
+    """The worker's life: set up, say ready, then one run after another until the input closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    out = _claim_stdout()
+    jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
+    chosen = WorkerSettings(**{**settings, "plugins": tuple(settings["plugins"])})
+
+    import torch
+
+    import gclip
+
+    torch.set_num_threads(chosen.threads)
+    for plugin in chosen.plugins:
+        gclip.load_plugins(plugin)
+    _say(out, kind="ready")
+    datasets: dict[str, Dataset] = {}
+    while True:
+        job = jobs.get()
+        index = job["index"]
+        try:
+            _run(job["config"], index, chosen, datasets, out)
+        except Exception as error:
+            _say(out, kind="failed", index=index, message=describe(error))
+        else:
+            _say(out, kind="done", index=index)
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: the message of a user's mistake, else with the exception's name."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ValueError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def code_changed(config: RunConfig) -> str | None:
+    """A sentence if the strategy's code is not the one that `config` was planned with."""
+    import gclip
+
+    if not config.code or gclip.code_digest(gclip.parse(config.strategy)) == config.code:
+        return None
+    return (
+        f"the code of {config.strategy} was edited while the comparison ran; "
+        "repeat the command to run it with the new code"
+    )
+
+
+def _run(
+    text: str,
+    index: int,
+    settings: WorkerSettings,
+    datasets: dict[str, Dataset],
+    out: IO[str],
+) -> None:
+    from gclip.results import Store
+    from gclip.training import RunConfig, load_dataset, train
+
+    config = RunConfig.from_json(text)
+    changed = code_changed(config)
+    if changed:
+        raise ValueError(changed)
+    if config.task not in datasets:
+        datasets[config.task] = load_dataset(config.task, settings.data, download=False)
+
+    def report(progress: Progress) -> None:
+        _say(out, kind="progress", index=index, progress=dataclasses.asdict(progress))
+
+    result = train(
+        config,
+        dataset=datasets[config.task],
+        device=settings.device,
+        threads=settings.threads,
+        on_progress=report,
+    )
+    Store(settings.store).save(result)
+
+
+def _listen(jobs: queue.SimpleQueue[dict[str, Any]]) -> None:
+    for line in sys.stdin:
+        jobs.put(json.loads(line))
+    # The parent closed the pipe, or died. Nothing here needs tidying: stop in mid-step.
+    os._exit(0)
+
+
+def _claim_stdout() -> IO[str]:
+    """Keep the real standard output for the protocol; whatever else prints goes to stderr."""
+    private = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return private
+
+
+def _say(out: IO[str], **message: Any) -> None:
+    out.write(json.dumps(message) + "\n")
+    out.flush()

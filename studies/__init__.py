@@ -1,0 +1,30 @@
+"""Questions about clipping, one a file, answered by experiment with Optuna.
+
+A file here is a study: the first line of its docstring is its question, and ``run`` answers it.
+A new file is found by its name, without being listed anywhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from gclip.errors import choose
+
+
+def names() -> tuple[str, ...]:
+    """The names of the studies, sorted."""
+    return tuple(
+        sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    )
+
+
+def get(name: str) -> ModuleType:
+    """The study called `name`; `UsageError` with a suggestion if there is none."""
+    return importlib.import_module(f"{__name__}.{choose(name, names(), 'study')}")
+
+
+def question(name: str) -> str:
+    """What the study asks, in one line."""
+    return (get(name).__doc__ or "").strip().splitlines()[0]

@@ -1,0 +1,212 @@
+"""The command as a whole: help, options, exit codes, and what goes to which stream."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from gclip import running
+from gclip.cli import app
+from gclip.training import RunConfig, models, optimizers, recipes
+from gclip.training.checks import NORMALIZATIONS, PRECISIONS, TASKS
+
+Command = Any  # of conftest.py
+
+SETTING = {
+    *("--recipe", "--task", "--data", "--fraction", "--model", "--optimizer", "--lr"),
+    *("--momentum", "--weight-decay", "--schedule", "--batch-size", "--accumulate", "--epochs"),
+    *("--augment", "--no-augment", "--normalize", "--precision"),
+}
+PLACE = {"--store", "--device", "--threads"}
+# The names that people's scripts rely on: taking one away is a change of the interface.
+OPTIONS: dict[str, set[str]] = {
+    "": {"--version", "--traceback"},
+    "train": {"--strategy", "-s", "--seed", "--checkpoint", "--plugin", "--json", *SETTING, *PLACE},
+    "compare": {
+        *("--strategy", "-s", "--seeds", "--baseline", "--workers", "--plugin", "--out"),
+        *("--no-figures", "--json", *SETTING, *PLACE),
+    },
+    "figures": {"--store", "--out", "--figure"},
+    "list": {"--plugin", "--json"},
+    "study": set(),
+    "study run": {
+        *("--strategy", "-s", "--trials", "--fixed-lr", "--lr-range", "--sampler", "--seed"),
+        *("--name", "--workers", "--plugin", "--json", *SETTING, *PLACE),
+    },
+    "study list": {"--store", "--json"},
+    "bench": set(),
+    "bench clip": {"--json"},
+    "bench data": {"--data", "--json"},
+}
+
+
+def commands(command: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
+    command = typer.main.get_command(app) if command is None else command
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{path} {name}".strip())
+
+
+def options(command: Any) -> set[str]:
+    return {
+        name
+        for parameter in command.params
+        if parameter.param_type_name == "option"
+        for name in (*parameter.opts, *parameter.secondary_opts)
+        if name != "--help"
+    }
+
+
+def test_option_names_are_frozen() -> None:
+    assert {path: options(command) for path, command in commands()} == OPTIONS
+
+
+@pytest.mark.parametrize("path", [path for path in OPTIONS if path not in ("study", "bench")])
+def test_every_help_has_an_example(gclip: Command, path: str) -> None:
+    answer = gclip(*path.split(), "--help")
+    assert answer.code == 0
+    assert f"gclip {path}".strip() + " " in answer.out.partition("Usage")[2].partition("\n")[2]
+
+
+def test_help_lists_the_choices_and_defaults_there_are(gclip: Command) -> None:
+    text = " ".join(gclip("train", "--help").out.replace("│", " ").split())
+    choices = (models.names(), optimizers.names(), optimizers.schedules(), TASKS, PRECISIONS)
+    for name in (*(name for each in choices for name in each), *NORMALIZATIONS, *recipes):
+        assert name in text
+    default = RunConfig()
+    for name in ("task", "model", "optimizer", "schedule", "normalize", "precision"):
+        described = text.partition(f"--{name} ")[2]
+        before = described.partition("default")[0].rpartition("--")[2]
+        assert str(getattr(default, name)) in before, name
+
+
+def test_help_and_version_import_nothing_heavy(tmp_path: Path) -> None:
+    script = """
+import sys
+from gclip.cli import main
+codes = [main(["--help"]), main(["compare", "--help"]), main(["--version"])]
+heavy = {"torch", "numpy", "pandas", "optuna", "matplotlib", "sklearn", "scipy"} & set(sys.modules)
+sys.exit(f"{codes} {heavy}" if any(codes) or heavy else 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    import gclip
+
+    assert f"gclip {gclip.__version__}" in done.stdout
+
+
+def test_python_m_gclip_and_a_reader_that_has_gone(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "gclip", "--help"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+BAD = [
+    (["train", "-s", "nrom"], "unknown strategy 'nrom'; did you mean 'norm'?"),
+    (["train", "-s", "norm(max_nrom=1)"], "did you mean 'max_norm'?"),
+    (["train", "-s", "norm(max_norm=-1)"], "max_norm"),
+    (["train", "-s", "norm(scope=units)"], "scope"),
+    (["train", "--lr", "-1"], "lr must be > 0"),
+    (["train", "--lr", "fast"], "--lr"),
+    (["train", "--sed", "1"], "--seed"),
+    (["train", "--seed", "-1"], "seed"),
+    (["train", "--task", "digit"], "did you mean 'digits'?"),
+    (["train", "--recipe", "tutoral"], "did you mean 'tutorial'?"),
+    (["train", "--task", "cifar10", "--data", "nowhere"], "nowhere does not exist"),
+    (["train", "--device", "tpu"], "cpu"),
+    (["train", "--device", "mps:7"], "mps:7"),
+    (["train", "--plugin", "mine.py"], "mine.py"),
+    (["compare", "--plugin", "no.such.module"], "no.such.module"),
+    (["compare", "-s", "agcc"], "did you mean 'agc'?"),
+    (["compare", "--seeds", "many"], "10 or a list such as 0,1,5"),
+    (["compare", "--seeds", "0"], "--seeds"),
+    (["compare", "--seeds", "1,1"], "seed 1 is there twice"),
+    (["compare", "-s", "norm", "--baseline", "agc"], "unknown baseline 'agc'"),
+    (["compare", "--workers", "0"], "workers must be at least 1"),
+    (["compare", "--device", "cuda:99"], "cuda:99"),
+    (["figures"], "the store 'runs' does not exist"),
+    (["figures", "--figure", "acuracy"], "did you mean 'accuracy'?"),
+    (["study", "run", "treshold", "-s", "agc"], "did you mean 'thresholds'?"),
+    (["study", "run", "thresholds"], "--strategy"),
+    (["study", "run", "thresholds", "-s", "agc", "--lr-range", "1"], "LOW,HIGH"),
+    (["study", "run", "thresholds", "-s", "agc", "--sampler", "tpo"], "did you mean 'tpe'?"),
+    (["study", "run", "thresholds", "-s", "none", "--fixed-lr"], "nothing to tune"),
+    (["study", "run", "thresholds", "-s", "agc", "--trials", "0"], "trials must be at least 1"),
+    (["study", "run", "thresholds", "-s", "agc(clip_factor=0.1)"], "leave it out"),
+    (["study", "run", "thresholds", "-s", "chain(norm, value)"], "not a chain"),
+    (["copmare"], "compare"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD, ids=lambda value: str(value))
+def test_wrong_input_is_one_sentence_and_exit_code_2(
+    gclip: Command, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    answer = gclip(*arguments)
+    assert answer.code == 2
+    assert answer.out == ""
+    assert answer.err.startswith("gclip: error: ")
+    assert answer.err.count("\n") == 1
+    assert said in answer.err
+    assert not list(tmp_path.rglob("config.json")), "something was trained"
+    assert not list(tmp_path.rglob("*.db")), "a study was begun"
+
+
+def test_a_store_that_cannot_be_written_is_known_before_training(
+    gclip: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    for command in (["train"], ["compare"], ["study", "run", "thresholds", "-s", "agc"]):
+        answer = gclip(*command, "--store", "file/runs")
+        assert answer.code == 2
+        assert "file/runs" in answer.err
+        assert answer.err.count("\n") == 1
+
+
+def test_an_unexpected_error_is_short_and_says_how_to_see_more(
+    gclip: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("the sky\nfell")
+
+    monkeypatch.setattr(running, "compare", broken)
+    answer = gclip("compare", "-s", "norm")
+    assert answer.code == 1
+    assert answer.err.splitlines() == [
+        "gclip: error: unexpected RuntimeError: the sky fell",
+        "For the whole story: gclip --traceback compare -s norm",
+    ]
+    full = gclip("--traceback", "compare", "-s", "norm")
+    assert full.code == 1
+    assert "Traceback" in full.err
+
+
+def test_ctrl_c_says_what_is_kept(gclip: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "compare", interrupted)
+    answer = gclip("compare", "-s", "norm", "--seeds", "5")
+    assert answer.code == 130
+    assert answer.err == (
+        "gclip: interrupted: 0 of 5 runs are finished and kept in runs; "
+        "the same command makes the other 5\n"
+    )

@@ -1,0 +1,177 @@
+"""``gclip compare`` and ``gclip figures``: the table, the figures, and coming back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gclip.cli.tables import comparison_table
+from gclip.results import Store
+
+Command = Any  # of conftest.py
+TINY = ("--fraction", "0.1", "--epochs", "1", "--batch-size", "64", "--device", "cpu")
+TWO = ("compare", "-s", "none", "-s", "norm", *TINY, "--workers", "1")
+
+
+def test_a_comparison_and_reading_it_again(gclip: Command, tmp_path: Path) -> None:
+    first = gclip(*TWO, "--seeds", "2", "--out", "drawn")
+    assert first.code == 0
+    assert max(map(len, first.out.splitlines()[:-1])) <= 101
+    for said in ("none", "norm", "too few seeds", "± ", "0/2", "vs none"):
+        assert said in first.out
+    assert "4 runs: 0 read from runs, 4 trained" in first.out
+    assert "4 of 4 runs" in first.err
+    assert "edge of stability" not in first.out, "these are not the defaults"
+    figures = {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert {"accuracy.png", "accuracy.svg"} <= figures
+    # More seeds: only they are trained.
+    more = gclip(*TWO, "--seeds", "3", "--no-figures", "--json")
+    assert more.json["runs"] == {"total": 6, "read": 4, "trained": 2, "failed": []}
+    assert {row["strategy"]: row["n"] for row in more.json["table"]} == {"none": 3, "norm": 3}
+    assert more.json["baseline"] == "none"
+    assert more.json["figures"] == []
+    # The figures of the store, without training.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}
+    again = gclip("figures", "--figure", "accuracy", "--out", "again")
+    assert again.code == 0
+    assert again.out.split() == ["again/accuracy.png", "again/accuracy.svg"]
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}
+
+
+def test_without_none_the_first_is_the_baseline(gclip: Command) -> None:
+    answer = gclip("compare", "-s", "norm(max_norm=0.1)", "-s", "value", *TINY, "--workers", "1",
+                   "--seeds", "0,", "--no-figures")  # fmt: skip
+    assert answer.code == 0
+    assert "differences are to norm(max_norm=0.1)" in answer.out
+
+
+def test_failed_runs_are_shown_and_the_exit_code_is_1(
+    gclip: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gclip.training as training
+
+    train = training.train
+
+    def failing(config: Any, **more: Any) -> Any:
+        if config.strategy == "norm":
+            raise MemoryError("no memory left")
+        return train(config, **more)
+
+    monkeypatch.setattr(training, "train", failing)
+    answer = gclip(*TWO, "--seeds", "1", "--no-figures")
+    assert answer.code == 1
+    assert "failed: norm seed 0: MemoryError: no memory left" in answer.out
+    assert "failed: norm seed 0: MemoryError: no memory left" in answer.err
+    assert gclip(*TWO, "--seeds", "1", "--no-figures", "--json").json["runs"]["failed"] == [
+        {"strategy": "norm", "seed": 0, "message": "MemoryError: no memory left"}
+    ]
+    monkeypatch.undo()
+
+
+def test_the_defaults_say_that_they_are_at_the_edge(
+    gclip: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gclip import running
+
+    compare = running.compare
+
+    def quick(*arguments: Any, base: Any, **more: Any) -> Any:
+        return compare(*arguments, base=base.replace(fraction=0.1, epochs=1), **more)
+
+    monkeypatch.setattr(running, "compare", quick)
+    said = gclip("compare", "-s", "none", "--seeds", "0,", "--no-figures", "--device", "cpu").out
+    assert "near the edge of stability" in said
+    assert "A tame setting: gclip compare --lr " in said
+
+
+def test_a_plugin_from_a_file(gclip: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        '''
+from dataclasses import dataclass
+import gclip
+
+@gclip.register("tenth")
+@dataclass(frozen=True, kw_only=True)
+class Tenth(gclip.Strategy):
+    """A tenth."""
+    def limit(self, seen, memory):
+        return 0.1 * seen.norm
+'''
+    )
+    answer = gclip("compare", "--plugin", "mine.py", "-s", "tenth", "-s", "norm", *TINY,
+                   "--seeds", "1", "--no-figures", "--json", "--workers", "2")  # fmt: skip
+    assert answer.code == 0
+    assert answer.json["baseline"] == "tenth"
+    assert answer.json["runs"]["trained"] == 2
+
+
+def test_the_table_fits_100_columns_in_the_worst_case() -> None:
+    import pandas as pd
+    from rich.console import Console
+
+    row = {
+        "strategy": "percentile(p=12.5, scope=tensor)",
+        "n": 10,
+        "pairs": 10,
+        "accuracy": 0.912,
+        "low": 0.8,
+        "high": 1.024,
+        "iqm": 0.9,
+        "difference": 0.812,
+        "diff_low": 0.6,
+        "diff_high": 1.024,
+        "p": 0.3,
+        "p_holm": 0.312,
+        "failed": 0,
+        "evidence": "no difference shown",
+        "clip_rate": 1.0,
+        "verdict": "step-size limiter",
+        "diverged": 1.0,
+        "div_low": 0.7,
+        "div_high": 1.0,
+        "seconds": 12345.6,
+    }
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    with console.file:
+        console.print(comparison_table(pd.DataFrame([row]), "norm(max_norm=0.1)"))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 100
+    for said in ("91.2 ± 11.2", "+81.2 ± 21.2", "p=.312", "10/10", "12345.6  10", "100 %"):
+        assert said in text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
+    gclip: Command, tmp_path: Path
+) -> None:
+    arguments = ["compare", "-s", "norm", "--seeds", "4", "--epochs", "2", "--device", "cpu",
+                 "--workers", "2", "--no-figures", "--json"]  # fmt: skip
+    command = subprocess.Popen(
+        [sys.executable, "-m", "gclip", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert command.stderr is not None
+    while "1 of 4 runs" not in command.stderr.readline():
+        assert command.poll() is None
+    command.send_signal(signal.SIGINT)
+    out, err = command.communicate(timeout=60)
+    assert (command.returncode, out) == (130, "")
+    kept = Store(tmp_path / "runs").keys()
+    assert 1 <= len(kept) <= 4
+    assert "gclip: interrupted: " in err
+    assert "kept in runs; the same command makes the other" in err
+    answer = gclip(*[word if word != "2" or i != 9 else "1" for i, word in enumerate(arguments)])
+    assert answer.code == 0
+    assert answer.json["runs"]["read"] == len(kept)
+    assert answer.json["runs"]["trained"] == 4 - len(kept)
+    assert json.loads(answer.out)["table"][0]["n"] == 4
