@@ -28,6 +28,7 @@ class Decision(NamedTuple):
         factor: what each group's gradient is multiplied by; 1 where it stays as it is.
         clipped_norm: the norm afterwards.
         clipped: bool, True where the gradient changes.
+        idle: True where the host knows that nothing changes.
         skip: bool ``(…, 1)``, True where the whole step is to be skipped, or None: never.
     """
 
@@ -37,10 +38,11 @@ class Decision(NamedTuple):
     factor: Tensor
     clipped_norm: Tensor
     clipped: Tensor
+    idle: bool
     skip: Tensor | None
 
 
-Outcome: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]
+Outcome: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, bool, Tensor | None]
 
 
 def decide(strategy: Strategy, seen: Seen, memory: Memory) -> Decision:
@@ -122,8 +124,8 @@ def _scale(norm: Tensor, high: Any, low: Any) -> Outcome:
     """Scale down to the limit what lies above it (and up to the lower one what lies below)."""
     limit, one = _full(high, norm), _full(1.0, norm)
     over = norm > limit
-    if low is None and on_host(over) and not bool(over.any()):
-        return limit, one, norm, over, None
+    if low is None and _none(over):
+        return limit, one, norm, over, True, None
     factor = torch.where(over, limit / norm, one)
     clipped_norm = torch.where(over, limit, norm)
     if low is not None:
@@ -131,7 +133,7 @@ def _scale(norm: Tensor, high: Any, low: Any) -> Outcome:
         factor = torch.where(under, low / norm, factor)
         clipped_norm = torch.where(under, low, clipped_norm)
         over = over | under
-    return limit, factor, clipped_norm, over, None
+    return limit, factor, clipped_norm, over, False, None
 
 
 def _normalize(norm: Tensor, high: Any, low: Any) -> Outcome:
@@ -140,7 +142,7 @@ def _normalize(norm: Tensor, high: Any, low: Any) -> Outcome:
     change = (norm > 0) & torch.isfinite(limit)
     factor = torch.where(change, limit / norm, 1.0)
     clipped_norm = torch.where(change, limit, norm)
-    return limit, factor, clipped_norm, change & (factor != 1), None
+    return limit, factor, clipped_norm, change & (factor != 1), False, None
 
 
 def _soft(norm: Tensor, high: Any, low: Any) -> Outcome:
@@ -148,7 +150,7 @@ def _soft(norm: Tensor, high: Any, low: Any) -> Outcome:
     limit = _full(high, norm)
     change = (norm > 0) & torch.isfinite(limit)
     factor = torch.where(change, limit / (limit + norm), 1.0)
-    return limit, factor, norm * factor, change & (factor != 1), None
+    return limit, factor, norm * factor, change & (factor != 1), False, None
 
 
 def _skip(norm: Tensor, high: Any, low: Any) -> Outcome:
@@ -156,7 +158,7 @@ def _skip(norm: Tensor, high: Any, low: Any) -> Outcome:
     over = norm > high
     skip = over.any(dim=-1, keepdim=True)
     factor = torch.where(skip, 0.0, torch.ones_like(norm))
-    return _full(high, norm), factor, norm * factor, over, skip
+    return _full(high, norm), factor, norm * factor, over, False, skip
 
 
 _RULES: dict[str, Callable[[Tensor, Any, Any], Outcome]] = {
@@ -166,6 +168,11 @@ _RULES: dict[str, Callable[[Tensor, Any, Any], Outcome]] = {
     "soft": _soft,
     "skip": _skip,
 }
+
+
+def _none(flags: Tensor) -> bool:
+    """Whether the host can tell that all are False."""
+    return on_host(flags) and not bool(flags if flags.numel() == 1 else flags.any())
 
 
 def _keep(valid: Tensor, new: Any, old: Any) -> Any:

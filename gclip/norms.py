@@ -45,13 +45,19 @@ def tensor_norms(tensors: list[Tensor], order: float, device: torch.device, wide
     if device.type == "cuda" and all(t.device == device and t.numel() for t in tensors):
         return _multi_tensor_norms(tensors, order)
     if order == 2.0 and not wide and device.type == "cpu":
-        # One dot product a tensor is the fastest read there is on a CPU.
-        return torch.stack([_square(t) for t in tensors]).sqrt_()
+        return torch.stack(_squares(tensors)).sqrt_()
     if order == math.inf and device.type == "cpu" and all(t.numel() for t in tensors):
         lows, highs = zip(*map(torch.aminmax, tensors), strict=True)
         return torch.maximum(torch.stack(highs), torch.stack(lows).neg_()).float()
     found = [_one_norm(t, order, wide) for t in tensors]
     return torch.stack([n.to(device=device, dtype=torch.float32) for n in found])
+
+
+def global_norm(tensors: list[Tensor], order: float, device: torch.device, wide: bool) -> Tensor:
+    """The norm of all tensors together, ``(1,)`` float32 on `device`."""
+    if order == 2.0 and not wide and device.type == "cpu":
+        return torch.stack(_squares(tensors)).sum(0, keepdim=True).sqrt_()
+    return total(tensor_norms(tensors, order, device, wide), order, wide)
 
 
 def _multi_tensor_norms(tensors: list[Tensor], order: float) -> Tensor:
@@ -68,6 +74,17 @@ def _multi_tensor_norms(tensors: list[Tensor], order: float) -> Tensor:
         return parts[0]
     back = torch.tensor(places).argsort().to(parts[0].device, non_blocking=True)
     return torch.cat(parts)[back]
+
+
+def _squares(tensors: list[Tensor]) -> list[Tensor]:
+    """The squared L2 norm of each tensor on a CPU, float32 scalars.
+
+    One dot product a tensor is the fastest read there is.
+    """
+    if all(t.dtype is torch.float32 and t.is_contiguous() for t in tensors):
+        dot = torch.dot
+        return [dot(flat, flat) for flat in [t.view(-1) for t in tensors]]
+    return [_square(t) for t in tensors]
 
 
 def _square(tensor: Tensor) -> Tensor:
@@ -107,6 +124,8 @@ NO = torch.zeros(1, dtype=torch.bool)
 def all_finite(norms: Tensor) -> Tensor:
     """Whether all are finite, bool ``(1,)``; on a CPU it is the very tensor `YES` or `NO`."""
     if on_host(norms):
+        if norms.numel() == 1:
+            return YES if math.isfinite(norms.item()) else NO
         return YES if np.isfinite(norms.numpy()).all() else NO
     return torch.isfinite(norms).all().view(1)
 

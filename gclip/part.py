@@ -84,6 +84,9 @@ class Part:
         """Change the gradients as decided; on a CPU, write nothing where nothing changes."""
         if self._clamps and isinstance(self.made.bounds, Band):
             self.made = self._decided_by_band(self.made, self.made.bounds)
+        if self.made.idle and not self._clamps:
+            self.total_after = self.made.clipped_norm
+            return
         changed = self.groups.changed(self.made.clipped)
         if self._clamps:
             self._clamp(self.made.bounds, changed)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gclip.errors import UsageError
-from gclip.norms import multiply, on_host, sum_type, tensor_norms, total
+from gclip.norms import global_norm, multiply, on_host, sum_type, tensor_norms
 
 
 class Groups:
@@ -84,11 +84,11 @@ class Groups:
             return self._each(tensors, math.inf, device, wide)
         if self.scope == "unit":
             return self._unit_norms(tensors, order, device, wide)
+        if self.scope == "global":
+            return global_norm([t for t in tensors if t is not None], order, device, wide)
         each = self._each(tensors, order, device, wide)
         if self.scope == "tensor":
             return each
-        if self.scope == "global":
-            return total(each, order, wide)
         return self._combine(each, order)
 
     def tensor_norms(self, tensors: Sequence[Tensor | None], device: torch.device) -> Tensor:
@@ -181,16 +181,19 @@ class Groups:
     def _unit_norms(
         self, tensors: Sequence[Tensor | None], order: float, device: torch.device, wide: bool
     ) -> Tensor:
-        slots = self._slots(device)
+        slots, norm = self._slots(device), torch.linalg.vector_norm
+        plain = (torch.float32, device)
+        whole = not wide and all(self._sizes)
+        if whole and all(t is not None and (t.dtype, t.device) == plain for t in tensors):
+            for tensor, slot, dims in zip(tensors, slots, self._dims, strict=True):
+                norm(tensor, order, dims, out=slot)
+            return self._buffer[device].clone()
         for tensor, slot, dims in zip(tensors, slots, self._dims, strict=True):
             if tensor is None or tensor.numel() == 0:
                 slot.zero_()
                 continue
-            if tensor.dtype == torch.float32 and tensor.device == device and not wide:
-                torch.linalg.vector_norm(tensor, order, dims, out=slot)
-            else:
-                dtype = torch.float64 if wide else sum_type(tensor)
-                slot.copy_(torch.linalg.vector_norm(tensor, order, dims, dtype=dtype))
+            dtype = torch.float64 if wide else sum_type(tensor)
+            slot.copy_(norm(tensor, order, dims, dtype=dtype))
         return self._buffer[device].clone()
 
     def _slots(self, device: torch.device) -> list[Tensor]:

@@ -67,10 +67,13 @@ class Seen:
         self.step = step
         self.valid = valid
 
-    @cached_property
+    @property
     def norm(self) -> Tensor:
         """Each group's gradient norm, float32, ``(…, groups)``."""
-        return self._norm() if callable(self._norm) else self._norm
+        norm = self._norm
+        if not isinstance(norm, Tensor):
+            norm = self._norm = norm()
+        return norm
 
     @cached_property
     def weight_norm(self) -> Tensor:
