@@ -96,13 +96,13 @@ class Clipper:
         Raises:
             FloatingPointError: a gradient is not finite and the policy is ``raise``.
         """
+        if self._unmeasured:
+            return self._clamp_only()
         grads = [p.grad for p in self.params]
         if not any(g is not None for g in grads):
             return self._nothing()
         for part in self._parts:
             part.take(grads)
-        if self._unmeasured:
-            return self._clamp_only()
         finite = self._measure()
         if self.nonfinite == "raise" and not bool(finite):
             self._refuse(grads)
@@ -170,8 +170,9 @@ class Clipper:
         return skip
 
     def _clamp_only(self) -> ClipReport:
-        for part in self._parts:
-            part.clamp_unmeasured(self._step)
+        found = [part.clamp_unmeasured(self._step) for part in self._parts]
+        if not any(found):
+            return self._nothing()
         self._step += 1
         return ClipReport(None, YES, NO)
 

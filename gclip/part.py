@@ -51,9 +51,9 @@ class Part:
         """Whether gradients can be clamped without having been measured."""
         return self._clamps and type(self.strategy).learn is Strategy.learn
 
-    def take(self, grads: Sequence[Tensor | None]) -> None:
+    def take(self, grads: Sequence[Tensor | None], places: Sequence[int] | None = None) -> None:
         """This step's gradients of all the clipper's parameters, of which these are some."""
-        self._grads = [grads[i] for i in self._places]
+        self._grads = [grads[i] for i in (self._places if places is None else places)]
         self._complete = all(g is not None for g in self._grads)
 
     def measure(self, recording: bool) -> Tensor:
@@ -84,21 +84,26 @@ class Part:
         """Change the gradients as decided; on a CPU, write nothing where nothing changes."""
         if self._clamps and isinstance(self.made.bounds, Band):
             self.made = self._decided_by_band(self.made, self.made.bounds)
-        if self.made.idle and not self._clamps:
+        if not self._clamps:
+            if not self.made.idle:
+                self.groups.scale(self._grads, self.made.factor, self.made.clipped)
             self.total_after = self.made.clipped_norm
             return
         changed = self.groups.changed(self.made.clipped)
-        if self._clamps:
-            self._clamp(self.made.bounds, changed)
-        elif any(changed):
-            self.groups.scale(self._grads, self.made.factor, changed)
+        self._clamp(self.made.bounds, changed)
         if recording and self.last:
-            self.total_after = self._after(changed) if self._clamps else self.made.clipped_norm
+            self.total_after = self._after(changed)
 
-    def clamp_unmeasured(self, step: int) -> None:
-        """Clamp without measuring; only where `constant_clamp`."""
-        every = [True] * len(self.params)
-        self._clamp(self.strategy.limit(self._seen(step, None), {}), every)
+    def clamp_unmeasured(self, step: int) -> bool:
+        """Clamp without measuring; only where `constant_clamp`. Whether there were gradients."""
+        limit = self.strategy.limit(Seen(self._measured, step=step), {})
+        if isinstance(limit, float):
+            there = [g for p in self.params if (g := p.grad) is not None]
+            clamp_elements(there, -limit, limit)
+            return bool(there)
+        self.take([p.grad for p in self.params], range(len(self.params)))
+        self._clamp(limit, [True] * len(self.params))
+        return any(g is not None for g in self._grads)
 
     def load(self, memory: Any) -> None:
         """Take over a saved memory; it moves to the gradients' device at the next step."""
@@ -111,6 +116,12 @@ class Part:
         self.memory, self._device = copied(memory), None
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _measured(self) -> Tensor:
+        """The norms, for a strategy that reads them though its clamp was to go unmeasured."""
+        self.take([p.grad for p in self.params], range(len(self.params)))
+        self.measure(False)
+        return self._norm
 
     def _place(self) -> torch.device:
         """The device of the gradients; memory follows when the model has moved."""

@@ -132,19 +132,20 @@ class Groups:
             return self._columns[values.device]
         return list(values.unbind(0))
 
-    def scale(
-        self, tensors: Sequence[Tensor | None], factor: Tensor, changed: Sequence[bool]
-    ) -> None:
-        """Multiply every group by its factor ``(groups,)``, in place, where `changed` says so."""
+    def scale(self, tensors: Sequence[Tensor | None], factor: Tensor, clipped: Tensor) -> None:
+        """Multiply every group by its factor ``(groups,)``, in place, where any is `clipped`."""
         if self.scope == "global":
             multiply([t for t in tensors if t is not None], factor.reshape(()))
             return
         there, factors = [], []
-        for tensor, each, change in zip(tensors, self.split(factor), changed, strict=True):
+        for tensor, each, change in zip(
+            tensors, self.split(factor), self.changed(clipped), strict=True
+        ):
             if tensor is not None and change:
                 there.append(tensor)
                 factors.append(each if each.device == tensor.device else each.to(tensor.device))
-        torch._foreach_mul_(there, factors)
+        if there:
+            torch._foreach_mul_(there, factors)
 
     def changed(self, clipped: Tensor) -> Sequence[bool]:
         """For each parameter, whether any of its groups is `clipped`; on a GPU, always True.
