@@ -18,8 +18,11 @@ from __future__ import annotations
 import math
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from gclip.norms import on_host
 
 History: TypeAlias = dict[str, Any]
 
@@ -35,8 +38,7 @@ def empty(like: Tensor, q: float, window: int | None = None) -> History:
     """
     if window is not None:
         return {"q": q, "ring": _blank(like, window), "count": 0}
-    whole = {"near": _blank(like, 0), "recent": _blank(like, FIRST), "used": 0, "low": 0}
-    return {"q": q, "count": 0, "levels": [whole]}
+    return {"q": q, "count": 0, "levels": [_level(_blank(like, 0), FIRST, 0)]}
 
 
 def quantile(history: History, extra: Tensor | None = None) -> Tensor:
@@ -52,14 +54,13 @@ def quantile(history: History, extra: Tensor | None = None) -> Tensor:
     if "ring" in history:
         (values, count), low = _in_window(history, extra is not None), 0
     else:
-        inner = history["levels"][0]
-        values, low = torch.cat((inner["near"], inner["recent"]), dim=-1), inner["low"]
+        values, low = history["levels"][0]["slots"], history["levels"][0]["low"]
     if extra is not None:
         values = torch.cat((values, extra.unsqueeze(-1)), dim=-1)
         count = count + 1
     if values.shape[-1] == 0:
         return torch.full(values.shape[:-1], math.inf, dtype=values.dtype, device=values.device)
-    return _at_rank(values.sort(dim=-1).values, _rank(q, count, low))
+    return _at_rank(_in_order(values), _rank(q, count, low))
 
 
 def push(history: History, norm: Tensor, valid: Tensor | None = None) -> History:
@@ -74,10 +75,10 @@ def push(history: History, norm: Tensor, valid: Tensor | None = None) -> History
         norm = torch.where(valid, norm, PAD)
     levels = list(history["levels"])
     inner = levels[0]
-    inner["recent"].select(-1, inner["used"]).copy_(norm)
+    inner["slots"].select(-1, inner["used"]).copy_(norm)
     levels[0] = inner = {**inner, "used": inner["used"] + 1}
     new = {**history, "count": count, "levels": levels}
-    if inner["used"] == inner["recent"].shape[-1]:
+    if inner["used"] == inner["slots"].shape[-1]:
         _overflow(new, 0)
     return new
 
@@ -110,51 +111,55 @@ def _push_ring(history: History, norm: Tensor, count: Any, valid: Tensor | None)
     return {**history, "ring": ring.scatter(-1, place, norm.unsqueeze(-1)), "count": count}
 
 
+def _level(near: Tensor, size: int, low: Any) -> dict[str, Any]:
+    """A level: the norms around the rank, then `size` free slots; `low` are left out below."""
+    free = near.new_full((*near.shape[:-1], size), PAD)
+    slots = torch.cat((near, free), dim=-1)
+    return {"slots": slots, "size": size, "used": near.shape[-1], "low": low}
+
+
 def _overflow(history: History, depth: int) -> None:
     """Level `depth` is full: hand its recent norms to the next, fetch a new neighbourhood."""
     levels = history["levels"]
     full = levels[depth]
+    size = full["size"]
     if depth + 1 == len(levels):
         # The outermost level keeps everything. Let it grow; when it is GROWTH times its own
         # slots, put a smaller level inside it.
         whole = _sorted(full)
-        size = full["recent"].shape[-1]
         if whole.shape[-1] <= GROWTH * size:
-            levels[depth] = {**full, "near": whole, "recent": _blank_like(whole, size), "used": 0}
+            levels[depth] = _level(whole, size, 0)
             return
-        outer = GROWTH * size
-        levels[depth] = {"near": whole, "recent": _blank_like(whole, outer), "used": 0, "low": 0}
-        levels.insert(depth, {**full, "near": whole, "used": 0})
+        levels[depth] = _level(whole, GROWTH * size, 0)
+        levels.insert(depth, full)
         _fetch(history, depth)
         return
-    outer_level = levels[depth + 1]
-    recent, used = full["recent"], outer_level["used"]
-    outer_level["recent"].narrow(-1, used, recent.shape[-1]).copy_(recent)
-    levels[depth + 1] = {**outer_level, "used": used + recent.shape[-1]}
-    if levels[depth + 1]["used"] == outer_level["recent"].shape[-1]:
+    outer = levels[depth + 1]
+    recent = full["slots"].narrow(-1, full["used"] - size, size)
+    outer["slots"].narrow(-1, outer["used"], size).copy_(recent)
+    levels[depth + 1] = outer = {**outer, "used": outer["used"] + size}
+    if outer["used"] == outer["slots"].shape[-1]:
         _overflow(history, depth + 1)
-    # A level inserted in between shifts this one; either way every inner level is fetched anew.
+    # A level inserted in between shifts this one; either way every full level is fetched anew.
     for inner in reversed(range(len(levels) - 1)):
-        if levels[inner]["used"] == levels[inner]["recent"].shape[-1]:
+        if levels[inner]["used"] == levels[inner]["slots"].shape[-1]:
             _fetch(history, inner)
 
 
 def _fetch(history: History, depth: int) -> None:
     """Fill level `depth` with the norms of the next level around the wanted rank."""
     levels = history["levels"]
-    outer, size = levels[depth + 1], levels[depth]["recent"].shape[-1]
+    outer, size = levels[depth + 1], levels[depth]["size"]
     values = _sorted(outer)
     width = min(2 * size + 2, values.shape[-1])
     rank = _rank(history["q"], history["count"], outer["low"])
     if isinstance(rank, float):
         start = min(max(math.floor(rank) - size, 0), values.shape[-1] - width)
-        near = values.narrow(-1, start, width).clone()
+        near = values.narrow(-1, start, width)
     else:
         start = (rank.floor().long() - size).clamp(0, values.shape[-1] - width)
         near = values.gather(-1, start.unsqueeze(-1) + torch.arange(width, device=values.device))
-    levels[depth] = {
-        "near": near, "recent": _blank_like(values, size), "used": 0, "low": outer["low"] + start,
-    }  # fmt: skip
+    levels[depth] = _level(near, size, outer["low"] + start)
 
 
 def _rank(q: float, count: Any, low: Any) -> Any:
@@ -185,13 +190,14 @@ def _at_rank(values: Tensor, rank: Any) -> Tensor:
 
 
 def _sorted(level: dict[str, Any]) -> Tensor:
-    used = level["recent"][..., : level["used"]]
-    return torch.cat((level["near"], used), dim=-1).sort(dim=-1).values
+    return _in_order(level["slots"].narrow(-1, 0, level["used"]))
+
+
+def _in_order(values: Tensor) -> Tensor:
+    if on_host(values) and values.shape[-1] <= 256:  # for a few numbers, a third of the time
+        return torch.from_numpy(np.sort(values.numpy(), axis=-1))
+    return values.sort(dim=-1).values
 
 
 def _blank(like: Tensor, slots: int) -> Tensor:
     return like.new_full((*like.shape, slots), PAD)
-
-
-def _blank_like(values: Tensor, slots: int) -> Tensor:
-    return values.new_full((*values.shape[:-1], slots), PAD)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor
+
+import gclip
+from gclip import registry
 
 torch.set_num_threads(1)
 
@@ -47,3 +50,15 @@ def fill() -> Callable[..., dict[str, Tensor]]:
         return {name: param.grad.clone() for name, param in params.items()}
 
     return give
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    """Whatever a test registers is forgotten after it."""
+    gclip.names()
+    classes, aliases = dict(registry._classes), dict(registry._aliases)
+    yield
+    registry._classes.clear()
+    registry._aliases.clear()
+    registry._classes.update(classes)
+    registry._aliases.update(aliases)
