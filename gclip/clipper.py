@@ -200,7 +200,9 @@ class Clipper:
                 finite,
             )
         stages = partial(_stages, done)
-        return ClipReport(stages, finite, NO.to(finite.device) if skip is None else skip)
+        if skip is None:
+            skip = NO if finite is YES else torch.zeros_like(finite)
+        return ClipReport(stages, finite, skip)
 
     def _nothing(self) -> ClipReport:
         """No gradient anywhere: nothing to clip, and most likely a mistake in the loop."""

@@ -97,13 +97,13 @@ def simulate(strategy: Strategy, norms: Iterable[Any]) -> tuple[Tensor, Tensor]:
 
 def _like(limit: Tensor | float | None, norm: Tensor) -> Tensor | float | None:
     if isinstance(limit, Tensor):
-        return limit.to(norm.dtype)
+        return limit if limit.dtype == norm.dtype else limit.to(norm.dtype)
     return None if limit is None else float(limit)
 
 
 def _full(limit: Tensor | float, norm: Tensor) -> Tensor:
     if isinstance(limit, Tensor):
-        return limit.expand_as(norm)
+        return limit if limit.shape == norm.shape else limit.expand_as(norm)
     if not on_host(norm):
         return torch.full_like(norm, limit)
     return _constant(limit, norm.shape, norm.dtype)
