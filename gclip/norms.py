@@ -54,7 +54,9 @@ def tensor_norms(tensors: list[Tensor], order: float, device: torch.device, wide
 
 
 def global_norm(tensors: list[Tensor], order: float, device: torch.device, wide: bool) -> Tensor:
-    """The norm of all tensors together, ``(1,)`` float32 on `device`."""
+    """The norm of all tensors together, ``(1,)`` float32 on `device`; 0 for none."""
+    if not tensors:
+        return torch.zeros(1, device=device)
     if order == 2.0 and not wide and device.type == "cpu":
         return torch.stack(_squares(tensors)).sum(0, keepdim=True).sqrt_()
     return total(tensor_norms(tensors, order, device, wide), order, wide)

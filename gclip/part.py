@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -51,9 +51,12 @@ class Part:
         """Whether gradients can be clamped without having been measured."""
         return self._clamps and type(self.strategy).learn is Strategy.learn
 
-    def take(self, grads: Sequence[Tensor | None], places: Sequence[int] | None = None) -> None:
+    def take(self, grads: Sequence[Tensor | None]) -> None:
         """This step's gradients of all the clipper's parameters, of which these are some."""
-        self._grads = [grads[i] for i in (self._places if places is None else places)]
+        self._hold([grads[i] for i in self._places])
+
+    def _hold(self, grads: list[Tensor | None]) -> None:
+        self._grads = grads
         self._complete = all(g is not None for g in self._grads)
 
     def measure(self, recording: bool) -> Tensor:
@@ -75,7 +78,7 @@ class Part:
         if self.memory is None:
             self.memory = self.strategy.remember(torch.zeros_like(self._norm))
         valid = self._valid(finite)
-        seen = self._seen(step, valid)
+        seen = self._seen(step, valid, self._norm)
         self.made = decide(self.strategy, seen, self.memory)
         self.memory = remember_step(self.strategy, seen, self.made.clipped_norm, self.memory, valid)
         return self.made.skip
@@ -96,12 +99,12 @@ class Part:
 
     def clamp_unmeasured(self, step: int) -> bool:
         """Clamp without measuring; only where `constant_clamp`. Whether there were gradients."""
-        limit = self.strategy.limit(Seen(self._measured, step=step), {})
+        limit = self.strategy.limit(self._seen(step, None, self._measured), {})
         if isinstance(limit, float):
             there = [g for p in self.params if (g := p.grad) is not None]
             clamp_elements(there, -limit, limit)
             return bool(there)
-        self.take([p.grad for p in self.params], range(len(self.params)))
+        self._hold([p.grad for p in self.params])
         self._clamp(limit, [True] * len(self.params))
         return any(g is not None for g in self._grads)
 
@@ -119,7 +122,7 @@ class Part:
 
     def _measured(self) -> Tensor:
         """The norms, for a strategy that reads them though its clamp was to go unmeasured."""
-        self.take([p.grad for p in self.params], range(len(self.params)))
+        self._hold([p.grad for p in self.params])
         self.measure(False)
         return self._norm
 
@@ -133,10 +136,10 @@ class Part:
             self._device = device
         return device
 
-    def _seen(self, step: int, valid: Tensor | None) -> Seen:
+    def _seen(self, step: int, valid: Tensor | None, norm: Tensor | Callable[[], Tensor]) -> Seen:
         device, order = self._place(), self._order
         return Seen(
-            lambda: self._norm,
+            norm,
             step=step,
             weight_norm=lambda: self.groups.norms(self.params, order, device),
             size=lambda: self.groups.sizes(device),

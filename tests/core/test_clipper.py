@@ -331,3 +331,23 @@ def test_the_report_says_what_happened(parameters, fill):
     assert report.clipped.tolist() == (report.norm > 2).tolist()
     assert torch.equal(report.clipped_norm, report.norm.clamp(max=2))
     assert "4 groups" in repr(report)
+
+
+@pytest.mark.parametrize("spec", ["agc(rule=clamp)", "norm(p=1, rule=clamp)", "value(lower=-0.1)"])
+def test_unmeasured_clamps_may_still_look_at_what_they_need(spec, parameters, fill):
+    params, other = parameters(), parameters()
+    fill(params, 0), fill(other, 0)
+    gclip.Clipper(params.items(), spec, nonfinite="keep", record=False).step()
+    gclip.Clipper(other.items(), spec).step()
+    assert all(torch.equal(params[n].grad, other[n].grad) for n in params)
+
+
+@pytest.mark.parametrize("scope", ["global", "layer", "tensor", "unit", "element"])
+def test_a_pattern_whose_parameters_have_no_gradient_yet(scope, parameters, fill):
+    params = parameters()
+    fill(params, 0)
+    params["head.weight"].grad = params["head.bias"].grad = None
+    strategy = gclip.create("norm", max_norm=0.1, scope=scope)
+    report = gclip.Clipper(params.items(), {"head.*": strategy, "*": "none"}).step()
+    assert report.finite
+    assert not report.clipped.any()
