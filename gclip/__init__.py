@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     from gclip.strategy import RuleName as RuleName
     from gclip.strategy import Scope as Scope
     from gclip.strategy import Seen as Seen
+    from gclip.schedules import Schedule as Schedule
+    from gclip.strategy import Elements as Elements
+    from gclip.strategy import Rate as Rate
+    from gclip.strategy import Side as Side
+    from gclip.strategy import Transform as Transform
     from gclip.strategy import Strategy as Strategy
 
 __version__ = "0.1.0"
@@ -74,6 +79,11 @@ _HOME = {
     "RuleName": "strategy",
     "Scope": "strategy",
     "Seen": "strategy",
+    "Schedule": "schedules",
+    "Elements": "strategy",
+    "Rate": "strategy",
+    "Side": "strategy",
+    "Transform": "strategy",
     "Strategy": "strategy",
 }
 

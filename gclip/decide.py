@@ -7,6 +7,7 @@ dimensions all use these.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from gclip.norms import on_host
-from gclip.strategy import Band, Limit, Memory, Seen, Strategy
+from gclip.schedules import at_step
+from gclip.strategy import Band, Elements, Limit, Memory, Seen, Strategy, Transform
 
 
 class Decision(NamedTuple):
@@ -47,11 +49,23 @@ Outcome: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, bool, Tensor | None]
 
 def decide(strategy: Strategy, seen: Seen, memory: Memory) -> Decision:
     """The factors for one step, by the strategy's limit and rule. Memory is only read."""
-    limit = strategy.limit(seen, memory)
+    if seen.step < strategy.warmup and not strategy.own_warmup:
+        limit: Limit = math.inf
+    else:
+        limit = strategy.limit(seen, memory)
     low, high = limit if isinstance(limit, Band) else (None, limit)
     norm = seen.norm
     outcome = _RULES[strategy.rule](norm, _like(high, norm), _like(low, norm))
-    return Decision(norm, limit, *outcome)
+    made = Decision(norm, limit, *outcome)
+    return made if made.idle or not strategy.floor else _floored(made, strategy.floor)
+
+
+def _floored(made: Decision, floor: float) -> Decision:
+    """Nothing is multiplied by less than `floor`, whatever the limit says."""
+    return made._replace(
+        factor=made.factor.clamp(min=floor),
+        clipped_norm=torch.maximum(made.clipped_norm, made.norm * floor),
+    )
 
 
 def remember_step(
@@ -69,30 +83,80 @@ def remember_step(
     return {**memory, **new}
 
 
-def simulate(strategy: Strategy, norms: Iterable[Any]) -> tuple[Tensor, Tensor]:
+def simulate(
+    strategy: Strategy,
+    norms: Iterable[Any],
+    *,
+    weight_norm: float = 1.0,
+    size: float = 1.0,
+    lr: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
     """Feed a sequence of norms to a strategy, as if a model had shown them step by step.
+
+    A `Transform` sees each group as a tensor of one element (a matrix of one by one).
 
     Args:
         norms: one entry a step, each a number or a tensor ``(…, groups)``.
+        weight_norm, size, lr: of each group, for strategies that read them.
 
     Returns:
-        The limits and the norms after clipping, each ``(steps, …, groups)`` float32.
+        The limits (NaN for a `Transform`, which has none) and the norms after clipping, each
+        ``(steps, …, groups)`` of `dtype`.
     """
+    entries = [torch.as_tensor(entry, dtype=dtype) for entry in norms]
+    entries = [norm.view(1) if norm.ndim == 0 else norm for norm in entries]
+    if isinstance(strategy, Transform):
+        return _simulate_transform(strategy, entries, weight_norm, lr)
     memory: Memory | None = None
     limits, clipped = [], []
-    for step, entry in enumerate(norms):
-        norm = torch.as_tensor(entry, dtype=torch.float32)
-        norm = norm.view(1) if norm.ndim == 0 else norm
+    for step, norm in enumerate(entries):
+        now = at_step(strategy, step, len(entries))
         if memory is None:
-            memory = strategy.remember(torch.zeros_like(norm))
+            memory = now.remember(torch.zeros_like(norm))
         finite = torch.isfinite(norm)
         valid = None if bool(finite.all()) else finite
-        seen = Seen(norm, step=step, weight_norm=torch.ones_like(norm), valid=valid)
-        made = decide(strategy, seen, memory)
-        memory = remember_step(strategy, seen, made.clipped_norm, memory, valid)
+        seen = Seen(
+            norm, step=step, weight_norm=torch.full_like(norm, weight_norm),
+            size=torch.full_like(norm, size), lr=lr, weight_decay=0.0, valid=valid,
+            total_steps=len(entries),
+        )  # fmt: skip
+        made = decide(now, seen, memory)
+        memory = remember_step(now, seen, made.clipped_norm, memory, valid)
         limits.append(made.limit)
         clipped.append(made.clipped_norm)
     return torch.stack(limits), torch.stack(clipped)
+
+
+def transformed(
+    strategy: Transform, seen: Elements, memory: Memory, valid: Tensor | None
+) -> tuple[Tensor, Memory]:
+    """The new values and the memory after the step; entries that are not `valid` stay."""
+    values, new = strategy.transform(seen, memory)
+    if seen.step < strategy.warmup and not strategy.own_warmup:
+        values = seen.values
+    if valid is not None:
+        new = {key: _keep(valid, value, memory[key]) for key, value in new.items()}
+    return values, {**memory, **new}
+
+
+def _simulate_transform(
+    strategy: Transform, entries: list[Tensor], weight: float, lr: float
+) -> tuple[Tensor, Tensor]:
+    memory: Memory | None = None
+    left = []
+    for step, norm in enumerate(entries):
+        now = at_step(strategy, step, len(entries))
+        values = norm.unsqueeze(-1)
+        values = values.unsqueeze(-1) if strategy.view == "matrix" else values
+        if memory is None:
+            memory = now.remember(torch.zeros_like(values))
+        finite = torch.isfinite(values)
+        seen = Elements(values, step=step, weight=torch.full_like(values, weight), lr=lr)
+        values, memory = transformed(now, seen, memory, None if bool(finite.all()) else finite)
+        left.append(values.abs().reshape(norm.shape))
+    clipped = torch.stack(left)
+    return torch.full_like(clipped, math.nan), clipped
 
 
 def _like(limit: Tensor | float | None, norm: Tensor) -> Tensor | float | None:

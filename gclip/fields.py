@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, Literal, Union
 
 from gclip.errors import UsageError, suggestion
+from gclip.schedules import Schedule
 
 _KEY = "gclip"
 
@@ -127,9 +128,11 @@ def setting(
 
 def fields_of(cls: type) -> tuple[FieldInfo, ...]:
     """The fields of a strategy class, its own first, those every strategy shares last."""
-    own = [_info(cls, f) for f in dataclasses.fields(cls)]
-    shared = ("scope", "rule")
-    return tuple([i for i in own if i.name not in shared] + [i for i in own if i.name in shared])
+    from gclip.strategy import SHARED
+
+    infos = {f.name: _info(cls, f) for f in dataclasses.fields(cls)}
+    own = [info for name, info in infos.items() if name not in SHARED]
+    return tuple(own + [infos[name] for name in SHARED if name in infos])
 
 
 def field_names(cls: type) -> tuple[str, ...]:
@@ -141,6 +144,8 @@ def check(owner: str, cls: type, name: str, value: Any) -> Any:
 
     `owner` is how the strategy is called in the message.
     """
+    if isinstance(value, Schedule):
+        return _check_schedule(owner, cls, name, value)
     kind = _hints(cls)[name]
     coerced = _coerce(value, kind)
     if coerced is _WRONG:
@@ -151,6 +156,20 @@ def check(owner: str, cls: type, name: str, value: Any) -> Any:
         hint = suggestion(str(value), map(str, rule.choices)) if rule.choices else ""
         raise UsageError(f"{owner}: {name} must be {broken}, but got {value!r}{hint}")
     return coerced
+
+
+def _check_schedule(owner: str, cls: type, name: str, schedule: Schedule) -> Schedule:
+    """A schedule stands where a tunable number does, and both its ends follow the field's rule."""
+    info = next(i for i in fields_of(cls) if i.name == name)
+    if info.kind != "tunable" or info.low is None:
+        tunables = [i.name for i in fields_of(cls) if i.kind == "tunable" and i.low is not None]
+        raise UsageError(
+            f"{owner}: {name} cannot follow the schedule {schedule} (fields that can: "
+            f"{', '.join(tunables) or 'none'})"
+        )
+    for end in (schedule.start, schedule.end):
+        check(owner, cls, name, end)
+    return schedule
 
 
 _WRONG = object()

@@ -31,18 +31,22 @@ GROWTH = 8  # each level is so much larger than the one inside it
 PAD = math.inf  # an empty slot sorts behind every norm
 
 
-def empty(like: Tensor, q: float, window: int | None = None) -> History:
+def empty(like: Tensor, q: float | None, window: int | None = None) -> History:
     """A history without norms, for groups `like` ``(…, groups)`` and the quantile `q` in [0, 1].
 
-    With a `window`, only the last `window` norms that were valid count.
+    With a `window`, only the last `window` norms that were valid count. Where `q` is None, any
+    quantile may be asked for, a different one at each step (a schedule's): all norms are then
+    sorted again at every step.
     """
     if window is not None:
         return {"q": q, "ring": _blank(like, window), "count": 0}
     return {"q": q, "count": 0, "levels": [_level(_blank(like, 0), FIRST, 0)]}
 
 
-def quantile(history: History, extra: Tensor | None = None) -> Tensor:
+def quantile(history: History, extra: Tensor | None = None, q: float | None = None) -> Tensor:
     """The q-quantile of the norms so far, and of `extra` ``(…, groups)`` as one more.
+
+    `q` is needed where the history was made for any, and is the history's own otherwise.
 
     Linear interpolation between order statistics, as ``numpy.percentile``. Where nothing has
     been seen the result is ``inf``.
@@ -50,11 +54,15 @@ def quantile(history: History, extra: Tensor | None = None) -> Tensor:
     Returns:
         ``(…, groups)``, of the same dtype as the history.
     """
-    q, count = history["q"], history["count"]
+    count = history["count"]
+    q = history["q"] if history["q"] is not None else q
+    if q is None:
+        raise ValueError("this history was made for no quantile in particular: say which q")
     if "ring" in history:
         (values, count), low = _in_window(history, extra is not None), 0
     else:
         values, low = history["levels"][0]["slots"], history["levels"][0]["low"]
+        # Slots not used yet hold inf, which sorts behind every norm.
     if extra is not None:
         values = torch.cat((values, extra.unsqueeze(-1)), dim=-1)
         count = count + 1
@@ -127,6 +135,9 @@ def _overflow(history: History, depth: int) -> None:
         # The outermost level keeps everything. Let it grow; when it is GROWTH times its own
         # slots, put a smaller level inside it.
         whole = _sorted(full)
+        if history["q"] is None:
+            levels[depth] = _level(whole, max(size, whole.shape[-1]), 0)
+            return
         if whole.shape[-1] <= GROWTH * size:
             levels[depth] = _level(whole, size, 0)
             return

@@ -4,7 +4,8 @@ Grammar::
 
     call  = name [ "(" [ item { "," item } ] ")" ]
     item  = name "=" value | call          (a bare call only inside chain(...))
-    value = number | word | quoted text | call
+    value = number | word | quoted text | schedule
+    schedule = shape "(" number "," number [ "," "steps" "=" number ] ")"
 
 `spell` writes only what differs from the defaults, and ``parse(spell(s)) == s`` for every
 strategy.
@@ -17,6 +18,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from gclip.errors import UsageError
+from gclip.schedules import SHAPES, Schedule
 
 if TYPE_CHECKING:
     from gclip.strategy import Strategy
@@ -56,11 +58,13 @@ def read(text: str) -> Call:
 
 def spell(strategy: Strategy) -> str:
     """The shortest spelling that `gclip.parse` reads back as an equal strategy."""
+    from gclip.strategy import SHARED
+
     changed = []
     for f in fields(strategy):
         value = getattr(strategy, f.name)
         if value != f.default:
-            changed.append((f.name in ("scope", "rule"), f.name, value))
+            changed.append((f.name in SHARED, f.name, value))
     shown = [f"{name}={_value(value)}" for _, name, value in sorted(changed, key=lambda c: c[0])]
     return f"{strategy.name}({', '.join(shown)})" if shown else strategy.name
 
@@ -143,5 +147,42 @@ class _Reader:
             return token[1:-1]
         if kind != "word":
             self.fail("a value should stand")
+        if self._opens_after(token):
+            return self.schedule()
         self.take()
         return _WORDS.get(token.lower(), token)
+
+    def schedule(self) -> Schedule:
+        """``linear(1, 0.1)`` or ``cosine(1, 0.1, steps=500)``, where a value stands."""
+        shape = self.take()[1]
+        self.take()
+        plain: list[Any] = []
+        named: dict[str, Any] = {}
+        while self.peek() != ("mark", ")"):
+            start = self.place
+            kind, token = self.peek()
+            if kind == "word" and token in ("start", "end", "steps"):
+                self.take()
+                if self.take() != ("mark", "=") or token in named:
+                    self.place = start
+                    self.fail(f"{token!r} should be given once, with '=' and a value")
+                named[token] = self.value()
+            else:
+                plain.append(self.value())
+            if self.peek() == ("mark", ","):
+                self.take()
+            elif self.peek() != ("mark", ")"):
+                self.fail("',' or ')' should stand")
+        self.take()
+        values = dict(zip(("start", "end", "steps"), plain, strict=False))
+        known = {**values, **named}
+        twice = values.keys() & named.keys()
+        if shape in SHAPES and (len(plain) > 3 or twice or not {"start", "end"} <= known.keys()):
+            raise UsageError(
+                f"cannot read the strategy {self.text!r}: a schedule is written "
+                f"{shape}(start, end) or {shape}(start, end, steps=1000)"
+            )
+        return Schedule(shape, known.get("start"), known.get("end"), known.get("steps"))
+
+    def _opens_after(self, word: str) -> bool:
+        return self.text[self.place :].lstrip()[len(word) :].lstrip().startswith("(")

@@ -11,6 +11,7 @@ dimension, broadcast, and never branch in Python on a tensor's value.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -21,12 +22,16 @@ import torch
 from torch import Tensor
 
 from gclip.errors import UsageError, suggestion
-from gclip.fields import check
+from gclip.fields import check, setting
+from gclip.schedules import ends_of, varying
 
 Scope: TypeAlias = Literal["global", "layer", "tensor", "unit", "element"]
-RuleName: TypeAlias = Literal["scale", "clamp", "normalize", "soft", "skip"]
+RuleName: TypeAlias = Literal["scale", "clamp", "normalize", "soft", "skip", "transform"]
+Side: TypeAlias = Literal["gradient", "update", "sample"]
 SCOPES: tuple[str, ...] = get_args(Scope)
-RULES: tuple[str, ...] = get_args(RuleName)
+RULES: tuple[str, ...] = ("scale", "clamp", "normalize", "soft", "skip")
+SHARED = ("scope", "rule", "side", "warmup", "floor")
+"""The settings that all strategies share, in the order in which they are shown."""
 
 Memory: TypeAlias = Mapping[str, Any]
 """What a strategy keeps between steps: tensors, or a nested dict owned by a helper."""
@@ -40,6 +45,8 @@ class Band(NamedTuple):
 
 
 Limit: TypeAlias = Tensor | float | Band
+Rate: TypeAlias = Tensor | float
+"""A learning rate or weight decay: one for all groups, or one each."""
 
 
 class Seen:
@@ -50,6 +57,7 @@ class Seen:
         valid: ``None`` when every group's norm may enter memory, else a bool tensor
             ``(…, groups)``: False for groups without a gradient and for steps whose gradients
             are not finite. Only memory helpers need it; plain entries are guarded for you.
+        total_steps: how many steps there will be, where the clipper was told; else None.
     """
 
     def __init__(
@@ -59,13 +67,19 @@ class Seen:
         step: int = 0,
         weight_norm: Tensor | Callable[[], Tensor] | None = None,
         size: Tensor | Callable[[], Tensor] | None = None,
+        lr: Rate | Callable[[], Rate] | None = None,
+        weight_decay: Rate | Callable[[], Rate] | None = None,
         valid: Tensor | None = None,
+        total_steps: int | None = None,
     ) -> None:
         self._norm = norm
         self._weight_norm = weight_norm
         self._size = size
+        self._lr = lr
+        self._weight_decay = weight_decay
         self.step = step
         self.valid = valid
+        self.total_steps = total_steps
 
     @property
     def norm(self) -> Tensor:
@@ -86,6 +100,19 @@ class Seen:
         return _given(self._size, "size")
 
     @cached_property
+    def lr(self) -> Rate:
+        """The optimizer's learning rate: a number, or ``(…, groups)`` where groups differ.
+
+        Known under `gclip.attach` and with ``Clipper(…, optimizer=…)``, else `UsageError`.
+        """
+        return _hyper(self._lr, "learning rate")
+
+    @cached_property
+    def weight_decay(self) -> Rate:
+        """The optimizer's weight decay, 0 where it has none; known where `lr` is."""
+        return _hyper(self._weight_decay, "weight decay")
+
+    @cached_property
     def global_norm(self) -> Tensor:
         """The L2 norm over all groups, float32, ``(…, 1)``."""
         norm: Tensor = torch.linalg.vector_norm(self.norm, dim=-1, keepdim=True)
@@ -98,11 +125,20 @@ def _given(value: Tensor | Callable[[], Tensor] | None, name: str) -> Tensor:
     return value() if callable(value) else value
 
 
+def _hyper(value: Rate | Callable[[], Rate] | None, name: str) -> Rate:
+    if value is None:
+        raise UsageError(
+            f"the strategy needs the optimizer's {name}: use gclip.attach(optimizer, …), or "
+            "Clipper(model, …, optimizer=optimizer)"
+        )
+    return value() if callable(value) else value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Strategy(ABC):
     """Base class of all strategies: subclass it, decorate with ``@register(name)``, write `limit`.
 
-    Two settings are shared by all: `scope` says which gradients share one norm, `rule` what
+    Five settings are shared by all. `scope` says which gradients share one norm; `rule` what
     happens to a group beyond its limit::
 
         scale      multiply by limit/norm: exactly the limit is left
@@ -111,17 +147,33 @@ class Strategy(ABC):
         soft       always multiply by limit/(limit + norm), which never exceeds the limit
         skip       skip the whole step (every gradient becomes zero)
 
-    Override a default by redeclaring the field
-    (``scope: Scope = "unit"``); restrict the choices through `scopes` and `rules`.
+    `side` says what is measured and clipped: the ``gradient`` before the optimizer sees it, the
+    ``update`` that the optimizer has made of it (parameters after the step less those before), or
+    each training example's gradient before they are averaged (``sample``). `warmup` is how many
+    steps pass before the limit binds; memory learns from the first. `floor` is the smallest factor
+    that any gradient is multiplied by.
+
+    Override a default by redeclaring the field (``scope: Scope = "unit"``); restrict the choices
+    through `scopes`, `rules` and `sides`. A tunable field may follow a `Schedule`.
+
+    Attributes:
+        family: what ``gclip list`` groups it under.
+        own_warmup: True where the method says itself what happens during its `warmup`.
     """
 
     name: ClassVar[str] = ""
     aliases: ClassVar[tuple[str, ...]] = ()
+    family: ClassVar[str] = "other"
     scopes: ClassVar[tuple[str, ...]] = ("global", "layer", "tensor", "unit")
     rules: ClassVar[tuple[str, ...]] = RULES
+    sides: ClassVar[tuple[str, ...]] = ("gradient", "update")
+    own_warmup: ClassVar[bool] = False
 
     scope: Scope = "global"
     rule: RuleName = "scale"
+    side: Side = "gradient"
+    warmup: int = setting(0, at_least=0, doc="steps before the limit binds")
+    floor: float = setting(0.0, at_least=0.0, at_most=1.0, doc="smallest factor that clipping uses")
 
     def __post_init__(self) -> None:
         """Validate every field; `UsageError` names the value, the rule and the choices."""
@@ -129,13 +181,33 @@ class Strategy(ABC):
         for f in fields(self):
             value = check(owner, type(self), f.name, getattr(self, f.name))
             object.__setattr__(self, f.name, value)
-        for what, choices in (("scope", self.scopes), ("rule", self.rules)):
+        for what, choices in (("scope", self.scopes), ("rule", self.rules), ("side", self.sides)):
             value = getattr(self, what)
             if value not in choices:
                 raise UsageError(
                     f"{owner}: {what} {value!r} makes no sense here"
                     f"{suggestion(value, choices)} (choices: {', '.join(choices)})"
                 )
+        if self.floor and self.rule in ("clamp", "skip", "transform"):
+            raise UsageError(
+                f"{owner}: floor={self.floor:g} makes no sense with rule {self.rule!r}, which does "
+                "not multiply by one factor; leave it at 0"
+            )
+        if self.side == "sample" and (self.scope == "element" or self.rule == "clamp"):
+            raise UsageError(f"{owner}: the side 'sample' scales examples and cannot clamp elements")
+        for ends in ends_of(self):
+            ends.validate()
+
+    def validate(self) -> None:
+        """Override to check what fields must be to one another; raise `UsageError`.
+
+        Called when created, with numbers in every field; with a schedule, for both its ends.
+        """
+
+    @property
+    def varying(self) -> frozenset[str]:
+        """The names of the fields that follow a schedule."""
+        return varying(self)
 
     @property
     def order(self) -> float:
@@ -164,6 +236,81 @@ class Strategy(ABC):
         from gclip.spelling import spell
 
         return spell(self)
+
+
+class Elements:
+    """What a `Transform` may look at in one step: one tensor, its elements in the last dimension.
+
+    Attributes:
+        values: the gradient (or the update, on that side), ``(…, elements)``, or
+            ``(…, rows, columns)`` where the class's `view` is ``matrix``. float32 at least.
+        step: how many steps this clipper has made before this one.
+    """
+
+    def __init__(
+        self,
+        values: Tensor,
+        *,
+        step: int = 0,
+        weight: Tensor | Callable[[], Tensor] | None = None,
+        grad: Tensor | Callable[[], Tensor] | None = None,
+        lr: Rate | Callable[[], Rate] | None = None,
+    ) -> None:
+        self.values, self.step = values, step
+        self._weight, self._grad, self._lr = weight, grad, lr
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """The parameter (before the optimizer's step), of the same shape as `values`."""
+        return _given(self._weight, "weight")
+
+    @cached_property
+    def grad(self) -> Tensor:
+        """The gradient, of the same shape as `values`; on the gradient side they are the same."""
+        return self.values if self._grad is None else _given(self._grad, "grad")
+
+    @cached_property
+    def lr(self) -> Rate:
+        """The optimizer's learning rate for this tensor."""
+        return _hyper(self._lr, "learning rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transform(Strategy):
+    """Base class of methods that need the elements themselves: write `transform`.
+
+    A pure function of one tensor, called for each parameter that has a gradient. Whatever
+    dimensions stand before the last (before the last two, for matrices) count runs trained side
+    by side: reduce over ``dim=-1``, with ``keepdim=True``.
+
+    Attributes:
+        view: ``flat`` to see each tensor as ``(…, elements)``; ``matrix`` to see it as
+            ``(…, rows, columns)``, a convolution's weights by output channel; tensors with fewer
+            than two dimensions are then left alone.
+    """
+
+    scopes: ClassVar[tuple[str, ...]] = ("tensor",)
+    rules: ClassVar[tuple[str, ...]] = ("transform",)
+    view: ClassVar[Literal["flat", "matrix"]] = "flat"
+
+    scope: Scope = "tensor"
+    rule: RuleName = "transform"
+
+    @abstractmethod
+    def transform(self, seen: Elements, memory: Memory) -> tuple[Tensor, Memory]:
+        """The new values, shaped as ``seen.values``, and the entries of `memory` that change.
+
+        An element that stays as it is must keep its bits. Zero stays zero. Never write to the
+        tensors given. Steps whose gradients are not finite never reach memory.
+        """
+
+    def remember(self, like: Tensor) -> Memory:
+        """The memory before the first step, from zeros `like` ``seen.values``."""
+        return {}
+
+    def limit(self, seen: Seen, memory: Memory) -> float:
+        """Not asked: a transform has no limit of its own."""
+        return math.inf
 
 
 def is_strategy_class(cls: Any) -> bool:

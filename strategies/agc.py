@@ -23,6 +23,9 @@ class AGC(Strategy):
     Normalization, arXiv:2102.06171.
     """
 
+    family = "relative to weights"
+    sides = ("gradient", "update", "sample")
+
     clip_factor: float = tunable(0.01, low=1e-3, high=1.0, log=True, doc="largest ratio, λ")
     eps: float = setting(1e-3, above=0, doc="floor of the weights' norm, ε")
     scope: Scope = "unit"

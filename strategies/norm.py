@@ -20,6 +20,8 @@ class Norm(Strategy):
     arXiv:1211.5063.
     """
 
+    family = "fixed limit"
+    sides = ("gradient", "update", "sample")
     scopes = ("global", "layer", "tensor", "unit", "element")
 
     max_norm: float = tunable(1.0, low=1e-3, high=100.0, log=True, doc="largest norm, c")

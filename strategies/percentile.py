@@ -23,16 +23,18 @@ class Percentile(Strategy):
     Separation Networks, arXiv:2007.14469.
     """
 
+    family = "past norms"
     scopes = ("global", "layer", "tensor", "unit", "element")
 
     p: float = tunable(10.0, low=1.0, high=99.0, at_most=100.0, doc="percentile of the past norms")
     window: int | None = setting(None, at_least=1, doc="how many past norms count; none for all")
 
     def limit(self, seen: Seen, memory: Memory) -> Tensor:
-        return quantile(memory["past"], extra=seen.norm)
+        return quantile(memory["past"], extra=seen.norm, q=self.p / 100)
 
     def remember(self, like: Tensor) -> Memory:
-        return {"past": empty(like, self.p / 100, self.window)}
+        # The fast history is laid out around one quantile; a schedule asks for another every step.
+        return {"past": empty(like, None if "p" in self.varying else self.p / 100, self.window)}
 
     def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
         return {"past": push(memory["past"], seen.norm, seen.valid)}

@@ -18,6 +18,7 @@ class Value(Strategy):
     The same as ``torch.nn.utils.clip_grad_value_``, and TensorFlow's ``clip_by_value``.
     """
 
+    family = "fixed limit"
     scopes = ("element",)
     rules = ("clamp",)
 
