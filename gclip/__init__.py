@@ -35,18 +35,19 @@ if TYPE_CHECKING:
     from gclip.registry import parse as parse
     from gclip.registry import register as register
     from gclip.report import ClipReport as ClipReport
+    from gclip.samples import per_sample_gradients as per_sample_gradients
+    from gclip.schedules import Schedule as Schedule
     from gclip.strategy import Band as Band
+    from gclip.strategy import Elements as Elements
     from gclip.strategy import Limit as Limit
     from gclip.strategy import Memory as Memory
+    from gclip.strategy import Rate as Rate
     from gclip.strategy import RuleName as RuleName
     from gclip.strategy import Scope as Scope
     from gclip.strategy import Seen as Seen
-    from gclip.schedules import Schedule as Schedule
-    from gclip.strategy import Elements as Elements
-    from gclip.strategy import Rate as Rate
     from gclip.strategy import Side as Side
-    from gclip.strategy import Transform as Transform
     from gclip.strategy import Strategy as Strategy
+    from gclip.strategy import Transform as Transform
 
 __version__ = "0.1.0"
 
@@ -79,6 +80,7 @@ _HOME = {
     "RuleName": "strategy",
     "Scope": "strategy",
     "Seen": "strategy",
+    "per_sample_gradients": "samples",
     "Schedule": "schedules",
     "Elements": "strategy",
     "Rate": "strategy",

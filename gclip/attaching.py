@@ -67,18 +67,23 @@ class Attached:
 
     def _step(self, closure: Closure) -> Any:
         if closure is not None:
-            return self._original(self._with_clipping(closure))
+            with self.clipper.updating():
+                return self._original(self._with_clipping(closure))
         if getattr(self.optimizer, "grad_scale", None) is not None:
             raise UsageError(
                 "the gradients are still scaled: call scaler.unscale_(optimizer) before "
                 "scaler.step(optimizer), so that clipping sees their true size"
             )
-        self.report = self.clipper.step()
-        if _fused_on_gpu(self.optimizer):
-            return self._step_unless(self.report.skipped)
-        if bool(self.report.skipped):  # elsewhere one look at the device decides
-            return None
-        return self._original(None)
+        self.report = report = self.clipper.step()
+        try:
+            with self.clipper.updating():
+                if _fused_on_gpu(self.optimizer):
+                    return self._step_unless(report.skipped)
+                if bool(report.skipped):  # elsewhere one look at the device decides
+                    return None
+                return self._original(None)
+        finally:
+            self.report = self.clipper.report or report
 
     def _step_unless(self, skipped: Tensor) -> Any:
         """A fused optimizer leaves a step out by itself where ``found_inf`` is 1."""
@@ -111,16 +116,23 @@ def attach(
     exclude: Sequence[str] = (),
     nonfinite: Nonfinite = "skip",
     record: bool = True,
+    total_steps: int | None = None,
 ) -> Attached:
     """Clip by `strategy` before every ``optimizer.step()`` from now on.
 
     A step whose gradients are not finite is left out (``nonfinite="skip"``): parameters, momentum
     and step counts stay as they are. With a closure (LBFGS), each evaluation is clipped.
 
+    Strategies of the side ``update`` (``"clippy"``, ``"norm(side=update)"``) clip the step that
+    the optimizer makes: parameters after it less those before. For strategies of the side
+    ``sample`` call ``handle.clipper.backward(inputs, targets, loss)`` instead of
+    ``loss.backward()``.
+
     Args:
         optimizer: any ``torch.optim.Optimizer``.
         model: gives the parameters their names, for patterns and the scope ``layer``; an
-            optimizer made from ``named_parameters()`` has them itself.
+            optimizer made from ``named_parameters()`` has them itself. Needed to clip examples.
+        total_steps: how many steps the run will have, for schedules that do not say it.
 
     Returns:
         A handle with ``.remove()``, ``.report`` and ``.record``.
@@ -134,7 +146,7 @@ def attach(
         raise UsageError("this optimizer is clipped already: remove() the handle first")
     clipper = Clipper(
         _parameters(optimizer, model), strategy, exclude=exclude, nonfinite=nonfinite,
-        record=record,
+        record=record, optimizer=optimizer, total_steps=total_steps, model=model,
     )  # fmt: skip
     return Attached(optimizer, clipper)
 

@@ -217,7 +217,13 @@ def _listed(values: typing.Iterable[Any]) -> str:
 
 
 def _rule(f: dataclasses.Field[Any]) -> Rule:
-    return typing.cast(Rule, f.metadata.get(_KEY, Rule(kind="setting")))
+    """What the field was declared with; a shared one redeclared as a bare default keeps its own."""
+    from gclip.strategy import Strategy
+
+    rule = f.metadata.get(_KEY)
+    if rule is None and f.name in Strategy.__dataclass_fields__:
+        rule = Strategy.__dataclass_fields__[f.name].metadata.get(_KEY)
+    return rule if isinstance(rule, Rule) else Rule(kind="setting")
 
 
 def _info(cls: type, f: dataclasses.Field[Any]) -> FieldInfo:

@@ -12,9 +12,12 @@ from torch import Tensor
 from gclip.decide import Decision, decide, remember_step
 from gclip.errors import UsageError
 from gclip.norms import NO, YES, all_finite, clamp_elements
+from gclip.rates import Rates
+from gclip.schedules import at_step
 from gclip.scopes import Groups
+from gclip.sparse import Sparse
 from gclip.state import copied
-from gclip.strategy import Band, Limit, Memory, Seen, Strategy
+from gclip.strategy import Band, Limit, Memory, Rate, Seen, Strategy
 
 
 class Part:
@@ -32,10 +35,21 @@ class Part:
     total_after: Tensor
 
     def __init__(
-        self, strategy: Strategy, names: list[str], params: list[Tensor], places: list[int]
+        self,
+        strategy: Strategy,
+        names: list[str],
+        params: list[Tensor],
+        places: list[int],
+        *,
+        rates: Rates | None = None,
+        total_steps: int | None = None,
     ) -> None:
-        self.strategy, self.params, self._places = strategy, params, places
-        self.groups = Groups(names, [p.shape for p in params], strategy.scope)
+        self.strategy, self.params, self.places = strategy, params, places
+        self.weights: Sequence[Tensor] = params  # on the update side, as they were before it
+        self.groups = Groups(names, [p.shape for p in params], self._grouping(strategy))
+        self._rates, self._total_steps = rates, total_steps
+        self._varies = bool(strategy.varying)
+        self._sparse: list[Sparse] = []
         self.first = self.last = True
         self.memory: Memory | None = None
         self._device: torch.device | None = None
@@ -51,13 +65,33 @@ class Part:
         """Whether gradients can be clamped without having been measured."""
         return self._clamps and type(self.strategy).learn is Strategy.learn
 
+    @staticmethod
+    def _grouping(strategy: Strategy) -> str:
+        """The scope that the groups are laid out for."""
+        return strategy.scope
+
     def take(self, grads: Sequence[Tensor | None]) -> None:
         """This step's gradients of all the clipper's parameters, of which these are some."""
-        self._hold([grads[i] for i in self._places])
+        self._hold([grads[i] for i in self.places])
 
     def _hold(self, grads: list[Tensor | None]) -> None:
         self._grads = grads
         self._complete = all(g is not None for g in self._grads)
+        if any(g is not None and g.is_sparse for g in grads):
+            self._sparse = [
+                Sparse(i, g) for i, g in enumerate(grads) if g is not None and g.is_sparse
+            ]
+            for each in self._sparse:
+                # Rows that are not there are zero: only what looks at single rows needs them.
+                grads[each.place] = each.spread() if self._by_element else each.values
+
+    @property
+    def _by_element(self) -> bool:
+        return self.groups.scope == "unit"
+
+    def now(self, step: int) -> Strategy:
+        """The strategy with plain numbers for whatever follows a schedule."""
+        return at_step(self.strategy, step, self._total_steps) if self._varies else self.strategy
 
     def measure(self, recording: bool) -> Tensor:
         """Measure the norms; whether all of them are finite, bool ``(1,)``."""
@@ -75,12 +109,13 @@ class Part:
 
     def ask(self, step: int, finite: Tensor) -> Tensor | None:
         """Let the strategy decide and learn; whether it wants the step skipped, ``(1,)``."""
+        strategy = self.now(step)
         if self.memory is None:
-            self.memory = self.strategy.remember(torch.zeros_like(self._norm))
+            self.memory = strategy.remember(torch.zeros_like(self._norm))
         valid = self._valid(finite)
         seen = self._seen(step, valid, self._norm)
-        self.made = decide(self.strategy, seen, self.memory)
-        self.memory = remember_step(self.strategy, seen, self.made.clipped_norm, self.memory, valid)
+        self.made = decide(strategy, seen, self.memory)
+        self.memory = remember_step(strategy, seen, self.made.clipped_norm, self.memory, valid)
         return self.made.skip
 
     def clip(self, recording: bool) -> None:
@@ -91,22 +126,40 @@ class Part:
             if not self.made.idle:
                 self.groups.scale(self._grads, self.made.factor, self.made.clipped)
             self.total_after = self.made.clipped_norm
+            self._give_back()
             return
         changed = self.groups.changed(self.made.clipped)
         self._clamp(self.made.bounds, changed)
+        self._give_back()
         if recording and self.last:
             self.total_after = self._after(changed)
 
+    def _give_back(self) -> None:
+        """What was done to the rows of sparse gradients, done to the gradients."""
+        for each in self._sparse:
+            each.give_back()
+        self._sparse = []
+
     def clamp_unmeasured(self, step: int) -> bool:
         """Clamp without measuring; only where `constant_clamp`. Whether there were gradients."""
-        limit = self.strategy.limit(self._seen(step, None, self._measured), {})
-        if isinstance(limit, float):
+        strategy = self.now(step)
+        waiting = step < strategy.warmup and not strategy.own_warmup
+        limit = math.inf if waiting else strategy.limit(self._seen(step, None, self._measured), {})
+        if isinstance(limit, float) and not any(
+            p.grad is not None and p.grad.is_sparse for p in self.params
+        ):
             there = [g for p in self.params if (g := p.grad) is not None]
             clamp_elements(there, -limit, limit)
             return bool(there)
         self._hold([p.grad for p in self.params])
         self._clamp(limit, [True] * len(self.params))
+        self._give_back()
         return any(g is not None for g in self._grads)
+
+    def seen_of_examples(self, norm: Tensor, step: int) -> Seen:
+        """What the strategy sees of single examples, whose norms are ``(examples, groups)``."""
+        self._norm = norm
+        return self._seen(step, None, norm, norm.device)
 
     def load(self, memory: Any) -> None:
         """Take over a saved memory; it moves to the gradients' device at the next step."""
@@ -136,15 +189,30 @@ class Part:
             self._device = device
         return device
 
-    def _seen(self, step: int, valid: Tensor | None, norm: Tensor | Callable[[], Tensor]) -> Seen:
-        device, order = self._place(), self._order
+    def _seen(
+        self,
+        step: int,
+        valid: Tensor | None,
+        norm: Tensor | Callable[[], Tensor],
+        device: torch.device | None = None,
+    ) -> Seen:
+        device, order = device or self._place(), self._order
         return Seen(
             norm,
             step=step,
-            weight_norm=lambda: self.groups.norms(self.params, order, device),
+            weight_norm=lambda: self.groups.norms(self.weights, order, device),
             size=lambda: self.groups.sizes(device),
+            lr=self._rate("lr"),
+            weight_decay=self._rate("weight_decay"),
             valid=valid,
+            total_steps=self._total_steps,
         )
+
+    def _rate(self, key: str) -> Callable[[], Rate] | None:
+        rates = self._rates
+        if rates is None:
+            return None
+        return lambda: rates.spread(key, self.groups, self._norm.device)
 
     def _valid(self, finite: Tensor) -> Tensor | None:
         """Which groups' norms may enter memory; None where the host knows that all may."""

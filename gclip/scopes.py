@@ -103,7 +103,14 @@ class Groups:
         if self.scope == "layer":
             return self._combine(sizes, 1.0)
         units = torch.tensor(self._units, device=device)
-        return torch.repeat_interleave(sizes / units, units)
+        return self.spread(sizes / units)
+
+    def spread(self, each: Tensor) -> Tensor:
+        """A value a parameter as a value a group; only where no group has several parameters."""
+        if self.scope != "unit":
+            return each
+        units = torch.tensor(self._units, device=each.device)
+        return torch.repeat_interleave(each, units, output_size=self.count)
 
     def present(self, tensors: Sequence[Tensor | None], device: torch.device) -> Tensor:
         """Bool ``(groups,)``: True where any of the group's tensors is there."""
@@ -113,7 +120,32 @@ class Groups:
             return there.amax(dim=0, keepdim=True) > 0
         if self.scope == "layer":
             return self._combine(there, 1.0) > 0
-        return torch.repeat_interleave(there, torch.tensor(self._units, device=device)) > 0
+        return self.spread(there) > 0
+
+    def batched_norms(self, tensors: Sequence[Tensor], order: float) -> Tensor:
+        """Norms of many gradients at once: tensors ``(batch, *shape)`` to ``(batch, groups)``."""
+        batch = len(tensors[0])
+        if self.scope == "unit":
+            parts = [
+                t.reshape(batch, units, -1) for t, units in zip(tensors, self._units, strict=True)
+            ]
+            return torch.cat([_wide_norm(part, order) for part in parts], dim=1)
+        each = torch.stack([_wide_norm(t.reshape(batch, -1), order) for t in tensors], dim=1)
+        if self.scope == "global":
+            return _wide_norm(each, order).unsqueeze(1)
+        if self.scope == "layer":
+            return torch.stack([self._combine(row, order) for row in each])
+        return each
+
+    def batched_split(self, values: Tensor) -> list[Tensor]:
+        """``(batch, groups)`` as one entry a parameter, each ``(batch,)`` or ``(batch, units)``."""
+        if self.scope == "global":
+            return [values[:, 0]] * len(self.shapes)
+        if self.scope == "layer":
+            return list(values[:, self._layer_index(values.device)].unbind(1))
+        if self.scope == "unit":
+            return list(torch.split(values, self._units, dim=1))
+        return list(values.unbind(1))
 
     # -- applying --------------------------------------------------------------------------
 
@@ -231,6 +263,14 @@ class Groups:
             index = [place[_layer_of(name)] for name in self.names]
             self._index[device] = torch.tensor(index, device=device)
         return self._index[device]
+
+
+def _wide_norm(flat: Tensor, order: float) -> Tensor:
+    """The norm over the last dimension, float32 at least."""
+    if not flat.shape[-1]:
+        return flat.new_zeros(flat.shape[:-1])
+    norm: Tensor = torch.linalg.vector_norm(flat, order, dim=-1, dtype=sum_type(flat))
+    return norm.float() if norm.dtype != torch.float64 or flat.device.type == "cuda" else norm
 
 
 def _layer_of(name: str) -> str:

@@ -17,7 +17,7 @@ import re
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from gclip.errors import UsageError
+from gclip.errors import UsageError, unknown
 from gclip.schedules import SHAPES, Schedule
 
 if TYPE_CHECKING:
@@ -175,14 +175,16 @@ class _Reader:
                 self.fail("',' or ')' should stand")
         self.take()
         values = dict(zip(("start", "end", "steps"), plain, strict=False))
-        known = {**values, **named}
+        known: dict[str, Any] = {**values, **named}
         twice = values.keys() & named.keys()
-        if shape in SHAPES and (len(plain) > 3 or twice or not {"start", "end"} <= known.keys()):
+        if shape not in SHAPES:
+            unknown("schedule", shape, SHAPES)
+        if len(plain) > 3 or twice or not {"start", "end"} <= known.keys():
             raise UsageError(
                 f"cannot read the strategy {self.text!r}: a schedule is written "
                 f"{shape}(start, end) or {shape}(start, end, steps=1000)"
             )
-        return Schedule(shape, known.get("start"), known.get("end"), known.get("steps"))
+        return Schedule(shape, known["start"], known["end"], known.get("steps"))
 
     def _opens_after(self, word: str) -> bool:
         return self.text[self.place :].lstrip()[len(word) :].lstrip().startswith("(")

@@ -29,6 +29,7 @@ Scope: TypeAlias = Literal["global", "layer", "tensor", "unit", "element"]
 RuleName: TypeAlias = Literal["scale", "clamp", "normalize", "soft", "skip", "transform"]
 Side: TypeAlias = Literal["gradient", "update", "sample"]
 SCOPES: tuple[str, ...] = get_args(Scope)
+SIDES: tuple[str, ...] = get_args(Side)
 RULES: tuple[str, ...] = ("scale", "clamp", "normalize", "soft", "skip")
 SHARED = ("scope", "rule", "side", "warmup", "floor")
 """The settings that all strategies share, in the order in which they are shown."""
@@ -169,9 +170,9 @@ class Strategy(ABC):
     sides: ClassVar[tuple[str, ...]] = ("gradient", "update")
     own_warmup: ClassVar[bool] = False
 
-    scope: Scope = "global"
-    rule: RuleName = "scale"
-    side: Side = "gradient"
+    scope: Scope = setting("global", doc="which gradients share one norm")
+    rule: RuleName = setting("scale", doc="what happens beyond the limit")
+    side: Side = setting("gradient", doc="what is measured and clipped")
     warmup: int = setting(0, at_least=0, doc="steps before the limit binds")
     floor: float = setting(0.0, at_least=0.0, at_most=1.0, doc="smallest factor that clipping uses")
 
@@ -194,11 +195,13 @@ class Strategy(ABC):
                 "not multiply by one factor; leave it at 0"
             )
         if self.side == "sample" and (self.scope == "element" or self.rule == "clamp"):
-            raise UsageError(f"{owner}: the side 'sample' scales examples and cannot clamp elements")
+            raise UsageError(
+                f"{owner}: the side 'sample' scales examples and cannot clamp elements"
+            )
         for ends in ends_of(self):
             ends.validate()
 
-    def validate(self) -> None:
+    def validate(self) -> None:  # noqa: B027 - most have nothing to check
         """Override to check what fields must be to one another; raise `UsageError`.
 
         Called when created, with numbers in every field; with a schedule, for both its ends.

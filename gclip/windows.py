@@ -42,7 +42,8 @@ def count(window: Window) -> Tensor:
 
 def mean(window: Window) -> Tensor:
     """The mean of the norms held, ``(…, groups)``; 0 where there are none."""
-    return window["values"].sum(dim=-1) / count(window).clamp(min=1)
+    values: Tensor = window["values"]
+    return values.sum(dim=-1) / count(window).clamp(min=1)
 
 
 def deviation(window: Window, correction: int = 0) -> Tensor:
@@ -53,4 +54,5 @@ def deviation(window: Window, correction: int = 0) -> Tensor:
     values, held = window["values"], count(window)
     slots = torch.arange(values.shape[-1], device=values.device)
     away = torch.where(slots < held.unsqueeze(-1), values - mean(window).unsqueeze(-1), 0.0)
-    return (away.square().sum(dim=-1) / (held - correction).clamp(min=1)).sqrt()
+    squares: Tensor = away.square().sum(dim=-1)
+    return (squares / (held - correction).clamp(min=1)).sqrt()

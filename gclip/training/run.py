@@ -21,6 +21,7 @@ from gclip.training.device import memory_format
 from gclip.training.result import RunResult, Status
 from gclip.training.watch import Watch
 
+_EXAMPLES = 128  # how many single gradients are held at once, where examples are clipped
 _MEASURED_AT_ONCE = 500  # images in a forward pass without gradients
 
 
@@ -57,7 +58,6 @@ class Run:
             device=device,
         )
         nonfinite = cast(Any, config.nonfinite)
-        self.clipper = gclip.Clipper(self.model, config.strategy, nonfinite=nonfinite)
         self.watch = Watch(device)
         self._order = seeds.generator(config.seed, "order")
         self._augmentation = seeds.generator(config.seed, "augmentation")
@@ -66,6 +66,13 @@ class Run:
         self._group = config.batch_size * config.accumulate
         self._epoch_steps = math.ceil(self._count / self._group)
         self.steps = self._epoch_steps * config.epochs
+        self.clipper = gclip.Clipper(
+            self.model,
+            config.strategy,
+            nonfinite=nonfinite,
+            optimizer=self.optimizer,
+            total_steps=self.steps,
+        )
         self._rates = optimizers.learning_rates(config.schedule, config.lr, self.steps)
         self.epoch = self.step = 0
         self.curve: list[dict[str, Any]] = []
@@ -92,23 +99,30 @@ class Run:
             self._layout,
         )
         precision = self._precision()
+        unclipped = contextlib.nullcontext()
         for start in range(0, self._count, self._group):
             in_group = min(self._group, self._count - start)
             loss: Tensor | None = None
             for _ in range(math.ceil(in_group / config.batch_size)):
                 images, labels = next(stream)
-                with precision:
-                    logits = model(images)
-                part = F.cross_entropy(logits.float(), labels)
-                if len(labels) != in_group:
-                    part = part * (len(labels) / in_group)
-                torch.autograd.backward(part)
+                share = len(labels) / in_group
+                if clipper.per_sample:
+                    with precision:
+                        part = clipper.backward(images, labels, scale=share, chunk=_EXAMPLES)
+                else:
+                    with precision:
+                        logits = model(images)
+                    part = F.cross_entropy(logits.float(), labels)
+                    if share != 1:
+                        part = part * share
+                    torch.autograd.backward(part)
                 loss = part.detach() if loss is None else loss + part.detach()
             report = clipper.step()
             if changing:
                 for group in optimizer.param_groups:
                     group["lr"] = rates[self.step]
-            optimizer.step()
+            with clipper.updating() if clipper.on_updates else unclipped:
+                optimizer.step()
             for parameter in parameters:
                 parameter.grad = None
             self.step += 1

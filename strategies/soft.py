@@ -1,0 +1,30 @@
+"""Clip smoothly: shrink every gradient a little, large ones a lot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gclip import Memory, RuleName, Seen, Strategy, register, tunable
+
+
+@register("soft", "soft_clip")
+@dataclass(frozen=True, kw_only=True)
+class Soft(Strategy):
+    """Shrink without a kink: g ← g · c/(c + ‖g‖). The norm stays below c, whatever it was.
+
+    A gradient far below c hardly changes, one of norm c is halved, and beyond it the norm nears c.
+    Zero stays zero; c = 0 gives zero, c = inf changes nothing.
+
+    B. Zhang, Jin, Fang, Wang (2020), Improved Analysis of Clipping Algorithms for Non-convex
+    Optimization, arXiv:2010.02519.
+    """
+
+    family = "fixed limit"
+    sides = ("gradient", "update", "sample")
+    rules = ("soft",)
+
+    max_norm: float = tunable(1.0, low=1e-3, high=100.0, log=True, doc="norm never exceeded, c")
+    rule: RuleName = "soft"
+
+    def limit(self, seen: Seen, memory: Memory) -> float:
+        return self.max_norm
