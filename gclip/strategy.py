@@ -170,9 +170,9 @@ class Strategy(ABC):
     sides: ClassVar[tuple[str, ...]] = ("gradient", "update")
     own_warmup: ClassVar[bool] = False
 
-    scope: Scope = setting("global", doc="which gradients share one norm")
-    rule: RuleName = setting("scale", doc="what happens beyond the limit")
-    side: Side = setting("gradient", doc="what is measured and clipped")
+    scope: Scope = setting("global", doc="which gradients share one norm")  # noqa: RUF009
+    rule: RuleName = setting("scale", doc="what happens beyond the limit")  # noqa: RUF009
+    side: Side = setting("gradient", doc="what is measured and clipped")  # noqa: RUF009
     warmup: int = setting(0, at_least=0, doc="steps before the limit binds")
     floor: float = setting(0.0, at_least=0.0, at_most=1.0, doc="smallest factor that clipping uses")
 

@@ -123,6 +123,16 @@ class Setting:
     precision: Annotated[
         str | None, _setting("--precision", help="fp32 (default) or bf16.", metavar="NAME")
     ] = None
+    label_noise: Annotated[
+        float | None, _setting("--label-noise", help="Share of wrong training labels, 0 to 1.")
+    ] = None
+    gradient_noise: Annotated[
+        float | None,
+        _setting("--gradient-noise", help="Heavy-tailed noise on gradients, times their RMS."),
+    ] = None
+    spikes: Annotated[
+        float | None, _setting("--spikes", help="Chance of a step with 1000-fold gradients.")
+    ] = None
 
     def config(self, **more: Any) -> RunConfig:
         """The config these options ask for; `more` are fields that other options set."""

@@ -54,6 +54,10 @@ class RunConfig:
         strategy: the spelling of the clipping strategy, made canonical.
         code: digest of the strategy's source, so that editing it makes another run.
         nonfinite: what to do about gradients that are not finite: ``skip``, ``raise``, ``keep``.
+        label_noise: share of the training labels replaced by another class, in [0, 1).
+        gradient_noise: heavy-tailed noise added to every gradient before clipping, as a multiple
+            of each tensor's root mean square; see `gclip.training.disturbances`.
+        spikes: chance of a step whose gradients are a thousand times too large, in [0, 1].
         seed: of weights, batch order and augmentation; a number ≥ 0.
 
     Raises:
@@ -80,6 +84,9 @@ class RunConfig:
     strategy: str = "none"
     code: str = ""
     nonfinite: str = "skip"
+    label_noise: float = 0.0
+    gradient_noise: float = 0.0
+    spikes: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -102,8 +109,14 @@ class RunConfig:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """The config as one line of canonical JSON: sorted keys, every field."""
+        """The config as one line of canonical JSON: sorted keys, every field.
+
+        Fields that came later stand in it only where they are set, so that old keys stay valid.
+        """
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in _LATER:
+            if not values[name]:
+                del values[name]
         values["optimizer_settings"] = self.settings
         return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -144,6 +157,8 @@ class RunConfig:
         """A copy whose `data` names the images actually used."""
         return self.replace(data=dataset.identity)
 
+
+_LATER = ("label_noise", "gradient_noise", "spikes")
 
 _DEPENDENT: dict[str, dict[str, Any]] = {
     "strategy": {"code": ""},

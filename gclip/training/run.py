@@ -18,6 +18,7 @@ from gclip.training.batches import Epoch, Normalizer, batches
 from gclip.training.config import RunConfig
 from gclip.training.dataset import SIZE, Dataset, select
 from gclip.training.device import memory_format
+from gclip.training.disturbances import Disturbance, wrong_labels
 from gclip.training.result import RunResult, Status
 from gclip.training.watch import Watch
 
@@ -39,6 +40,11 @@ class Run:
         self.config, self.device = config, device
         data = select(dataset.to(device), fraction=config.fraction, split=config.split)
         self._data = data
+        classes = len(dataset.classes)
+        self._train_labels = wrong_labels(
+            data.train_labels, config.label_noise, classes, config.seed
+        )
+        self._disturbance = Disturbance(config.gradient_noise, config.spikes, config.seed)
         mean, std = (dataset.mean, dataset.std)
         if config.normalize == "half":
             mean = std = (0.5, 0.5, 0.5)
@@ -92,7 +98,7 @@ class Run:
         drawn = Epoch.draw(self._count, self._order, augmentation, self.device)
         stream = batches(
             self._data.train_images,
-            self._data.train_labels,
+            self._train_labels,
             config.batch_size,
             drawn,
             self._normalizer,
@@ -100,6 +106,7 @@ class Run:
         )
         precision = self._precision()
         unclipped = contextlib.nullcontext()
+        disturbance = self._disturbance
         for start in range(0, self._count, self._group):
             in_group = min(self._group, self._count - start)
             loss: Tensor | None = None
@@ -117,6 +124,8 @@ class Run:
                         part = part * share
                     torch.autograd.backward(part)
                 loss = part.detach() if loss is None else loss + part.detach()
+            if disturbance:
+                disturbance.apply(parameters)
             report = clipper.step()
             if changing:
                 for group in optimizer.param_groups:
@@ -225,6 +234,7 @@ class Run:
             "clipper": self.clipper.state_dict(),
             "order": self._order.get_state(),
             "augmentation": self._augmentation.get_state(),
+            "noise": self._disturbance.chance.get_state(),
             "chance": torch.get_rng_state(),
             "chance_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
             "losses": list(self.watch.losses),
@@ -241,6 +251,7 @@ class Run:
         self.clipper.load_state_dict(state["clipper"])
         self._order.set_state(state["order"])
         self._augmentation.set_state(state["augmentation"])
+        self._disturbance.chance.set_state(state["noise"])
         torch.set_rng_state(state["chance"])
         if state["chance_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["chance_cuda"])

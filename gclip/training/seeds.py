@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-Role = Literal["weights", "order", "augmentation", "strategy"]
+Role = Literal["weights", "order", "augmentation", "strategy", "labels", "noise"]
 
 
 def derive(seed: int, role: Role) -> int:

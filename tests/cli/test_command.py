@@ -23,6 +23,7 @@ SETTING = {
     *("--recipe", "--task", "--data", "--fraction", "--model", "--optimizer", "--lr"),
     *("--momentum", "--weight-decay", "--schedule", "--batch-size", "--accumulate", "--epochs"),
     *("--augment", "--no-augment", "--normalize", "--precision"),
+    *("--label-noise", "--gradient-noise", "--spikes"),
 }
 PLACE = {"--store", "--device", "--threads"}
 # The names that people's scripts rely on: taking one away is a change of the interface.

@@ -34,6 +34,9 @@ CHANGES = {
     "strategy": "norm",
     "code": "ba9876543210",
     "nonfinite": "keep",
+    "label_noise": 0.1,
+    "gradient_noise": 0.1,
+    "spikes": 0.1,
     "seed": 1,
 }
 
