@@ -341,8 +341,8 @@ class Clipper:
             self.record.add(
                 _cat([part.total_before for part in shown if part.first]),
                 _cat([part.total_after for part in shown if part.last]),
-                _cat([made.limit.flatten() for _, _, made in done]),
-                _cat([made.clipped.flatten() for _, _, made in done]),
+                _cat([_by_group(made.limit) for _, _, made in done]),
+                _cat([_by_group(made.clipped) for _, _, made in done]),
                 finite,
             )
         stages = partial(_stages, done)
@@ -377,6 +377,11 @@ def _samples(parts: list[Part], model: object) -> Samples:
             "gclip.Clipper(model, …)"
         )
     return Samples(parts, model)
+
+
+def _by_group(values: Tensor) -> Tensor:
+    """One entry a group; of single examples, ``(examples, groups)``, the mean over them."""
+    return values if values.ndim == 1 else values.float().mean(dim=0)
 
 
 def _cat(parts: list[Tensor]) -> Tensor:

@@ -15,7 +15,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
@@ -52,6 +51,9 @@ Rate: TypeAlias = Tensor | float
 
 class Seen:
     """What a strategy may look at in one step. Everything not asked for is never measured.
+
+    (Plain properties that keep what they found: compilers cannot trace through the lock of
+    ``functools.cached_property``.)
 
     Attributes:
         step: how many steps this clipper has made before this one, counted on the host.
@@ -90,30 +92,34 @@ class Seen:
             norm = self._norm = norm()
         return norm
 
-    @cached_property
+    @property
     def weight_norm(self) -> Tensor:
         """Each group's parameter norm, float32, ``(…, groups)``; measured when first read."""
-        return _given(self._weight_norm, "weight_norm")
+        self._weight_norm = value = _given(self._weight_norm, "weight_norm")
+        return value
 
-    @cached_property
+    @property
     def size(self) -> Tensor:
         """How many elements each group has, float32, ``(groups,)``."""
-        return _given(self._size, "size")
+        self._size = value = _given(self._size, "size")
+        return value
 
-    @cached_property
+    @property
     def lr(self) -> Rate:
         """The optimizer's learning rate: a number, or ``(…, groups)`` where groups differ.
 
         Known under `gclip.attach` and with ``Clipper(…, optimizer=…)``, else `UsageError`.
         """
-        return _hyper(self._lr, "learning rate")
+        self._lr = value = _hyper(self._lr, "learning rate")
+        return value
 
-    @cached_property
+    @property
     def weight_decay(self) -> Rate:
         """The optimizer's weight decay, 0 where it has none; known where `lr` is."""
-        return _hyper(self._weight_decay, "weight decay")
+        self._weight_decay = value = _hyper(self._weight_decay, "weight decay")
+        return value
 
-    @cached_property
+    @property
     def global_norm(self) -> Tensor:
         """The L2 norm over all groups, float32, ``(…, 1)``."""
         norm: Tensor = torch.linalg.vector_norm(self.norm, dim=-1, keepdim=True)
@@ -262,20 +268,23 @@ class Elements:
         self.values, self.step = values, step
         self._weight, self._grad, self._lr = weight, grad, lr
 
-    @cached_property
+    @property
     def weight(self) -> Tensor:
         """The parameter (before the optimizer's step), of the same shape as `values`."""
-        return _given(self._weight, "weight")
+        self._weight = value = _given(self._weight, "weight")
+        return value
 
-    @cached_property
+    @property
     def grad(self) -> Tensor:
         """The gradient, of the same shape as `values`; on the gradient side they are the same."""
-        return self.values if self._grad is None else _given(self._grad, "grad")
+        self._grad = value = self.values if self._grad is None else _given(self._grad, "grad")
+        return value
 
-    @cached_property
+    @property
     def lr(self) -> Rate:
         """The optimizer's learning rate for this tensor."""
-        return _hyper(self._lr, "learning rate")
+        self._lr = value = _hyper(self._lr, "learning rate")
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from gclip import Memory, RuleName, Seen, Side, Strategy, register, setting, tun
 class Automatic(Strategy):
     """Normalize each example's gradient, then average: g ← mean over i of g_i · R/(‖g_i‖ + γ).
 
-    The norm left is R·n/(n + γ), below R. γ > 0 keeps small gradients smaller than large ones, which
-    the paper needs for convergence. R only rescales the learning rate, and so is no threshold to
-    tune. Zero stays zero. On the other sides: the whole gradient, or the update.
+    The norm left is R·n/(n + γ), below R. γ > 0 keeps small gradients smaller than large ones,
+    which the paper needs for convergence. R only rescales the learning rate, and so is no threshold
+    to tune. Zero stays zero. On the other sides: the whole gradient, or the update.
 
     Not private by itself: no noise is added.
 

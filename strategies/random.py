@@ -39,7 +39,9 @@ class Random(Strategy):
         0.85, low=0.1, high=0.99, above=0.0, at_most=1.0, doc="probability of clipping at c, β"
     )
     power: float = setting(1.0, above=0, doc="exponent k of c/n: 1 linear, 2 quadratic")
-    seed: int = setting(0, at_least=0, doc="which sequence of random numbers is drawn")
+    seed: int = setting(
+        0, at_least=0, below=2.0**63, doc="which sequence of random numbers is drawn"
+    )
 
     def remember(self, like: Tensor) -> Memory:
         return {"steps": torch.zeros_like(like, dtype=torch.long)}
@@ -48,7 +50,7 @@ class Random(Strategy):
         ratio = (self.max_norm / seen.norm) ** self.power
         draw = uniform(self.seed, memory["steps"]).to(ratio.dtype)
         clip = (seen.norm > self.max_norm) & (draw < torch.pow(self.beta, ratio))
-        return torch.where(clip, self.max_norm, math.inf)
+        return torch.full_like(seen.norm, self.max_norm).masked_fill(~clip, math.inf)
 
     def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
         return {"steps": memory["steps"] + 1}
@@ -60,8 +62,8 @@ def uniform(seed: int, steps: Tensor) -> Tensor:
     Multiples of 2⁻²⁴ in float32, hence exact on every device.
     """
     groups = torch.arange(steps.shape[-1], device=steps.device)
-    low, high = seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
-    key = mix(low ^ mix(high))
+    # 0 is the one number that `mix` leaves alone, and the constant keeps seed 0 away from it.
+    key = mix((seed & 0xFFFFFFFF) ^ mix((seed >> 32) ^ 0x9E3779B9))
     bits = mix(mix((steps & 0xFFFFFFFF) ^ key) ^ groups)
     return (bits >> 8).float() * 2.0**-24
 

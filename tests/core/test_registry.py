@@ -65,7 +65,7 @@ class TestSpelling:
     @pytest.mark.parametrize(
         ("text", "says"),
         [
-            ("nrom", "unknown strategy 'nrom'; did you mean 'norm'? (choices: none, agc, "),
+            ("nrom", "unknown strategy 'nrom'; did you mean 'norm'? (choices: none, acclip, "),
             ("norm(maxnorm=1)", "norm: unknown field 'maxnorm'; did you mean 'max_norm'?"),
             ("norm(max_norm=-1)", "norm: max_norm must be at least 0, but got -1"),
             ("norm(max_norm=nan)", "norm: max_norm must be a number, not NaN, but got nan"),
