@@ -195,10 +195,16 @@ class Strategy(ABC):
                     f"{owner}: {what} {value!r} makes no sense here"
                     f"{suggestion(value, choices)} (choices: {', '.join(choices)})"
                 )
-        if self.floor and self.rule in ("clamp", "skip", "transform"):
+        if self.scope == "element" and self.rule in ("normalize", "soft"):
             raise UsageError(
-                f"{owner}: floor={self.floor:g} makes no sense with rule {self.rule!r}, which does "
-                "not multiply by one factor; leave it at 0"
+                f"{owner}: rule {self.rule!r} makes no sense with scope 'element', which cuts "
+                "elements at the limit (choices: scale, clamp, skip)"
+            )
+        clamps = self.scope == "element" or self.rule in ("clamp", "skip", "transform")
+        if self.floor and clamps:
+            raise UsageError(
+                f"{owner}: floor={self.floor:g} makes no sense with scope {self.scope!r} and rule "
+                f"{self.rule!r}, which do not multiply by one factor; leave it at 0"
             )
         if self.side == "sample" and (self.scope == "element" or self.rule == "clamp"):
             raise UsageError(

@@ -1,0 +1,51 @@
+"""SPAM: clip an element that is far beyond what it used to be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gclip import Elements, Memory, Scope, Transform, register, setting, tunable
+
+
+@register("spam")
+@dataclass(frozen=True, kw_only=True)
+class Spam(Transform):
+    """Cut each element's spikes: where g² > θ·v, g ← sign(g)·√(θ·v).
+
+    v is a running mean of each element's g², v ← β·v + (1 − β)·g², of the clipped g and without
+    bias correction; a step is held against the v from before it. As v starts at zero, the first
+    `warmup` gradients of a tensor only fill it. An element whose v is zero has no past to be
+    compared with, and passes: else it would stay zero for ever.
+
+    Memory: one number an element, as much as the gradient. The momentum reset of the paper is the
+    optimizer's business. On the side ``update``, g is the update.
+
+    Huang, Zhu, Jin, Liu, Wang, Liu (2025), SPAM: Spike-Aware Adam with Momentum Reset for Stable
+    LLM Training, arXiv:2501.06842.
+    """
+
+    family = "changes elements"
+    scopes = ("element",)
+    own_warmup = True
+
+    threshold: float = tunable(5000.0, low=10.0, high=1e5, log=True, above=0, doc="largest g²/v, θ")
+    decay: float = setting(0.999, at_least=0, below=1, doc="how v forgets, β")
+    warmup: int = setting(20, at_least=0, doc="a tensor's gradients before the limit binds")
+    scope: Scope = "element"
+
+    def remember(self, like: Tensor) -> Memory:
+        # Counted here and not by the clipper: a tensor may get its first gradient late.
+        return {"square": torch.zeros_like(like), "count": torch.zeros_like(like[..., :1])}
+
+    def transform(self, seen: Elements, memory: Memory) -> tuple[Tensor, Memory]:
+        values, square, count = seen.values, memory["square"], memory["count"]
+        limit = square.sqrt() * math.sqrt(self.threshold)
+        over = (values.abs() > limit) & (square > 0) & (count >= self.warmup)
+        clipped = torch.where(over, torch.copysign(limit, values), values)
+        # One square that overflows would switch the limit off for ever.
+        new = clipped.square().clamp(max=torch.finfo(values.dtype).max)
+        return clipped, {"square": torch.lerp(square, new, 1 - self.decay), "count": count + 1}
