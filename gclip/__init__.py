@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from gclip.strategy import Side as Side
     from gclip.strategy import Strategy as Strategy
     from gclip.strategy import Transform as Transform
+    from gclip.suggesting import Suggestion as Suggestion
+    from gclip.suggesting import Suggestions as Suggestions
+    from gclip.surveying import Survey as Survey
 
 __version__ = "0.1.0"
 
@@ -87,6 +90,9 @@ _HOME = {
     "Side": "strategy",
     "Transform": "strategy",
     "Strategy": "strategy",
+    "Suggestion": "suggesting",
+    "Suggestions": "suggesting",
+    "Survey": "surveying",
 }
 
 __all__ = sorted(_HOME)

@@ -33,7 +33,8 @@ def empty(like: Tensor) -> Average:
 
 def push(average: Average, value: Tensor, decay: float, valid: Tensor | None = None) -> Average:
     """The average with one more `value`: sum ← decay·sum + (1 − decay)·value, where `valid`."""
-    total = torch.lerp(value, average["sum"], decay)
+    # Not lerp(value, sum, decay), whose 1 − decay in float32 would not be that of the weight.
+    total = torch.lerp(average["sum"], value, 1 - decay)
     weight = average["weight"] * decay + (1 - decay)
     if valid is not None:
         total = torch.where(valid, total, average["sum"])

@@ -23,6 +23,7 @@ from gclip.record import Record
 from gclip.report import ClipReport, Stage
 from gclip.samples import Loss, Samples
 from gclip.scopes import Groups, check_layers
+from gclip.sharded import align, is_sharded, local, refuse_flat, whole
 from gclip.sparse import coalesce, stored
 from gclip.state import copied
 from gclip.strategy import SIDES, Strategy
@@ -74,11 +75,13 @@ class Clipper:
         model: nn.Module | None = None,
     ) -> None:
         named = collect(parameters)
+        refuse_flat(named.params)
         choose(nonfinite, NONFINITE, "nonfinite policy")
         self.nonfinite: Nonfinite = nonfinite
         self.record = Record()
         self.names, self.params = named.names, named.params
         self._recording = record
+        self._sharded = any(map(is_sharded, named.params))
         self._parts: list[Part] = []  # on gradients
         updates: list[Part] = []
         samples: list[Part] = []
@@ -106,6 +109,7 @@ class Clipper:
             nonfinite == "keep"
             and not record
             and self._all == self._parts
+            and not self._sharded
             and all(p.constant_clamp for p in self._parts)
         )
         self._step = 0
@@ -127,6 +131,8 @@ class Clipper:
         if self._unmeasured:
             return self._clamp_only()
         self._expect()
+        if self._sharded:
+            align(self.params)
         grads = [p.grad for p in self.params]
         if any(g is not None and g.is_sparse for g in grads):
             coalesce(self.params)
@@ -134,7 +140,8 @@ class Clipper:
         if not any(g is not None for g in grads):
             return self._nothing()
         for part in self._parts:
-            part.take(grads)
+            if part.first:
+                part.take(grads)
         finite = self._measure()
         if self.nonfinite == "raise" and not bool(finite):
             self._refuse(grads)
@@ -142,7 +149,7 @@ class Clipper:
         if self.nonfinite == "skip" and finite is not YES:
             skip = ~finite if skip is None else skip | ~finite
         if skip is not None:
-            _zero_if(skip, [stored(grad) for grad in grads if grad is not None])
+            _zero_if(skip, self._stored(grads))
         if self._samples is not None:
             self._samples.settle(self._recording)
         self._step += 1
@@ -292,7 +299,7 @@ class Clipper:
         if self.nonfinite == "skip" and found is not YES:
             wish = ~found if wish is None else wish | ~found
         if wish is not None:
-            _zero_if(wish, updates.deltas)
+            _zero_if(wish, self._stored(grads))
         updates.settle()
         if wish is not None:
             skip = wish if skip is None else skip | wish.to(skip.device)
@@ -307,11 +314,16 @@ class Clipper:
 
     # -- inside ------------------------------------------------------------------------------
 
+    def _stored(self, grads: list[Tensor | None]) -> list[Tensor]:
+        """All the elements that this process stores, to be changed in place."""
+        there = [stored(grad) for grad in grads if grad is not None]
+        return [local(grad) for grad in there] if self._sharded else there
+
     def _refuse(self, grads: list[Tensor | None]) -> NoReturn:
         bad = [
             name
             for name, grad in zip(self.names, grads, strict=True)
-            if grad is not None and not bool(torch.isfinite(stored(grad)).all())
+            if grad is not None and not bool(torch.isfinite(stored(whole(grad))).all())
         ]
         shown = ", ".join(bad[:10]) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
         raise FloatingPointError(
@@ -375,6 +387,11 @@ def _samples(parts: list[Part], model: object) -> Samples:
         raise UsageError(
             f"{parts[0].strategy} clips single examples and needs the model itself: "
             "gclip.Clipper(model, …)"
+        )
+    if any(map(is_sharded, model.parameters())):
+        raise UsageError(
+            f"{parts[0].strategy} clips single examples, whose gradients cannot be had from "
+            "parameters spread over processes (DTensor)"
         )
     return Samples(parts, model)
 

@@ -13,6 +13,8 @@ from gclip.decide import Decision, transformed
 from gclip.errors import UsageError
 from gclip.norms import YES, on_host
 from gclip.part import Part
+from gclip.scopes import Groups
+from gclip.sharded import Gathered, is_sharded, whole
 from gclip.state import copied
 from gclip.strategy import Elements, Memory, Rate, Strategy, Transform
 
@@ -29,8 +31,15 @@ class TransformPart(Part):
         self.gradients: list[Tensor | None] = []  # on the update side: what the update came from
 
     @staticmethod
-    def _grouping(strategy: Strategy) -> str:
-        return "tensor"
+    def _group(strategy: Strategy, names: list[str], params: list[Tensor]) -> Groups:
+        return Groups(names, [p.shape for p in params], "tensor")
+
+    def _hold_shards(self, grads: list[Tensor | None]) -> None:
+        for place, grad in enumerate(grads):
+            if is_sharded(grad):
+                full = Gathered(grad)
+                grads[place] = full.values
+                self._lent.append(full)
 
     @property
     def _by_element(self) -> bool:
@@ -70,6 +79,10 @@ class TransformPart(Part):
         """Write what changed into the gradients."""
         for grad, new in zip(self._grads, self._changed, strict=True):
             if grad is not None and new is not None:
+                if grad.dtype.itemsize < new.dtype.itemsize:
+                    # What was finite stays so: the largest half-precision number, not inf.
+                    most = torch.finfo(grad.dtype).max
+                    new = torch.where(new.isfinite(), new.clamp(-most, most), new)
                 grad.copy_(new.reshape(grad.shape))
         self._give_back()
         self._changed = []
@@ -96,8 +109,8 @@ class TransformPart(Part):
         return Elements(
             values,
             step=step,
-            weight=lambda: self._view(self.weights[place].detach()).to(values),
-            grad=None if grad is None else (lambda: self._view(grad.to_dense()).to(values)),
+            weight=lambda: self._view(whole(self.weights[place].detach())).to(values),
+            grad=None if grad is None else (lambda: self._view(whole(grad).to_dense()).to(values)),
             lr=lr,
         )
 

@@ -15,6 +15,7 @@ from gclip.norms import NO, YES, all_finite, clamp_elements
 from gclip.rates import Rates
 from gclip.schedules import at_step
 from gclip.scopes import Groups
+from gclip.sharded import Gathered, group, is_sharded, local
 from gclip.sparse import Sparse
 from gclip.state import copied
 from gclip.strategy import Band, Limit, Memory, Rate, Seen, Strategy
@@ -46,10 +47,11 @@ class Part:
     ) -> None:
         self.strategy, self.params, self.places = strategy, params, places
         self.weights: Sequence[Tensor] = params  # on the update side, as they were before it
-        self.groups = Groups(names, [p.shape for p in params], self._grouping(strategy))
+        self.groups = self._group(strategy, names, params)
         self._rates, self._total_steps = rates, total_steps
         self._varies = bool(strategy.varying)
-        self._sparse: list[Sparse] = []
+        self._sharded = any(map(is_sharded, params))
+        self._lent: list[Sparse | Gathered] = []
         self.first = self.last = True
         self.memory: Memory | None = None
         self._device: torch.device | None = None
@@ -66,24 +68,28 @@ class Part:
         return self._clamps and type(self.strategy).learn is Strategy.learn
 
     @staticmethod
-    def _grouping(strategy: Strategy) -> str:
-        """The scope that the groups are laid out for."""
-        return strategy.scope
+    def _group(strategy: Strategy, names: list[str], params: list[Tensor]) -> Groups:
+        return group(names, params, strategy.scope)
 
     def take(self, grads: Sequence[Tensor | None]) -> None:
         """This step's gradients of all the clipper's parameters, of which these are some."""
         self._hold([grads[i] for i in self.places])
 
     def _hold(self, grads: list[Tensor | None]) -> None:
-        self._grads = grads
+        self._grads, self._lent = grads, []
         self._complete = all(g is not None for g in self._grads)
         if any(g is not None and g.is_sparse for g in grads):
-            self._sparse = [
-                Sparse(i, g) for i, g in enumerate(grads) if g is not None and g.is_sparse
-            ]
-            for each in self._sparse:
-                # Rows that are not there are zero: only what looks at single rows needs them.
-                grads[each.place] = each.spread() if self._by_element else each.values
+            for place, grad in enumerate(grads):
+                if grad is not None and grad.is_sparse:
+                    rows = Sparse(grad)
+                    # Rows that are not there are zero: only what looks at single rows needs them.
+                    grads[place] = rows.spread() if self._by_element else rows.values
+                    self._lent.append(rows)
+        if self._sharded:
+            self._hold_shards(grads)
+
+    def _hold_shards(self, grads: list[Tensor | None]) -> None:
+        grads[:] = [None if grad is None else local(grad) for grad in grads]
 
     @property
     def _by_element(self) -> bool:
@@ -96,9 +102,11 @@ class Part:
     def measure(self, recording: bool) -> Tensor:
         """Measure the norms; whether all of them are finite, bool ``(1,)``."""
         device, order = self._place(), self._order
-        self._norm = self.groups.norms(self._grads, order, device)
+        # Of several processes one must not take a second look alone.
+        wide = self._sharded
+        self._norm = self.groups.norms(self._grads, order, device, wide=wide)
         finite = all_finite(self._norm)
-        if finite is NO:
+        if finite is NO and not wide:
             # A float32 sum of squares overflows long before the gradients do: look again.
             self._norm = self.groups.norms(self._grads, order, device, wide=True)
             finite = all_finite(self._norm)
@@ -135,10 +143,10 @@ class Part:
             self.total_after = self._after(changed)
 
     def _give_back(self) -> None:
-        """What was done to the rows of sparse gradients, done to the gradients."""
-        for each in self._sparse:
+        """What was done to copies of gradients, done to the gradients."""
+        for each in self._lent:
             each.give_back()
-        self._sparse = []
+        self._lent = []
 
     def clamp_unmeasured(self, step: int) -> bool:
         """Clamp without measuring; only where `constant_clamp`. Whether there were gradients."""
@@ -252,11 +260,7 @@ class Part:
 
     def _decided_by_band(self, made: Decision, band: Band) -> Decision:
         """Where the bounds are not symmetric, the largest element does not tell what is cut."""
-        blank = torch.zeros((), device=made.norm.device)
-        ends = [
-            torch.aminmax(g) if g is not None and g.numel() else (blank, blank) for g in self._grads
-        ]
-        least, most = (torch.stack([e[i].float() for e in ends]) for i in (0, 1))
+        least, most = self.groups.ends(self._grads, made.norm.device)
         clipped = (least < band.low) | (most > band.high)
         after = torch.maximum(
             torch.as_tensor(least).clamp(min=band.low).abs(), most.clamp(max=band.high).abs()

@@ -139,7 +139,9 @@ class Samples:
         norm = part.groups.batched_norms(each, strategy.order)
         made = decide(strategy, part.seen_of_examples(norm, step), {})
         for tensor, factor in zip(each, part.groups.batched_split(made.factor), strict=True):
-            spread = factor.reshape(*factor.shape, *[1] * (tensor.ndim - factor.ndim)).to(tensor)
+            dims = tensor.ndim - 1 if factor.ndim == 1 else tensor.ndim - 2
+            spread = (factor if dims >= 0 else factor[:, 0]).to(tensor)
+            spread = spread.reshape(*spread.shape, *[1] * max(dims, 0))
             tensor.mul_(spread)
             if made.skip is not None:  # a factor of 0 would leave NaN behind
                 tensor.masked_fill_(spread == 0, 0.0)

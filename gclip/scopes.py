@@ -60,6 +60,7 @@ class Groups:
         self.count = len(self.labels)
         self._starts = np.cumsum([0, *self._units[:-1]]) if self._units else np.zeros(0, int)
         self._dims = [tuple(range(1, len(shape))) or None for shape in shapes]
+        self._counts: dict[torch.device, Tensor] = {}
         self._index: dict[torch.device, Tensor] = {}
         self._buffer: dict[torch.device, Tensor] = {}
         self._views: dict[torch.device, list[Tensor]] = {}
@@ -95,8 +96,20 @@ class Groups:
         """Each tensor's L2 norm whatever the scope, ``(tensors,)`` float32."""
         return self._each(tensors, 2.0, device, False)
 
+    def ends(self, tensors: Sequence[Tensor | None], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Each tensor's smallest and largest element, ``(tensors,)`` float32; 0 for none."""
+        blank = torch.zeros((), device=device)
+        ends = [torch.aminmax(t) if t is not None and t.numel() else (blank,) * 2 for t in tensors]
+        least, most = (torch.stack([e[i].to(blank) for e in ends]) for i in (0, 1))
+        return least, most
+
     def sizes(self, device: torch.device) -> Tensor:
         """How many elements each group has, ``(groups,)`` float32."""
+        if device not in self._counts:
+            self._counts[device] = self._count_elements(device)
+        return self._counts[device]
+
+    def _count_elements(self, device: torch.device) -> Tensor:
         sizes = torch.tensor(self._sizes, dtype=torch.float32, device=device)
         if self.scope == "global":
             return sizes.sum(dim=0, keepdim=True)

@@ -25,14 +25,14 @@ def stored(grad: Tensor) -> Tensor:
 
 
 class Sparse:
-    """One coalesced sparse gradient, the `place`-th of a list.
+    """One coalesced sparse gradient.
 
     Attributes:
         values: its rows, sharing memory with the gradient, ``(rows, *rest)``.
     """
 
-    def __init__(self, place: int, grad: Tensor) -> None:
-        self.place, self._grad = place, grad
+    def __init__(self, grad: Tensor) -> None:
+        self._grad = grad
         self.values = grad._values()
         self._dense: Tensor | None = None
 

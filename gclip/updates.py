@@ -44,7 +44,8 @@ class Updates:
             for i, p in enumerate(self._params)
         ]
         for part in self.parts:
-            part.take(self._deltas)
+            if part.first:
+                part.take(self._deltas)
             part.weights = [kept[i] for i in part.places]
             if isinstance(part, TransformPart):
                 part.gradients = [self._params[i].grad for i in part.places]
@@ -55,13 +56,9 @@ class Updates:
 
     @property
     def all_deltas(self) -> list[Tensor | None]:
-        """One entry a parameter of the clipper; None where there is no update to clip."""
+        """One entry a parameter of the clipper, to be clipped in place; None where there is no
+        update, because it has no gradient."""
         return self._deltas
-
-    @property
-    def deltas(self) -> list[Tensor]:
-        """The updates of the parameters that have a gradient, to be clipped in place."""
-        return [delta for delta in self._deltas if delta is not None]
 
     def settle(self) -> None:
         """Give the parameters the update as it was clipped; what did not change keeps its bits."""

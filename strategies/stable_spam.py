@@ -56,7 +56,7 @@ class StableSpam(Transform):
         there = largest > 0
         direction = clipped / torch.where(there, largest, 1.0)
         length = torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
-        highest = torch.finfo(values.dtype).max
+        highest = torch.finfo(values.dtype).max / 2  # rounding must not lead beyond it
         norm = (length * largest).clamp(max=highest)
         new |= self._pushed(memory, "norm", norm, self.gamma1)
         new |= self._pushed(memory, "square", norm.square().clamp(max=highest), self.gamma2)

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from gclip.cli import screen
-from gclip.cli.options import Json
+from gclip.cli.options import Json, Plugins, load_plugins
+from gclip.errors import UsageError
 
 app = typer.Typer(
     no_args_is_help=True, help="Measure gclip beside its peers on this machine, in a minute or so."
@@ -48,6 +49,89 @@ def data(
     from gclip.bench import data as measured
 
     _report("data", measured.rows(data), json)
+
+
+@app.command("strategies")
+def strategies(
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option("--strategy", "-s", metavar="NAME", help="Only this one; again for more."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="How long to measure each, about.")
+    ] = 2.0,
+    write: Annotated[
+        bool,
+        typer.Option("--write", help="Write strategies/costs.json, for the page of strategies."),
+    ] = False,
+    plugin: Plugins = None,
+    json: Json = False,
+) -> None:
+    """Time one call of each strategy beside norm of the same scope, on ResNet-18's gradients.
+
+    \b
+    Examples:
+      gclip bench strategies
+      gclip bench strategies -s zclip -s agc
+      gclip bench strategies --write && gclip list --page > strategies/README.md
+    """
+    from gclip.bench import strategies as measured
+
+    if not seconds >= 0:
+        raise UsageError(f"--seconds must be at least 0, but got {seconds:g}")
+    if write and plugin:
+        raise UsageError("--write is for the strategies that ship with gclip: leave --plugin out")
+    load_plugins(plugin)
+    here = machine()
+    kept = _costs_to_keep(here, bool(strategy)) if write else {}
+    found = measured.rows(tuple(strategy or ()), seconds=seconds, progress=_progress)
+    if write:
+        from gclip.describe import write_costs
+
+        path = write_costs({**kept, **measured.summary(found)}, here)
+        screen.note(f"written to {path}")
+    if json:
+        screen.say_json({"bench": "strategies", "machine": here, "rows": found})
+        return
+    table = screen.plain_table("strategy", "beside", "cost", "ours µs", "its µs", "clipped")
+    for row in found:
+        if "reason" in row:
+            table.add_row(row["strategy"], row["reason"])
+            continue
+        table.add_row(
+            row["strategy"], row["peer"], f"{row['cost']:.2f}×", f"{row['ours_us']:.0f}",
+            f"{row['peer_us']:.0f}", f"{screen.percent(row['clipped'], 0)} %",
+        )  # fmt: skip
+    for column in table.columns[2:]:
+        column.justify = "right"
+    screen.show(table)
+    slow = measured.too_slow(found)
+    screen.say("\ncost: our median time over that of what it is beside; below 1 we are faster.")
+    screen.say(
+        f"Above {measured.TARGET:g}×, of those that look at norms alone: {', '.join(slow) or '–'}."
+    )
+
+
+def _progress(name: str) -> None:
+    import sys
+
+    if sys.stderr.isatty():
+        screen.note(f"measuring {name}")
+
+
+def _costs_to_keep(here: dict[str, Any], some: bool) -> dict[str, Any]:
+    """The costs in the file that are not measured again: they must be of the same machine."""
+    from gclip.describe import read_costs
+
+    if not some:
+        return {}
+    old = read_costs()
+    if old and old["machine"] != here:
+        raise UsageError(
+            "costs.json was measured on another machine or torch, and costs of both cannot stand "
+            "side by side: measure all, without --strategy"
+        )
+    return dict(old.get("costs", {}))
 
 
 def _report(name: str, rows: list[dict[str, Any]], json: bool) -> None:

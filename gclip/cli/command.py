@@ -16,7 +16,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from gclip.cli import bench, compare, figures, listing, study, train
+from gclip.cli import bench, check, compare, figures, listing, show, study, survey, train
 from gclip.cli.screen import INTERRUPTED
 
 # Newer typers carry their own copy of click: found through the one class that both export.
@@ -32,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for module in (train, compare, figures, listing):
+for module in (train, compare, figures, listing, show, check, survey):
     module.add_to(app)
 app.add_typer(study.app, name="study")
 app.add_typer(bench.app, name="bench")

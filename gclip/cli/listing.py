@@ -1,9 +1,8 @@
-"""``gclip list``: what strategies are there, and what can be set on each?"""
+"""``gclip list``: what strategies are there, where do they work, and what do they cost?"""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,10 +10,16 @@ from gclip.cli import screen
 from gclip.cli.options import Json, Plugins, load_plugins
 
 if TYPE_CHECKING:
-    from gclip import FieldInfo, Strategy
+    from rich.table import Table
 
-# "Brock, De, Smith, Simonyan (2021), arXiv:2102.06171." in a class's docstring.
-_PAPER = re.compile(r"\(\d{4}[a-z]?\)|arXiv:|doi:|https?://", re.IGNORECASE)
+    from gclip.describe import Description
+
+_WIDTHS = {"strategy": 17, "parameters": 23, "scope": 7, "side": 9, "memory": 15, "paper": 19}
+
+_LEGEND = (
+    "scope: by default. side: what it can clip, the default first; sample: each example's gradient."
+    "\ngclip show NAME: ranges of the parameters, all choices, the paper, and an example."
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,83 +27,107 @@ def add_to(app: typer.Typer) -> None:
     app.command("list")(show_strategies)
 
 
-def show_strategies(plugin: Plugins = None, json: Json = False) -> None:
-    """List the strategies: names, parameters with defaults and ranges, scope, paper.
+def show_strategies(
+    family: Annotated[
+        str | None,
+        typer.Option(
+            "--family", metavar="NAME", help='Only these: "past norms", "skips steps", ….'
+        ),
+    ] = None,
+    side: Annotated[
+        str | None,
+        typer.Option(
+            "--side",
+            metavar="NAME",
+            help="Only those that can clip the gradient, the update, or each example (sample).",
+        ),
+    ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Print strategies/README.md instead, in Markdown.")
+    ] = False,
+    plugin: Plugins = None,
+    json: Json = False,
+) -> None:
+    """List the strategies by family: parameters, scope, side, memory, paper.
+
+    `gclip show NAME` says more about one of them.
 
     \b
     Examples:
       gclip list
+      gclip list --family "past norms"
+      gclip list --side update
       gclip list --plugin my_strategies.py --json
+      gclip list --page > strategies/README.md
     """
+    from gclip.describe import families
+    from gclip.describe import page as page_of_all
+    from gclip.errors import UsageError
+
     load_plugins(plugin)
-    rows = describe_all()
-    if json:
-        screen.say_json({"strategies": rows})
+    if page:
+        if json or family or side or plugin:
+            raise UsageError("--page is about all strategies that ship with gclip: give it alone")
+        screen.say(page_of_all().rstrip("\n"))
         return
-    table = screen.plain_table("strategy", "parameters", "scope", "paper")
-    for column, least in zip(table.columns, (11, 34, 9, 24), strict=True):
-        column.overflow, column.min_width = "fold", least
-    for row in rows:
-        name = row["name"] + "".join(f"\n= {alias}" for alias in row["aliases"])
-        parameters = "\n".join(_shown(each) for each in row["parameters"]) or "–"
-        table.add_row(name, parameters, row["scope"] or "–", row["paper"] or "–")
-        table.add_section()
-    screen.show(table)
+    found = families(_chosen(family, side))
+    if json:
+        screen.say_json({"strategies": [d.as_dict() for group in found.values() for d in group]})
+        return
+    for name, members in found.items():
+        screen.say(f"{name} ({len(members)})")
+        screen.show(_table(members))
+        screen.say()
+    screen.say(_LEGEND)
 
 
-def describe_all() -> list[dict[str, Any]]:
-    """One JSON-serialisable object a strategy."""
+def _chosen(family: str | None, side: str | None) -> list[Description]:
     import gclip
+    from gclip.describe import describe, families
+    from gclip.errors import UsageError, choose
+    from gclip.strategy import SIDES
 
-    return [_describe(gclip.get(name)) for name in gclip.names()]
-
-
-def _describe(cls: type[Strategy]) -> dict[str, Any]:
-    import gclip
-
-    fields = gclip.fields_of(cls)
-    scope = next((field.default for field in fields if field.name == "scope"), None)
-    text = (cls.__doc__ or "").strip()
-    return {
-        "name": cls.name,
-        "aliases": list(cls.aliases),
-        "summary": " ".join(text.split("\n\n")[0].split()),
-        "parameters": [_parameter(field) for field in fields if field.name != "scope"],
-        "scope": scope,
-        "paper": _paper(text),
-    }
+    found = [describe(gclip.get(name)) for name in gclip.names()]
+    if side is not None:
+        choose(side, SIDES, "side")
+        found = [each for each in found if side in each.sides]
+    if family is not None:
+        everywhere = families(describe(gclip.get(name)) for name in gclip.names())
+        choose(family, everywhere, "family")
+        found = [each for each in found if each.family == family]
+    if not found:
+        raise UsageError(f"no strategy of the family {family!r} has the side {side!r}")
+    return found
 
 
-def _parameter(field: FieldInfo) -> dict[str, Any]:
-    return {
-        "name": field.name,
-        "default": field.default,
-        "kind": field.kind,
-        "low": field.low,
-        "high": field.high,
-        "log": field.log,
-        "choices": list(field.choices) if field.choices else None,
-        "doc": field.doc,
-    }
+def _table(members: list[Description]) -> Table:
+    table = screen.plain_table(*_WIDTHS)
+    for column, width in zip(table.columns, _WIDTHS.values(), strict=True):
+        column.overflow, column.width = "fold", width
+    for each in members:
+        table.add_row(
+            "\n".join((each.name, *(f"= {alias}" for alias in each.cls.aliases))),
+            _parameters(each) or "–",
+            each.defaults.scope,
+            ", ".join(each.sides),
+            each.memory.words,
+            _paper(each) or "–",
+        )
+    return table
 
 
-def _shown(parameter: dict[str, Any]) -> str:
-    text = f"{parameter['name']}={_value(parameter['default'])}"
-    if parameter["choices"]:
-        return f"{text}  {' | '.join(_value(each) for each in parameter['choices'])}"
-    if parameter["low"] is not None and parameter["high"] is not None:
-        scale = ", log" if parameter["log"] else ""
-        return f"{text}  {_value(parameter['low'])} … {_value(parameter['high'])}{scale}"
-    return text
+def _parameters(each: Description) -> str:
+    """Names and defaults, those that studies search first, as they are spelled."""
+    from gclip.describe import shown
+
+    searched = [p for p in each.own if p.info.kind == "tunable"]
+    others = [p for p in each.own if p.info.kind != "tunable"]
+    return ", ".join(f"{p.info.name}={shown(p.info.default)}" for p in (*searched, *others))
 
 
-def _value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _paper(docstring: str) -> str:
-    """The paragraph of a docstring that gives a reference: a year in brackets, arXiv, a link."""
-    for paragraph in docstring.split("\n\n")[1:]:
-        if _PAPER.search(paragraph):
-            return " ".join(paragraph.split()).replace("``", "").rstrip(".")
-    return ""
+def _paper(each: Description) -> str:
+    reference = each.docstring.reference
+    if reference is None:
+        return ""
+    id_ = f"arXiv:{reference.arxiv}" if reference.arxiv else ""
+    return "\n".join(filter(None, (reference.short, id_)))

@@ -35,7 +35,13 @@ OPTIONS: dict[str, set[str]] = {
         *("--no-figures", "--json", *SETTING, *PLACE),
     },
     "figures": {"--store", "--out", "--figure"},
-    "list": {"--plugin", "--json"},
+    "list": {"--family", "--side", "--page", "--plugin", "--json"},
+    "show": {"--norms", "--plugin", "--json"},
+    "check": {"--only", "--seed", "--json"},
+    "survey": {
+        *("--strategy", "-s", "--clip-rate", "--steps", "--seeds", "--store", "--out"),
+        *("--device", "--threads", "--no-figures", "--plugin", "--json", *SETTING),
+    },
     "study": set(),
     "study run": {
         *("--strategy", "-s", "--trials", "--fixed-lr", "--lr-range", "--sampler", "--seed"),
@@ -44,6 +50,7 @@ OPTIONS: dict[str, set[str]] = {
     "study list": {"--store", "--json"},
     "bench": set(),
     "bench clip": {"--json"},
+    "bench strategies": {"--strategy", "-s", "--seconds", "--write", "--plugin", "--json"},
     "bench data": {"--data", "--json"},
 }
 

@@ -87,24 +87,6 @@ def test_ctrl_c_in_train_names_the_checkpoint(
     assert "nothing of this run is kept" in gclip("train").err
 
 
-def test_list_shows_names_ranges_scope_and_paper(gclip: Command, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(PLUGIN)
-    answer = gclip("list", "--plugin", "mine.py")
-    assert answer.code == 0
-    assert "factor=0.5  0.1 … 2, log" in answer.out
-    assert "arXiv:3101.00001" in answer.out
-    assert max(map(len, answer.out.splitlines())) <= 100
-    rows = {row["name"]: row for row in gclip("list", "--json").json["strategies"]}
-    assert {"none", "norm", "value", "agc", "percentile", "mine"} <= rows.keys()
-    assert rows["mine"]["aliases"] == ["my_own"]
-    assert rows["mine"]["summary"] == "Half of what was measured."
-    assert rows["mine"]["paper"] == "Nobody (2031), arXiv:3101.00001"
-    factor = next(each for each in rows["mine"]["parameters"] if each["name"] == "factor")
-    assert (factor["low"], factor["high"], factor["log"]) == (0.1, 2.0, True)
-    assert "arXiv:2102.06171" in rows["agc"]["paper"]
-    assert rows["agc"]["scope"] == "unit"
-
-
 def test_bench_prints_the_rows(gclip: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"case": "norm on LeNet", "peer": "torch", "ours_us": 50.0, "speedup": 1.5}]
     for name in ("clip", "data"):

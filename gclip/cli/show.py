@@ -1,0 +1,190 @@
+"""``gclip show``: one strategy, what can be set on it, and what it does to a few norms."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gclip.cli import screen
+from gclip.cli.options import Json, Plugins, load_plugins
+from gclip.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gclip import Strategy
+    from gclip.describe import Description, Example
+
+_WIDTH = 100
+_COLUMNS = 9  # steps of an example beside each other
+_CELL = 9
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("show")(show)
+
+
+def show(
+    strategy: Annotated[
+        str,
+        typer.Argument(
+            metavar="STRATEGY",
+            help='A name or a spelling such as "norm(max_norm=0.1)".',
+            show_default=False,
+        ),
+    ],
+    norms: Annotated[
+        str | None,
+        typer.Option("--norms", metavar="LIST", help="Norms for the example, such as 1,2,5."),
+    ] = None,
+    plugin: Plugins = None,
+    json: Json = False,
+) -> None:
+    """Show one strategy: what it does, its parameters, and an example.
+
+    \b
+    Examples:
+      gclip show agc
+      gclip show "norm(max_norm=0.1)" --norms 1,2,0.05
+      gclip show mine --plugin my_strategies.py
+    """
+    import gclip
+    from gclip.describe import describe, example
+
+    load_plugins(plugin)
+    given = _norms(norms)
+    parsed = gclip.parse(strategy)
+    if not isinstance(parsed, gclip.Strategy):
+        raise UsageError(
+            f"show takes one strategy, not the chain {strategy!r}; show each by itself"
+        )
+    described, ran = describe(type(parsed)), example(parsed, given)
+    if json:
+        settings = {p.info.name: getattr(parsed, p.info.name) for p in described.parameters}
+        screen.say_json(
+            {
+                **described.as_dict(),
+                "doc": described.docstring.body,
+                "spelling": str(parsed),
+                "settings": settings,
+                "example": ran.as_dict(),
+            }
+        )
+        return
+    for line in _about(described, parsed):
+        screen.say(line)
+    screen.show(_parameters(described, parsed))
+    screen.say()
+    for line in _example(ran):
+        screen.say(line)
+
+
+def _about(each: Description, strategy: Strategy) -> Iterator[str]:
+    names = " = ".join((each.name, *each.cls.aliases))
+    yield f"{names} · {each.family}"
+    if str(strategy) != each.name:
+        yield f"here: {strategy}"
+    yield ""
+    yield from wrapped(each.docstring.body)
+    yield ""
+    memory = each.memory
+    if memory.on_lenet:
+        when = " after 64 steps" if memory.grows else ""
+        size = f" ({screen.plural(memory.on_lenet, 'number')} on LeNet{when})"
+    else:
+        size = ""
+    yield f"memory: {memory.words}{size}"
+    yield ""
+
+
+def wrapped(body: str, width: int = _WIDTH) -> Iterator[str]:
+    """A docstring for the terminal: paragraphs filled, blocks and lists as they are."""
+    for place, paragraph in enumerate(re.split(r"\n\s*\n", body.replace("``", "`"))):
+        if place:
+            yield ""
+        lines = paragraph.splitlines()
+        if any(line.startswith((" ", "\t", "- ", "* ", "1. ")) for line in lines):
+            yield from (line.rstrip() for line in lines)
+        else:
+            yield from textwrap.wrap(
+                " ".join(paragraph.split()), width, break_long_words=False, break_on_hyphens=False
+            )
+
+
+def _parameters(each: Description, strategy: Strategy) -> Table:
+    from gclip.describe import shown
+
+    table = screen.plain_table("setting", "value", "search or choices", "allowed", "meaning")
+    for column, width in zip(table.columns, (13, 9, 26, 16, 28), strict=True):
+        column.overflow, column.width = "fold", width
+    for parameter in each.parameters:
+        info = parameter.info
+        value = getattr(strategy, info.name)
+        text = shown(value)
+        if value != info.default:
+            text += f"\n(not {shown(info.default)})"
+        ranged = parameter.range or ("not searched" if info.kind == "setting" else "")
+        table.add_row(info.name, text, ranged, parameter.allowed or "–", parameter.doc or "–")
+    return table
+
+
+def _example(ran: Example) -> Iterator[str]:
+    from gclip.describe import number
+
+    yield f"What {ran.strategy} does to these norms, one a step:"
+    rows: list[tuple[str, Sequence[str]]] = [("norm", [number(n) for n in ran.norms])]
+    if ran.limits is not None:
+        rows.append(("limit", [number(n) for n in ran.limits]))
+    rows.append(("left", [number(n) for n in ran.left]))
+    skips = ran.strategy.rule == "skip"
+    rows.append(("factor", [_factor(f, skips) for f in ran.factors]))
+    for start in range(0, len(ran.norms), _COLUMNS):
+        yield ""
+        end = min(start + _COLUMNS, len(ran.norms))
+        yield _cells("step", [str(ran.first + place) for place in range(start, end)])
+        for name, cells in rows:
+            yield _cells(name, cells[start:end])
+    yield ""
+    if ran.shortened:
+        said = [f"{name}={is_} instead of {was}" for name, (was, is_) in ran.shortened.items()]
+        yield f"Warm-up shortened for the example: {', '.join(said)}."
+    if ran.first:
+        yield f"The {ran.first} steps before these saw the same norms over and over."
+    yield from textwrap.wrap(_NOTE.get(ran.strategy.side, _NOTE["gradient"]), _WIDTH)
+
+
+_NOTE = {
+    "gradient": "Of one gradient of one element, whose weight is 1, at learning rate 1.",
+    "update": "Of the update of one element, whose weight was 1, at learning rate 1.",
+    "sample": "Each is an example's gradient of one element, whose weight is 1.",
+}
+
+
+def _cells(name: str, cells: Sequence[str]) -> str:
+    return f"{name:<8}" + "".join(f"{cell:>{_CELL}}" for cell in cells)
+
+
+def _factor(factor: float, skips: bool) -> str:
+    from gclip.describe import number
+
+    return "–" if factor == 1 else "skip" if skips else number(factor)
+
+
+def _norms(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        norms = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--norms takes numbers with commas between them, such as 1,2,5, but got {text!r}"
+        ) from None
+    below = next((norm for norm in norms if norm < 0), None)
+    if below is not None:
+        raise UsageError(f"a norm is at least 0, but --norms has {below:g}")
+    return norms

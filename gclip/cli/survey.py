@@ -1,0 +1,211 @@
+"""``gclip survey``: how large are the gradients, and where should a threshold start?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gclip.cli import screen
+from gclip.cli.compare import describe
+from gclip.cli.options import (
+    Json,
+    Place,
+    Plugins,
+    Setting,
+    Strategies,
+    expand,
+    load_data,
+    load_plugins,
+    parse_seeds,
+)
+from gclip.errors import UsageError
+
+if TYPE_CHECKING:
+    from gclip.suggesting import Suggestions
+    from gclip.surveying import Survey
+    from gclip.training.survey import Surveyed
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("survey")(survey)
+
+
+@expand
+def survey(
+    run: Setting,
+    place: Place,
+    strategy: Strategies = None,
+    clip_rate: Annotated[
+        float,
+        typer.Option("--clip-rate", help="Share of the steps that a threshold is to limit."),
+    ] = 0.1,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", help="Steps to watch; 300, or all there are, by default."),
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option("--seeds", help="How many (1), or which: 0,1,5.", metavar="SEEDS")
+    ] = "1",
+    plugin: Plugins = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder for the figure; STORE/figures."),
+    ] = None,
+    no_figures: Annotated[bool, typer.Option("--no-figures", help="Draw no figure.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a little without clipping, and suggest a threshold for each strategy.
+
+    The norms watched are replayed through every strategy, for the value of its main threshold that
+    would limit about --clip-rate of the steps. Nothing is kept in the store but the figure.
+
+    \b
+    Examples:
+      gclip survey --lr 0.01
+      gclip survey --lr 0.01 -s norm -s agc -s "percentile(scope=tensor)" --clip-rate 0.05
+      gclip survey --task cifar10 --data cifar-10-batches-py --seeds 3
+    """
+    import gclip
+    from gclip.surveying import pooled
+    from gclip.training import resolve_device
+    from gclip.training.survey import STEPS, watch
+
+    load_plugins(plugin)
+    _check(clip_rate, steps)
+    chosen = parse_seeds(seeds)
+    spelled = [_parsed(each) for each in strategy] if strategy else None
+    config = run.config(strategy="none")
+    device = resolve_device(place.device)
+    config, dataset = load_data(config, run.data)
+    folder = out or place.store / "figures"
+    if not no_figures:
+        _prove(folder)
+    found: list[Surveyed] = []
+    with screen.interruptible(lambda: "nothing is kept"), _Bar() as bar:
+        for seed in chosen:
+            bar.begin(f"watching seed {seed}")
+            found.append(
+                watch(
+                    config.replace(seed=seed),
+                    dataset,
+                    steps=STEPS if steps is None else steps,
+                    strategies=spelled,
+                    device=str(device),
+                    threads=place.threads,
+                    on_step=bar.update,
+                )
+            )
+        bar.begin("replaying")
+        surveys = [each.survey for each in found]
+        suggestions = pooled(surveys, clip_rate)
+        setting = describe(config)
+        drawn = [] if no_figures else _draw(surveys, suggestions, setting, folder)
+    notes = _notes(found, chosen)
+    if json:
+        screen.say_json(
+            {
+                "gclip": gclip.__version__,
+                "setting": setting,
+                "seeds": list(chosen),
+                **suggestions.as_dict(),
+                "notes": [*suggestions.notes, *notes],
+                "figures": [str(path) for path in drawn],
+            }
+        )
+        return
+    screen.say(f"{setting}, {screen.plural(len(chosen), 'seed')}\n")
+    screen.say(str(suggestions))
+    for note in notes:
+        screen.say(note)
+    if drawn:
+        kinds = " and ".join(path.suffix[1:].upper() for path in drawn)
+        screen.say(f"figure in {folder} ({kinds}): survey")
+
+
+def _check(clip_rate: float, steps: int | None) -> None:
+    if not 0 < clip_rate < 1:
+        raise UsageError(f"--clip-rate must be above 0 and below 1, but got {clip_rate:g}")
+    if steps is not None and steps < 1:
+        raise UsageError(f"--steps must be at least 1, but got {steps}")
+
+
+def _parsed(spelling: str) -> Any:
+    from gclip import Strategy, parse
+
+    made = parse(spelling)
+    if not isinstance(made, Strategy):
+        raise UsageError(f"a survey looks at one strategy at a time, not at a chain: {made}")
+    return made
+
+
+def _prove(folder: Path) -> None:
+    """Known before anything trains: whether the figure can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to the folder '{folder}': {error.strerror}; choose another with --out"
+        ) from error
+
+
+def _draw(
+    surveys: list[Survey], suggestions: Suggestions, setting: str, folder: Path
+) -> list[Path]:
+    from gclip import figures
+    from gclip.surveying import drawn
+
+    figure = drawn(surveys, suggestions, setting)
+    return [figures.save(figure, folder / f"survey.{kind}") for kind in ("png", "svg")]
+
+
+def _notes(found: list[Surveyed], seeds: tuple[int, ...]) -> list[str]:
+    """What makes these norms doubtful: they are of trainings that went wrong without clipping."""
+    notes = []
+    for seed, each in zip(seeds, found, strict=True):
+        before, after = each.losses
+        if each.diverged:
+            notes.append(f"Seed {seed} diverged: {each.diverged}.")
+        elif not after < 0.98 * before:
+            notes.append(
+                f"Seed {seed} did not learn: its loss went from {before:.2f} to {after:.2f}."
+            )
+    if notes:
+        notes.append(
+            "Norms of a training that fails say little of one that works: try a lower --lr, or "
+            "fewer --steps."
+        )
+    return notes
+
+
+class _Bar:
+    """A bar over the steps of the runs; nothing where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = screen.console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._line = self._bars.add_task("", total=None)
+
+    def __enter__(self) -> _Bar:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    def begin(self, what: str) -> None:
+        self._bars.reset(self._line, total=None, description=what)
+
+    def update(self, step: int, steps: int) -> None:
+        self._bars.update(self._line, total=steps, completed=step)

@@ -1,0 +1,193 @@
+"""One strategy's description: its family, where it works, its parameters, memory and paper."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from gclip.describe.docstring import Docstring, read
+from gclip.describe.memory import Footprint, footprint
+from gclip.fields import FieldInfo, Rule, fields_of
+from gclip.strategy import RULES, SCOPES, SHARED, SIDES, Strategy
+
+FAMILIES = (
+    "fixed limit",
+    "past norms",
+    "relative to weights",
+    "skips steps",
+    "changes elements",
+    "per example",
+)
+"""The families in the order of the list; others follow by name."""
+
+SIDE_WORDS = {"gradient": "gradient", "update": "update", "sample": "per example"}
+
+_SHARED_DOCS = {
+    "scope": "which gradients share one norm",
+    "rule": "what happens beyond the limit",
+    "side": "what is measured and clipped",
+}
+
+_BOUNDS = (("above", "above"), ("at_least", "≥"), ("below", "below"), ("at_most", "≤"))
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A field of a strategy and everything that may stand in it."""
+
+    info: FieldInfo
+    rule: Rule
+    shared: bool
+    choices: tuple[Any, ...] | None
+
+    @property
+    def doc(self) -> str:
+        return self.info.doc or _SHARED_DOCS.get(self.info.name, "")
+
+    @property
+    def range(self) -> str:
+        """What studies search: ``0.001 … 1, log``, or the choices; empty where they search none."""
+        info = self.info
+        if self.choices:
+            return " | ".join(shown(each) for each in self.choices)
+        if info.low is None or info.high is None:
+            return ""
+        return f"{shown(info.low)} … {shown(info.high)}" + (", log" if info.log else "")
+
+    @property
+    def allowed(self) -> str:
+        """What a user may set: ``above 0``, ``≥ 0 and below 1``."""
+        bounds = ((words, getattr(self.rule, name)) for name, words in _BOUNDS)
+        return " and ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
+
+    def as_dict(self) -> dict[str, Any]:
+        info, rule = self.info, self.rule
+        return {
+            "name": info.name,
+            "default": info.default,
+            "kind": info.kind,
+            "low": info.low,
+            "high": info.high,
+            "log": info.log,
+            "choices": list(self.choices) if self.choices else None,
+            **{name: getattr(rule, name) for name, _ in _BOUNDS},
+            "shared": self.shared,
+            "doc": self.doc,
+        }
+
+
+@dataclass(frozen=True)
+class Description:
+    """What there is to say about a strategy class. Memory is measured when first asked for."""
+
+    cls: type[Strategy]
+
+    @cached_property
+    def defaults(self) -> Strategy:
+        return self.cls()
+
+    @property
+    def name(self) -> str:
+        return self.cls.name
+
+    @property
+    def family(self) -> str:
+        return self.cls.family
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sides that it works on, its default first."""
+        return _first(self.defaults.side, self.cls.sides, SIDES)
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        return _first(self.defaults.scope, self.cls.scopes, SCOPES)
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        return _first(self.defaults.rule, self.cls.rules, RULES)
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Its own fields first, those that all strategies share last."""
+        declared = {f.name: f.metadata for f in dataclasses.fields(self.cls)}
+        allowed = {"scope": self.scopes, "rule": self.rules, "side": self.sides}
+        return tuple(
+            Parameter(
+                info,
+                # How `tunable` and `setting` keep their rule; a bare field has none.
+                declared[info.name].get("gclip", Rule(kind="setting")),
+                info.name in SHARED,
+                info.choices or allowed.get(info.name),
+            )
+            for info in fields_of(self.cls)
+        )
+
+    @property
+    def own(self) -> tuple[Parameter, ...]:
+        """The fields that are not shared by all, and those shared ones that studies search."""
+        return tuple(p for p in self.parameters if not p.shared or p.info.kind == "tunable")
+
+    @cached_property
+    def docstring(self) -> Docstring:
+        return read(self.cls.__doc__)
+
+    @cached_property
+    def memory(self) -> Footprint:
+        return footprint(self.defaults)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        doc, memory = self.docstring, self.memory
+        return {
+            "name": self.name,
+            "aliases": list(self.cls.aliases),
+            "family": self.family,
+            "summary": doc.summary,
+            "equation": doc.equation,
+            "scope": self.defaults.scope,
+            "scopes": list(self.scopes),
+            "rule": self.defaults.rule,
+            "rules": list(self.rules),
+            "side": self.defaults.side,
+            "sides": list(self.sides),
+            "parameters": [p.as_dict() for p in self.parameters],
+            "memory": {
+                "words": memory.words,
+                "grows": memory.grows,
+                "numbers_on_lenet": memory.on_lenet,
+                "numbers_a_parameter_on_lenet": memory.per_parameter,
+            },
+            "paper": doc.reference.text if doc.reference else "",
+            "reference": doc.reference.short if doc.reference else None,
+            "arxiv": doc.reference.arxiv if doc.reference else None,
+        }
+
+
+def describe(cls: type[Strategy]) -> Description:
+    """What there is to say about the strategy class `cls`."""
+    return Description(cls)
+
+
+def families(descriptions: Iterable[Description]) -> dict[str, list[Description]]:
+    """The descriptions by family, in the order of `FAMILIES`."""
+    found: dict[str, list[Description]] = {}
+    for each in descriptions:
+        found.setdefault(each.family, []).append(each)
+    order = {family: place for place, family in enumerate(FAMILIES)}
+    return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+
+
+def shown(value: Any) -> str:
+    """A field's value as it is written in a spelling."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _first(default: str, allowed: Iterable[str], order: tuple[str, ...]) -> tuple[str, ...]:
+    rest = sorted(set(allowed) - {default}, key=lambda each: (*order, each).index(each))
+    return (default, *rest)

@@ -1,0 +1,140 @@
+"""Promises about hard gradients: zero, missing, late, inf, NaN, listed twice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gclip.clipper import Nonfinite
+from gclip.strategy import Strategy
+from gclip.testing.comparing import differ, size_of
+from gclip.testing.gradients import SHAPES, Gradients, gradients, present
+from gclip.testing.promises import promise
+from gclip.testing.subject import Subject, shown
+
+LATE = "mix.weight"
+"""The parameter that is missing, or comes late; the only one of its layer, and the last."""
+BAD = {2: math.inf, 4: math.nan, 5: -math.inf}
+"""What stands in a gradient at which steps."""
+
+
+@promise("a gradient of zero stays zero, and leaves no NaN behind")
+def zero(subject: Subject) -> Iterator[str]:
+    for rule in subject.cls.rules:
+        strategy = subject.made(rule=rule, floor=0.0)
+        if strategy is None:
+            continue
+        rig, who = subject.rig(strategy), shown(strategy)
+        for step in range(6):
+            size = None if step in (3, 4) else 0.0
+            made = rig.step(gradients(rig.shapes, step, rig.seed, size))
+            for name, left in made.left.items():
+                if left is not None and size == 0.0 and bool(left.any()):
+                    yield f"{who}: the zero gradient of {name} becomes {left.flatten()[0]:g}"
+                if left is not None and bool(torch.isnan(left).any()):
+                    yield f"{who}: {name} is NaN in step {step}, after gradients of zero"
+            if not subject.is_transform and bool(torch.isnan(made.limit).any()):
+                yield f"{who}: the limit is NaN in step {step}, after gradients of zero"
+
+
+@promise("a parameter without a gradient stays without, and changes nothing for the others")
+def missing(subject: Subject) -> Iterator[str]:
+    strategy = subject.cls(**subject.apart())
+    fewer = {name: shape for name, shape in SHAPES.items() if name != LATE}
+    rig, without = subject.rig(strategy), subject.rig(strategy, shapes=fewer)
+    for name in fewer:  # the same weights, whatever else was drawn
+        without.params[name].data.copy_(rig.params[name].data)
+    for step in range(9):
+        given = {**gradients(rig.shapes, step, rig.seed), LATE: None}
+        made, other = rig.step(given), without.step({name: given[name] for name in fewer})
+        if made.left[LATE] is not None:
+            norm = size_of(made.left[LATE])
+            yield f"step {step}: the missing gradient becomes one of norm {norm:g}"
+        yield from differ(step, made.left, other.left, rig, "without that parameter")
+
+
+@promise("memory of a parameter starts with its own first gradient, however late")
+def late(subject: Subject) -> Iterator[str]:
+    rule: dict[str, Any] = {}
+    if subject.cls().rule == "skip":  # which skips all for the sake of one, with another memory
+        rule = subject.plain("scale", "clamp", "normalize", "soft")
+    strategy = subject.create(**subject.apart(), **rule)
+    start, count = 4, 32
+    rig, fresh = subject.rig(strategy), subject.rig(strategy)
+    for step in range(start):
+        rig.step({**gradients(rig.shapes, step, rig.seed), LATE: None})
+    for step in range(start, start + count):
+        given = gradients(rig.shapes, step, rig.seed)
+        mine, wanted = rig.step(given).left[LATE], fresh.step(given).left[LATE]
+        yield from differ(step, {LATE: mine}, {LATE: wanted}, rig, "with a fresh memory")
+
+
+@promise("a step with an inf or a NaN is skipped, told or kept as asked, and leaves no trace")
+def not_finite(subject: Subject) -> Iterator[str]:
+    for side in subject.sides:
+        strategy = subject.create(side=side)
+        yield from _no_trace(subject, strategy, "skip")
+        yield from _no_trace(subject, strategy, "keep")
+        rig = subject.rig(strategy, nonfinite="raise")
+        try:
+            rig.step(_spoiled(gradients(rig.shapes, 0, rig.seed), math.nan))
+        except FloatingPointError as error:
+            if "head.bias" not in str(error):
+                yield f"nonfinite='raise' does not name the parameter head.bias: {error}"
+        else:
+            yield "nonfinite='raise' lets a NaN pass"
+
+
+def _no_trace(subject: Subject, strategy: Strategy, policy: Nonfinite) -> Iterator[str]:
+    rig, clean = (subject.rig(strategy, nonfinite=policy) for _ in range(2))
+    for step in range(12):
+        given = gradients(rig.shapes, step, rig.seed)
+        how = f"side {strategy.side}, nonfinite={policy!r}, step {step}"
+        if step not in BAD:
+            mine, wanted = present(rig.step(given).left), present(clean.step(given).left)
+            for name, left in mine.items():
+                if not torch.equal(left, wanted[name]):
+                    yield (
+                        f"{how}: after steps that were not finite the norm of {name} is "
+                        f"{size_of(left):g}, but {size_of(wanted[name]):g} had they not been"
+                    )
+            continue
+        before = rig.memory
+        made = rig.step(_spoiled(given, BAD[step]))
+        if bool(made.finite):
+            yield f"{how}: a gradient with {BAD[step]} is called finite"
+        if policy == "skip" and any(size_of(left) != 0 for left in made.left.values()):
+            yield f"{how}: the gradients are not zero after {BAD[step]}"
+        if not _same(before, rig.memory):
+            yield f"{how}: {BAD[step]} in a gradient changes memory"
+
+
+def _spoiled(given: Gradients, value: float) -> Gradients:
+    spoiled = present(given)["head.bias"].clone()
+    spoiled[1] = value
+    return {**given, "head.bias": spoiled}
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two memories agree bit for bit, a count as a number or as a tensor."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        if "levels" in a:  # a history pads a step that does not count, which changes no answer
+            return True
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return bool((torch.as_tensor(a) == torch.as_tensor(b)).all())
+    return bool(a == b)
+
+
+@promise("a parameter that is listed twice counts once")
+def listed_twice(subject: Subject) -> Iterator[str]:
+    once, twice = subject.rig(), subject.rig(twice=True)
+    for step in range(3):
+        given = gradients(once.shapes, step, once.seed)
+        yield from differ(step, twice.step(given).left, once.step(given).left, once, "listed once")

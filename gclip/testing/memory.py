@@ -1,0 +1,86 @@
+"""Promises about memory: it survives a file, and many runs side by side keep their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gclip.testing.direct import Direct
+from gclip.testing.gradients import gradients
+from gclip.testing.promises import DoesNotApply, promise
+from gclip.testing.rigs import Rig
+from gclip.testing.subject import Subject
+
+BEFORE, AFTER = 25, 20
+RUNS, STEPS = 3, 12
+
+
+@promise("saved after 25 steps and loaded, the next 20 steps are the same bit for bit")
+def saved(subject: Subject) -> Iterator[str]:
+    for settings in _settings(subject):
+        first, second = (subject.rig(subject.cls(**settings)) for _ in range(2))
+        first.run(0, BEFORE)
+        second.load(first.saved())
+        for step in range(BEFORE, BEFORE + AFTER):
+            said = _compared(first, second, step)
+            if said:
+                yield f"after saving and loading, {said}{_on(settings)}"
+                break
+
+
+def _on(settings: dict[str, Any]) -> str:
+    return "".join(f", with {name}={value}" for name, value in settings.items() if name != "side")
+
+
+def _settings(subject: Subject) -> list[dict[str, Any]]:
+    tried = [{"side": side} for side in subject.sides]
+    try:
+        return [*tried, subject.apart()]
+    except DoesNotApply:
+        return tried
+
+
+def _compared(first: Rig, second: Rig, step: int) -> str | None:
+    given = gradients(first.shapes, step, first.seed)
+    wanted, got = first.step(given), second.step(given)
+    for name, left in got.left.items():
+        other = wanted.left[name]
+        if left is not None and other is not None and not torch.equal(left, other):
+            a, b = float(got.clipped_norm.sum()), float(wanted.clipped_norm.sum())
+            if a != b:
+                return f"step {step + 1}'s clipped norm is {a:.9g}, not {b:.9g}"
+            return f"step {step + 1}'s gradient of {name} differs"
+    return None
+
+
+@promise("many runs side by side decide as each would alone")
+def batched(subject: Subject) -> Iterator[str]:
+    strategy = subject.cls()
+    together = Direct(strategy, lead=(RUNS,), seed=subject.seed)
+    alone = [Direct(strategy, seed=subject.seed) for _ in range(RUNS)]
+    for run, direct in enumerate(alone):
+        direct.weight, direct.size = together.weight[run], together.size[run]
+    for step in range(STEPS):
+        given = together.numbers(step)
+        if step == 4:
+            given[1].flatten()[0] = math.nan
+        finite = together.finite(given)
+        left = together.step(given.clone(), finite)
+        for run, direct in enumerate(alone):
+            wanted = direct.step(given[run].clone(), finite[run])
+            if left.shape != given.shape:
+                yield f"step {step}: {tuple(given.shape)} becomes {tuple(left.shape)}"
+                return
+            if bool(finite[run].all()) and not torch.allclose(left[run], wanted, rtol=1e-5, atol=0):
+                yield (
+                    f"step {step}: run {run} of {RUNS} is left with {_shown(left[run])}, "
+                    f"but {_shown(wanted)} alone"
+                )
+
+
+def _shown(values: Tensor) -> str:
+    return ", ".join(f"{value:.6g}" for value in values.flatten()[:3].tolist())

@@ -1,0 +1,132 @@
+"""Parameters with a clipper: hand in gradients, get back what clipping left of them."""
+
+from __future__ import annotations
+
+import io
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gclip.clipper import Clipper, Nonfinite
+from gclip.report import ClipReport
+from gclip.scopes import Groups
+from gclip.strategy import Strategy, Transform
+from gclip.testing.gradients import SHAPES, Gradients, Shapes, gradients, weights
+
+STEPS = 100
+"""How many steps a run is said to have, for strategies and schedules that ask."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step left.
+
+    Attributes:
+        left: each parameter's gradient (or update) after clipping.
+        norm, limit, clipped_norm, clipped: of the report, ``(groups,)``.
+    """
+
+    left: Gradients
+    norm: Tensor
+    limit: Tensor
+    clipped_norm: Tensor
+    clipped: Tensor
+    finite: Tensor
+    skipped: Tensor
+
+
+class Rig(ABC):
+    """Named parameters with a clipper.
+
+    Args:
+        shapes: of the parameters.
+        twice: whether every parameter is listed two times.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        seed: int = 0,
+        shapes: Shapes = SHAPES,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        nonfinite: Nonfinite = "skip",
+        twice: bool = False,
+    ) -> None:
+        self.strategy, self.shapes, self.seed = strategy, shapes, seed
+        self.params = {
+            name: nn.Parameter(value.to(device, dtype))
+            for name, value in weights(shapes, seed).items()
+        }
+        self.names = list(self.params)
+        clamps = strategy.scope == "element" or strategy.rule == "clamp"
+        transforms = isinstance(strategy, Transform)
+        self._order = math.inf if clamps and not transforms else strategy.order
+        sizes = [param.shape for param in self.params.values()]
+        self._groups = Groups(self.names, sizes, "tensor" if transforms else strategy.scope)
+        self.clipper = self._clipper(nonfinite, 2 if twice else 1)
+
+    @abstractmethod
+    def _clipper(self, nonfinite: Nonfinite, times: int) -> Clipper: ...
+
+    @abstractmethod
+    def step(self, grads: Mapping[str, Tensor | None]) -> Step:
+        """Clip these gradients, one a parameter; the tensors given are not written to."""
+
+    @abstractmethod
+    def unclipped(self, grads: Mapping[str, Tensor | None]) -> Gradients:
+        """What is left, to the bit, of gradients that are not clipped."""
+
+    @property
+    def noise(self) -> float:
+        """By how much an element of what is left may differ for no reason but rounding."""
+        return 0.0
+
+    def run(self, start: int, count: int) -> list[Step]:
+        """Steps on made-up gradients of sizes that vary."""
+        return [self.step(gradients(self.shapes, start + i, self.seed)) for i in range(count)]
+
+    def affected(self, groups: Tensor) -> list[str]:
+        """The parameters of which any group is marked, in a bool tensor ``(groups,)``."""
+        marked = self._groups.changed(groups.cpu())
+        return [name for name, mark in zip(self.names, marked, strict=True) if mark]
+
+    def measured(self, grads: Mapping[str, Tensor | None]) -> Tensor:
+        """The norms of the strategy's groups, measured anew with float64 sums, ``(groups,)``."""
+        tensors = [grads[name] for name in self.names]
+        device = next(iter(self.params.values())).device
+        return self._groups.norms(tensors, self._order, device, wide=True)
+
+    def saved(self) -> bytes:
+        """The clipper's state as a file."""
+        file = io.BytesIO()
+        torch.save(self.clipper.state_dict(), file)
+        return file.getvalue()
+
+    def load(self, saved: bytes) -> None:
+        self.clipper.load_state_dict(torch.load(io.BytesIO(saved), weights_only=True))
+
+    @property
+    def memory(self) -> Any:
+        """A copy of the strategy's memory."""
+        return self.clipper.state_dict()["memory"][-1]
+
+    def _put(self, grads: Mapping[str, Tensor | None]) -> None:
+        for name, param in self.params.items():
+            grad = grads[name]
+            param.grad = None if grad is None else grad.to(param.device, param.dtype, copy=True)
+
+    def _step(self, left: Gradients, report: ClipReport) -> Step:
+        return Step(
+            left, report.norm, report.limit, report.clipped_norm, report.clipped,
+            report.finite, report.skipped,
+        )  # fmt: skip
+
+    def _optimizer(self, lr: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.params.values(), lr=lr)

@@ -1,0 +1,148 @@
+"""The strategy class under test, and the settings it is tried with."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from typing import Any
+
+from gclip.errors import UsageError
+from gclip.fields import FieldInfo, fields_of
+from gclip.strategy import SHARED, Strategy, Transform
+from gclip.testing.promises import DoesNotApply
+from gclip.testing.rigs import Rig
+from gclip.testing.sides import make
+
+APART = ("tensor", "layer", "unit", "element")
+"""Scopes under which tensors of different layers never share a norm."""
+
+
+class Subject:
+    """One strategy class, and what a promise needs to try it out.
+
+    Attributes:
+        cls: the class.
+        seed: of everything drawn at random.
+    """
+
+    def __init__(self, cls: type[Strategy], seed: int = 0) -> None:
+        self.cls, self.seed = cls, seed
+
+    def excuse(self, promise: str) -> str | None:
+        """Why the class says that it cannot keep a promise: ``excused = {"no_waiting": "…"}``."""
+        excuses: dict[str, str] = getattr(self.cls, "excused", {})
+        return excuses.get(promise)
+
+    @property
+    def is_transform(self) -> bool:
+        return issubclass(self.cls, Transform)
+
+    @property
+    def sides(self) -> list[str]:
+        """The sides that gradients can be handed to, the strategy's own first."""
+        own = self.cls().side
+        others = [each for each in self.cls.sides if each not in (own, "sample")]
+        return [own, *(each for each in others if self.made(side=each) is not None)]
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the strategy keeps anything between steps."""
+        return self.is_transform or self.cls.learn is not Strategy.learn
+
+    def rig(self, strategy: Strategy | None = None, **how: Any) -> Rig:
+        """Parameters and a clipper for the strategy, on the side that it works on."""
+        return make(self.cls() if strategy is None else strategy, seed=self.seed, **how)
+
+    def create(self, **settings: Any) -> Strategy:
+        """The strategy with these settings."""
+        return self.cls(**settings)
+
+    def made(self, **settings: Any) -> Strategy | None:
+        """The strategy with these settings, or None where it refuses them."""
+        try:
+            return self.create(**settings)
+        except UsageError:
+            return None
+
+    def apart(self) -> dict[str, Any]:
+        """Settings under which tensors do not share norms; `DoesNotApply` where there are none."""
+        for scope in APART:
+            if scope in self.cls.scopes and self.made(scope=scope) is not None:
+                return {"scope": scope}
+        raise DoesNotApply("all its scopes let tensors share one norm")
+
+    def plain(self, *rules: str) -> dict[str, Any]:
+        """Settings with the first of `rules` there is, and no floor; `DoesNotApply` without."""
+        for rule in rules:
+            settings = {"rule": rule, "floor": 0.0}
+            if rule in self.cls.rules and self.made(**settings) is not None:
+                return settings
+        raise DoesNotApply(f"none of its rules is {' or '.join(rules)}")
+
+    @property
+    def tunables(self) -> list[FieldInfo]:
+        return [info for info in fields_of(self.cls) if info.kind == "tunable"]
+
+    @property
+    def ranges(self) -> list[FieldInfo]:
+        """The tunable numbers, the main one first: the first on a log scale, else the first."""
+        numbers = [info for info in self.tunables if info.low is not None]
+        return sorted(numbers, key=lambda info: not info.log)
+
+    def sweep(self, count: int) -> list[dict[str, Any]]:
+        """Settings over the whole range of the main tunable; the defaults where there is none."""
+        if not self.ranges:
+            return [{}]
+        main = self.ranges[0]
+        return [{main.name: between(main, place / (count - 1))} for place in range(count)]
+
+    def drawn(self, count: int) -> list[dict[str, Any]]:
+        """`count` random settings from the fields' search ranges and choices."""
+        dice = random.Random(self.seed)
+        return [self._draw(dice) for _ in range(count)]
+
+    def _draw(self, dice: random.Random) -> dict[str, Any]:
+        drawn: dict[str, Any] = {}
+        for info in fields_of(self.cls):
+            if info.name in SHARED and info.kind != "tunable":
+                continue
+            if info.choices is not None:
+                drawn[info.name] = dice.choice(info.choices)
+            elif info.kind == "tunable":
+                drawn[info.name] = between(info, dice.random())
+            elif info.type is bool:
+                drawn[info.name] = dice.random() < 0.5
+        drawn["scope"] = dice.choice(self.cls.scopes)
+        drawn["rule"] = dice.choice(self.cls.rules)
+        drawn["side"] = dice.choice(self.cls.sides)
+        return drawn
+
+
+def between(info: FieldInfo, place: float) -> Any:
+    """The value at `place`, 0 to 1, of a field's search range."""
+    low, high = info.low or 0.0, info.high or 0.0
+    if info.log:
+        value = math.exp(math.log(low) + place * (math.log(high) - math.log(low)))
+    else:
+        value = low + place * (high - low)
+    value = min(max(float(f"{value:.6g}"), low), high)  # short, for the sentences
+    return round(value) if whole(info) else value
+
+
+def shown(strategy: Strategy) -> str:
+    """The spelling, with the class's name for one that is registered under none."""
+    return f"{'' if strategy.name else type(strategy).__name__}{strategy}"
+
+
+def whole(info: FieldInfo) -> bool:
+    """Whether a field takes whole numbers only."""
+    if isinstance(info.default, bool):
+        return False
+    return info.type is int or isinstance(info.default, int)
+
+
+def rule_of(cls: type[Strategy], name: str) -> Any:
+    """What the field `name` accepts, or None where it was declared without `tunable`/`setting`."""
+    field = next(f for f in dataclasses.fields(cls) if f.name == name)
+    return field.metadata.get("gclip")

@@ -1,0 +1,205 @@
+"""Promises about numbers: the limit holds, what is within it stays, every setting works."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gclip.strategy import Elements, Seen, Strategy, Transform
+from gclip.testing.direct import Direct, tensors_of
+from gclip.testing.gradients import Tensors, gradients, present
+from gclip.testing.promises import DoesNotApply, promise
+from gclip.testing.rigs import Rig, Step
+from gclip.testing.subject import Subject, shown
+
+THRESHOLDS = 50
+
+
+@promise("no norm exceeds the limit, over 50 thresholds, and clipping twice is clipping once")
+def limit(subject: Subject) -> Iterator[str]:
+    if subject.is_transform:
+        raise DoesNotApply("a transform has no limit")
+    plain = subject.plain("scale", "clamp", "normalize", "soft")
+    steps = 5 if subject.remembers else 1
+    for settings in subject.sweep(THRESHOLDS):
+        strategy = subject.made(**plain, **settings, **_short(subject))
+        if strategy is None:
+            continue
+        rig = subject.rig(strategy)
+        for step in range(steps):
+            given = gradients(rig.shapes, step + 5, rig.seed)
+            made = rig.step(given)
+            over = _over(made, rig.measured(made.left), rig.noise)
+            if over:
+                yield f"{shown(strategy)}: {over}"
+        if not subject.remembers and plain["rule"] in ("scale", "clamp") and _fixed(strategy):
+            before, again = present(made.left), subject.rig(strategy).step(made.left)
+            for name, left in present(again.left).items():
+                if not torch.allclose(left, before[name], rtol=1e-6, atol=rig.noise):
+                    yield (
+                        f"{shown(strategy)}: clipped again, the norm of {name} goes from "
+                        f"{before[name].norm():.9g} to {left.norm():.9g}"
+                    )
+
+
+def _short(subject: Subject) -> dict[str, Any]:
+    """The shortest warm-up that the class allows, so that its limit binds soon."""
+    for warmup in (0, 1, 2):
+        if subject.made(warmup=warmup) is not None:
+            return {"warmup": warmup}
+    return {}
+
+
+def _over(made: Step, measured: Tensor, noise: float) -> str | None:
+    for group, (left, most) in enumerate(zip(measured.tolist(), made.limit.tolist(), strict=True)):
+        if math.isnan(most) or most < 0:
+            return f"the limit of group {group} is {most:g}, for a norm of {made.norm[group]:g}"
+        if not left <= most * (1 + 1e-5) + 10 * noise:
+            return f"a norm of {made.norm[group]:g} becomes {left:.7g}, above its limit {most:.7g}"
+    return None
+
+
+def _fixed(strategy: Strategy) -> bool:
+    """Whether the limit does not follow the very norm that it limits."""
+    read = []
+
+    def norm() -> Tensor:
+        read.append(True)
+        return torch.ones(3)
+
+    three = torch.ones(3)
+    seen = Seen(norm, weight_norm=three, size=three, lr=0.1, weight_decay=0.0, total_steps=100)
+    strategy.limit(seen, strategy.remember(torch.zeros(3)))
+    return not read
+
+
+@promise("gradients within the limit keep every bit")
+def within_limit(subject: Subject) -> Iterator[str]:
+    plain = {} if subject.is_transform else subject.plain("scale", "clamp", "skip")
+    for size in (None, 1e-6):
+        rig = subject.rig(subject.create(**plain))
+        for step in range(12):
+            given = gradients(rig.shapes, step, rig.seed, size)
+            made = rig.step(given)
+            if bool(made.skipped):
+                continue
+            before, after = present(rig.unclipped(given)), present(made.left)
+            may = rig.names if subject.is_transform else _may_change(rig, before, made)
+            for name, was in before.items():
+                now = after[name]
+                if torch.equal(was, now) or (name in may and not _rounded(was, now)):
+                    continue
+                how = "by rounding alone" if name in may else "though its norm is within the limit"
+                element = int((was != now).flatten().nonzero()[0])
+                a, b = (float(each.flatten()[element]) for each in (was, now))
+                yield f"step {step}: {name} changes {how}: {a:.9g} becomes {b:.9g}"
+
+
+def _may_change(rig: Rig, before: Tensors, made: Step) -> list[str]:
+    """Parameters with a group beyond the limit, or raised by a band's lower end."""
+    was, now = rig.measured(before), rig.measured(made.left)
+    return rig.affected((was >= made.limit * (1 - 1e-6)) | (now > was * (1 + 1e-6)))
+
+
+def _rounded(before: Tensor, after: Tensor) -> bool:
+    """Whether many elements changed, by no more than rounding."""
+    change = (after - before).double().abs() / before.double().abs()
+    return bool(((change > 0) & (change < 1e-6)).float().mean() > 0.25)
+
+
+@promise("every scope, rule and side that the class declares works")
+def combinations(subject: Subject) -> Iterator[str]:
+    cls = subject.cls
+    worked = 0
+    for side, scope, rule in itertools.product(cls.sides, cls.scopes, cls.rules):
+        strategy = subject.made(side=side, scope=scope, rule=rule)
+        if strategy is None:
+            strategy = subject.made(side=side, scope=scope, rule=rule, floor=0.0)
+        if strategy is None:
+            continue
+        worked += 1
+        try:
+            said = _works(subject, strategy)
+        except DoesNotApply:
+            continue
+        except Exception as error:
+            raise type(error)(f"{shown(strategy)}: {error}") from error
+        if said:
+            yield f"{shown(strategy)}: {said}"
+    if not worked:
+        yield "it refuses every combination of its scopes, rules and sides"
+
+
+def _works(subject: Subject, strategy: Strategy) -> str | None:
+    rig = subject.rig(strategy)
+    for step in range(3):
+        made = rig.step(gradients(rig.shapes, step, rig.seed))
+        after = rig.measured(made.left)
+        transform = isinstance(strategy, Transform)
+        for what in ("norm", "limit", "clipped_norm", "clipped"):
+            value: Tensor = getattr(made, what)
+            if value.shape != after.shape:
+                return f"{what} has the shape {tuple(value.shape)}, not {tuple(after.shape)}"
+            if bool(torch.isnan(value).any()) and not (transform and what == "limit"):
+                return f"step {step}: {what} is NaN"
+        if bool((made.limit < 0).any()):
+            return f"step {step}: the limit is {made.limit.min():g}, below 0"
+        for name, left in made.left.items():
+            if left is None or left.shape != rig.params[name].shape:
+                return f"step {step}: {name} does not keep its shape"
+            if not bool(torch.isfinite(left).all()):
+                return f"step {step}: {name} is not finite any more"
+        if bool(made.skipped):
+            continue
+        far = (after - made.clipped_norm).abs() > 1e-4 * after + 10 * rig.noise
+        if bool(far.any()):
+            group = int(far.nonzero()[0])
+            return (
+                f"step {step}: the report says a clipped norm of {made.clipped_norm[group]:g}, "
+                f"and {after[group]:g} is left"
+            )
+    return None
+
+
+@promise("limit() and transform() write to nothing they are given, and answer the same twice")
+def reads_only(subject: Subject) -> Iterator[str]:
+    strategy = subject.cls()
+    direct = Direct(strategy, seed=subject.seed)
+    for step in range(3):
+        direct.step(direct.numbers(step))
+    given, weight, size = (t.clone() for t in (direct.numbers(3), direct.weight, direct.size))
+    memory = copy.deepcopy(direct.memory)
+    held = {"the norms": given, "the weights' norms": weight, "the sizes": size}
+    if subject.is_transform:
+        held = {"the values": given, "the weights": weight}
+    kept = {f"{what}": tensor for what, tensor in held.items()}
+    kept |= {f"memory (tensor {i})": each for i, each in enumerate(tensors_of(memory))}
+    versions = {what: tensor._version for what, tensor in kept.items()}
+    first, second = (_answer(strategy, given, weight, size, memory) for _ in range(2))
+    for what, tensor in kept.items():
+        if tensor._version != versions[what]:
+            yield f"it writes to {what}"
+    for a, b in zip(first, second, strict=True):
+        if not torch.equal(a, b):
+            yield f"asked twice about the same step it answers {a.tolist()} and {b.tolist()}"
+
+
+def _answer(
+    strategy: Strategy, given: Tensor, weight: Tensor, size: Tensor, memory: Any
+) -> list[Tensor]:
+    if isinstance(strategy, Transform):
+        elements = Elements(given, step=3, weight=weight, grad=given, lr=0.1)
+        values, new = strategy.transform(elements, memory)
+        return [values.clone(), *(t.clone() for t in tensors_of(new))]
+    seen = Seen(
+        given, step=3, weight_norm=weight, size=size, lr=0.1, weight_decay=0.0, total_steps=100
+    )
+    limit = strategy.limit(seen, memory)
+    ends = limit if isinstance(limit, tuple) else (limit,)
+    return [torch.as_tensor(end).clone() for end in ends]

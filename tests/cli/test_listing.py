@@ -1,0 +1,209 @@
+"""``gclip list``: families, filters, memory that was measured, and references."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gclip as library
+from gclip.describe import FAMILIES, describe, footprint, read
+from gclip.training.models import build
+
+Command = Any  # of conftest.py
+
+PLUGIN = '''
+from dataclasses import dataclass
+
+import gclip
+
+
+@gclip.register("mine", "my_own")
+@dataclass(frozen=True, kw_only=True)
+class Mine(gclip.Strategy):
+    """Half of what was measured.
+
+    Nobody (2031), arXiv:3101.00001.
+    """
+
+    family = "odd ones"
+    factor: float = gclip.tunable(0.5, low=0.1, high=2.0, log=True)
+
+    def limit(self, seen, memory):
+        return self.factor * seen.norm
+'''
+
+
+def test_list_shows_families_names_memory_and_paper(gclip: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    answer = gclip("list", "--plugin", "mine.py")
+    assert answer.code == 0
+    assert max(map(len, answer.out.splitlines())) <= 100
+    for name in library.names():
+        assert any(line.startswith(f"{name} ") for line in answer.out.splitlines()), name
+    headings = [line.rpartition(" (")[0] for line in answer.out.splitlines() if _is_heading(line)]
+    assert headings[-1] == "odd ones"
+    assert headings[:-1] == [family for family in FAMILIES if family in headings]
+    for said in ("= my_own", "factor=0.5", "Nobody 2031", "arXiv:3101.00001", "every norm so"):
+        assert said in answer.out
+    assert len(answer.out.splitlines()) < 5 * len(library.names())
+
+
+def _is_heading(line: str) -> bool:
+    return line.endswith(")") and line.rpartition(" (")[2][:-1].isdecimal()
+
+
+def test_list_in_json_is_complete(gclip: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    rows = {
+        row["name"]: row
+        for row in gclip("list", "--plugin", "mine.py", "--json").json["strategies"]
+    }
+    assert set(rows) == set(library.names())
+    mine = rows["mine"]
+    assert mine["aliases"] == ["my_own"]
+    assert mine["family"] == "odd ones"
+    assert mine["summary"] == "Half of what was measured."
+    assert mine["paper"] == "Nobody (2031), arXiv:3101.00001"
+    assert (mine["reference"], mine["arxiv"]) == ("Nobody 2031", "3101.00001")
+    assert mine["memory"] == {
+        "words": "none", "grows": False,
+        "numbers_on_lenet": 0, "numbers_a_parameter_on_lenet": 0.0,
+    }  # fmt: skip
+    factor = next(each for each in mine["parameters"] if each["name"] == "factor")
+    assert (factor["low"], factor["high"], factor["log"]) == (0.1, 2.0, True)
+    assert (factor["kind"], factor["shared"], factor["at_least"]) == ("tunable", False, 0.0)
+    assert rows["agc"]["arxiv"] == "2102.06171"
+    assert (rows["agc"]["scope"], rows["agc"]["scopes"][0]) == ("unit", "unit")
+    assert rows["per_sample"]["side"] == rows["per_sample"]["sides"][0] == "sample"
+
+
+def test_filters(gclip: Command) -> None:
+    def names(*arguments: str) -> set[str]:
+        return {row["name"] for row in gclip("list", *arguments, "--json").json["strategies"]}
+
+    assert names("--family", "per example") == {
+        name for name in library.names() if library.get(name).family == "per example"
+    }
+    assert {"clippy", "norm"} <= names("--side", "update")
+    assert "power" not in names("--side", "update")
+    assert names("--side", "sample", "--family", "relative to weights") == {"agc"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--side", "updat"], "unknown side 'updat'; did you mean 'update'?"),
+        (["--family", "past norm"], "unknown family 'past norm'; did you mean 'past norms'?"),
+        (["--family", "skips steps", "--side", "sample"], "no strategy of the family"),
+        (["--page", "--json"], "--page"),
+    ],
+)
+def test_wrong_filters(gclip: Command, arguments: list[str], said: str) -> None:
+    answer = gclip("list", *arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert said in answer.err
+    assert answer.err.count("\n") == 1
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spelling", "words"),
+    [
+        ("norm", "none"),
+        ("power", "none"),
+        ("percentile", "every norm so far"),
+        ("percentile(p=linear(10, 90))", "every norm so far"),
+        ("percentile(window=100)", "ring of 100 norms a group"),
+        ("ema_ratio", "1 number a group"),
+        ("sigma_skip", "ring of 128 norms a group"),
+        ("acclip", "1 number a parameter"),
+        ("stable_spam", "6 numbers a tensor"),
+    ],
+)
+def test_memory_in_words(spelling: str, words: str) -> None:
+    assert footprint(library.parse(spelling)).words == words
+
+
+@pytest.mark.parametrize("name", library.names())
+def test_memory_is_what_a_clipper_keeps(name: str) -> None:
+    strategy = library.get(name)()
+    said = describe(type(strategy)).memory
+    if strategy.side == "sample" or said.grows:
+        return
+    model = build("lenet")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    handle = library.attach(optimizer, strategy, model=model)
+    for _ in range(3):
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape)
+        optimizer.step()
+    kept = sum(_count(memory) for memory in handle.clipper.state_dict()["memory"])
+    assert kept == said.on_lenet
+    assert said.per_parameter == kept / 62_006
+    assert (kept == 0) == (said.words == "none")
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.numel()
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(_count, inner))
+
+
+# -- docstrings -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", library.names())
+def test_every_docstring_has_an_equation_and_a_source(name: str) -> None:
+    doc = describe(library.get(name)).docstring
+    assert 0 < len(doc.equation) <= 140
+    if name != "none":
+        assert any(sign in doc.equation for sign in "←=≤<>·"), doc.equation
+        assert doc.reference is not None
+        assert len(doc.reference.short) <= 40
+
+
+@pytest.mark.parametrize(
+    ("doc", "equation"),
+    [
+        ("Shrink: g ← g/2. And more.", "g ← g/2"),
+        ("Shrink::\n\n    g ← g/2\n    h ← h/2\n\nMore.", "g ← g/2; h ← h/2"),
+        ("Shrink it.\n\nLong words. Then g ← 0.5 · g, always.", "g ← 0.5 · g, always"),
+        ("Skip where n > c: those far away.", "Skip where n > c"),
+        ("Never clip: the limit is infinite. Norms too.", "the limit is infinite"),
+        ("Nothing to say", "Nothing to say"),
+        ("", ""),
+    ],
+)
+def test_equations(doc: str, equation: str) -> None:
+    assert read(doc).equation == equation
+
+
+@pytest.mark.parametrize(
+    ("paragraph", "short", "arxiv"),
+    [
+        ("Brock, De, Smith, Simonyan (2021), A title, arXiv:2102.06171.",
+         "Brock et al. 2021", "2102.06171"),
+        ("Shazeer, Stern (2018), One, arXiv:1804.04235 (d = 1); Wortsman et al. (2023), Two, "
+         "arXiv:2304.13013.", "Shazeer & Stern 2018", "1804.04235"),
+        ("Groeneveld et al. (2024), OLMo, arXiv:2402.00838.",
+         "Groeneveld et al. 2024", "2402.00838"),
+        ("B. Zhang, Jin, Fang (2020), A title.", "B. Zhang et al. 2020", None),
+        ("Mikolov (2012), Models Based on Networks, PhD thesis, Brno.", "Mikolov 2012", None),
+        ("The ``Q`` of the package ``p``, after Le Roux, Pardo (2020), T.",
+         "Le Roux & Pardo 2020", None),
+        ("The equation of ``optax.clip`` (DeepMind, 2020).", "optax (DeepMind, 2020)", None),
+        ("The equation is torch-clip's (MIT).", "torch-clip (MIT)", None),
+        ("Apple's axlearn, ``skip``.", "Apple's axlearn", None),
+    ],
+)  # fmt: skip
+def test_references(paragraph: str, short: str, arxiv: str | None) -> None:
+    reference = read(f"Clip: g ← g.\n\nProse (of 3 words).\n\n{paragraph}").reference
+    assert reference is not None
+    assert (reference.short, reference.arxiv) == (short, arxiv)
+    assert read("Clip: g ← g.\n\nOnly prose, of (2020 steps) or so.").reference is None

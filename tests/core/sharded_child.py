@@ -1,0 +1,257 @@
+"""One of two processes that clip gradients spread over both; `test_sharded.py` starts them.
+
+``python sharded_child.py RANK STORE RESULT`` writes what came out to RESULT.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import gclip
+
+STEPS = 3
+SHAPES = {
+    "a.weight": (5, 4),  # by rows: 3 and 2
+    "a.bias": (1,),  # nothing on the second process
+    "b.weight": (3, 6),  # by columns
+    "b.bias": (3,),  # whole on both, its gradient in two summands
+    "c.weight": (4, 2, 3),  # by rows, on a mesh of two dimensions
+    "c.bias": (4,),  # a plain tensor
+    "d.weight": (1, 3),  # nothing on the second process
+    "d.bias": (),
+    "e.weight": (3, 1),  # by columns: nothing on the second process
+}
+SCOPES = ("global", "layer", "tensor", "unit")
+ON_GRADIENTS = (
+    *(f"norm(max_norm=0.5, scope={s})" for s in (*SCOPES, "element")),
+    *(f"norm(max_norm=0.5, p={p}, scope={s})" for p in ("inf", 1) for s in ("global", "unit")),
+    *(f"percentile(p=30, scope={s})" for s in (*SCOPES, "element")),
+    *(f"agc(clip_factor=0.1, scope={s})" for s in SCOPES),
+    *(f"percentile(p=10, rule=clamp, scope={s})" for s in ("layer", "unit")),
+    "norm(max_norm=3, rule=normalize, scope=unit)",
+    "norm(max_norm=3, rule=soft, scope=tensor)",
+    "norm(max_norm=8.2, rule=skip)",
+    "value(clip_value=0.5)",
+    "value(clip_value=0.8, lower=-0.1)",
+    "chain(value(clip_value=0.5), percentile(scope=unit))",
+    "power(p=0.5)",
+    "spam(threshold=10, warmup=1)",
+    "stable_spam",
+    "spectral(threshold=0.5)",
+    "chain(spam(threshold=10, warmup=1), norm(max_norm=0.5, scope=unit))",
+)
+ON_UPDATES = (
+    *(f"norm(max_norm=0.005, side=update, scope={s})" for s in (*SCOPES, "element")),
+    "agc(clip_factor=0.003, side=update)",
+    "update_rms(max_rms=0.5)",
+    "clippy",
+    "acclip",
+    "chain(percentile(p=50), norm(max_norm=0.005, side=update, scope=unit))",
+    "norm(max_norm=100, side=update)",
+)
+ON_MODELS = (
+    "norm(max_norm=0.05)",
+    "agc(clip_factor=0.01)",
+    "percentile(p=50, scope=layer)",
+    "value(clip_value=0.005)",
+    "spam(threshold=10, warmup=1)",
+    "norm(max_norm=0.01, scope=unit, side=update)",
+    "clippy",
+)
+
+
+def values(seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+
+
+def plain() -> dict[str, nn.Parameter]:
+    return {name: nn.Parameter(value) for name, value in values(0).items()}
+
+
+def give_plain(params: dict[str, nn.Parameter], grads: dict[str, Tensor]) -> None:
+    for name, param in params.items():
+        param.grad = grads[name].clone()
+
+
+def full(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor.clone()
+
+
+def clip(spec: str, params: dict[str, nn.Parameter], give: Callable[..., None]) -> dict:
+    """Several steps; in the second a gradient is missing."""
+    clipper = gclip.Clipper(params.items(), spec)
+    out: dict = {"grads": [], "norm": [], "limit": [], "clipped_norm": [], "skipped": []}
+    for step in range(STEPS):
+        give(params, values(5 + step))
+        if step == 1:
+            params["a.weight"].grad = None
+        report = clipper.step()
+        out["grads"].append({n: full(p.grad) for n, p in params.items() if p.grad is not None})
+        for name in ("norm", "limit", "clipped_norm", "skipped"):
+            out[name].append(getattr(report, name).clone())
+    out["record"] = {name: torch.from_numpy(a) for name, a in clipper.record.arrays().items()}
+    out["state"] = clipper.state_dict()["memory"]
+    return out
+
+
+def update(spec: str, params: dict[str, nn.Parameter], give: Callable[..., None]) -> dict:
+    """Several steps of SGD with momentum; in the second a gradient is missing."""
+    optimizer = torch.optim.SGD(params.items(), lr=0.01, momentum=0.9, foreach=False)
+    handle = gclip.attach(optimizer, spec)
+    norms = []
+    for step in range(STEPS):
+        give(params, values(5 + step))
+        if step == 1:
+            params["a.weight"].grad = None
+        optimizer.step()
+        norms.append(handle.report.norm.clone())
+    return {"weights": {n: full(p) for n, p in params.items()}, "norm": norms}
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(6, 5), nn.Tanh(), nn.LayerNorm(5), nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 1)
+    )
+
+
+def train(spec: str, net: nn.Module, share: slice) -> dict:
+    """Steps of Adam on this process's `share` of the batches."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    handle = gclip.attach(optimizer, spec, model=net)
+    norms = []
+    for step in range(STEPS):
+        generator = torch.Generator().manual_seed(step)
+        x = torch.randn(8, 6, generator=generator)[share]
+        optimizer.zero_grad()
+        net(x).square().mean().backward()
+        optimizer.step()
+        norms.append(handle.report.norm.clone())
+    return {"weights": {n: full(p) for n, p in net.named_parameters()}, "norm": norms}
+
+
+def main(rank: int, store: str, result: str) -> None:
+    torch.set_num_threads(1)
+    wait = datetime.timedelta(seconds=15)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=wait
+    )
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+    from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
+
+    line = init_device_mesh("cpu", (2,))
+    square = init_device_mesh("cpu", (1, 2), mesh_dim_names=("outer", "inner"))
+    layout = {
+        "a.weight": (line, [Shard(0)]),
+        "a.bias": (line, [Shard(0)]),
+        "b.weight": (line, [Shard(1)]),
+        "b.bias": (line, [Replicate()]),
+        "c.weight": (square, [Shard(0), Shard(0)]),
+        "d.weight": (line, [Shard(0)]),
+        "d.bias": (square, [Replicate(), Replicate()]),
+        "e.weight": (square, [Replicate(), Shard(1)]),
+    }
+
+    def spread(name: str, value: Tensor) -> Tensor:
+        if name not in layout:
+            return value.clone()
+        return distribute_tensor(value, *layout[name], src_data_rank=None)
+
+    def sharded() -> dict[str, nn.Parameter]:
+        return {name: nn.Parameter(spread(name, value)) for name, value in values(0).items()}
+
+    def give(params: dict[str, nn.Parameter], grads: dict[str, Tensor]) -> None:
+        for name, param in params.items():
+            param.grad = spread(name, grads[name])
+        part = grads["b.bias"] * (0.25 if rank else 0.75)
+        params["b.bias"].grad = DTensor.from_local(part, line, [Partial()], run_check=False)
+
+    def with_nan() -> dict:
+        """A NaN in one process's shard alone."""
+        out: dict = {}
+        for policy in ("skip", "keep", "raise"):
+            params = sharded()
+            give(params, values(1))
+            if rank == 1:
+                params["a.weight"].grad.to_local()[0, 0] = float("nan")
+            clipper = gclip.Clipper(params.items(), "norm(max_norm=0.5)", nonfinite=policy)
+            try:
+                out[f"{policy} report"] = clipper.step().finite
+            except FloatingPointError as error:
+                out["error"] = str(error)
+            out[policy] = {n: full(p.grad) for n, p in params.items()}
+        return out
+
+    def within() -> bool:
+        """Whether every bit stays where nothing is beyond its limit."""
+        same = True
+        for spec in ("norm(max_norm=1e6)", "value(clip_value=100)", "agc(clip_factor=1e6)"):
+            params = sharded()
+            give(params, values(1))
+            before = [full(p.grad) for p in params.values()]
+            gclip.Clipper(params.items(), spec).step()
+            same &= all(
+                torch.equal(b, full(p.grad)) for b, p in zip(before, params.values(), strict=True)
+            )
+        return same
+
+    def resumed() -> bool:
+        """Whether a saved memory goes on as the one that never stopped."""
+        ours, theirs = sharded(), sharded()
+        spec = "chain(spam(threshold=10, warmup=1), percentile(p=50, scope=unit))"
+        first, second = gclip.Clipper(ours.items(), spec), gclip.Clipper(theirs.items(), spec)
+        for step in range(STEPS):
+            give(ours, values(5 + step)), give(theirs, values(1 + step))
+            first.step(), second.step()
+            again = gclip.Clipper(theirs.items(), spec)
+            again.load_state_dict(second.state_dict())
+            second = again
+        return all(torch.equal(full(ours[n].grad), full(theirs[n].grad)) for n in ours)
+
+    def refused() -> list[str]:
+        said = []
+        net = fully_shard(model(), mesh=line)
+        mixed = sharded()
+        give(mixed, values(1))
+        mixed["a.weight"].grad = values(1)["a.weight"]
+        for attempt in (
+            lambda: gclip.Clipper(net, "per_sample"),
+            gclip.Clipper(mixed.items(), "norm").step,
+        ):
+            try:
+                attempt()
+            except gclip.UsageError as error:
+                said.append(str(error))
+        return said
+
+    mine = slice(4 * rank, 4 * rank + 4)
+    out: dict = {"gradients": {}, "updates": {}, "fsdp": {}, "both": {}}
+    for spec in ON_GRADIENTS:
+        out["gradients"][spec] = clip(spec, sharded(), give)
+    for spec in ON_UPDATES:
+        out["updates"][spec] = update(spec, sharded(), give)
+    for spec in ON_MODELS:
+        out["fsdp"][spec] = train(spec, fully_shard(model(), mesh=line), mine)
+    grid = init_device_mesh("cpu", (2, 1), mesh_dim_names=("data", "tensor"))
+    for spec in ON_MODELS[:2]:
+        net = parallelize_module(model(), grid["tensor"], {"0": ColwiseParallel()})
+        fully_shard(net, mesh=grid["data"])
+        out["both"][spec] = train(spec, net, mine)
+    out["nan"], out["within"], out["resumed"] = with_nan(), within(), resumed()
+    out["refused"] = refused()
+    torch.save(out, result)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -1,0 +1,163 @@
+"""Every registered strategy against every promise, and the promises against broken strategies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import gclip
+from gclip import clipper
+from gclip.parameters import Named
+from gclip.testing import ContractBroken, check_strategy, examine, promises
+from gclip.testing.promises import Result
+from tests import broken_strategies as broken
+
+PROMISES = tuple(promise.name for promise in promises())
+
+# Each breaks exactly this promise: a promise that cannot fail would be worth nothing.
+BREAKS = {
+    broken.Undocumented: "documented",
+    broken.OutsideItsRange: "documented",
+    broken.Unchecked: "checked",
+    broken.RefusesItsRange: "checked",
+    broken.RoundsItsSpelling: "spelled",
+    broken.IgnoresSchedules: "scheduled",
+    broken.NegativeLimit: "limit",
+    broken.Rounds: "within_limit",
+    broken.FailsWhenSoft: "combinations",
+    broken.FailsOnUpdates: "combinations",
+    broken.WritesToNorms: "reads_only",
+    broken.AddsToZero: "zero",
+    broken.CountsMissing: "missing",
+    broken.LearnsFromMissing: "late",
+    broken.LearnsFromInf: "not_finite",
+    broken.ViewsMatrices: "layout",
+    broken.DividesByWeights: "tiny",
+    broken.ComputesInHalf: "half",
+    broken.RemembersATuple: "saved",
+    broken.MixesRuns: "batched",
+    broken.LooksAtDtype: "precision",
+    broken.LooksAtDevice: "cuda",
+    broken.GoesThroughTheHost: "no_waiting",
+    broken.LeavesTheGraph: "compiled",
+    broken.HashesText: "another_process",
+}
+# And this one only the library itself can break.
+LIBRARY = "listed_twice"
+
+
+def breaks(results: list[Result]) -> dict[str, str]:
+    return {r.promise: " | ".join(r.said) for r in results if r.state == "broken"}
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+@pytest.mark.parametrize("name", gclip.names())
+def test_every_strategy_keeps_every_promise(name: str, promise: str) -> None:
+    check_strategy(gclip.get(name), only=[promise])
+
+
+@pytest.mark.parametrize("cls", [broken.Sound, broken.SoundTransform, broken.SoundMemory])
+def test_what_the_broken_ones_derive_from_is_sound(cls: type[gclip.Strategy]) -> None:
+    assert not breaks(examine(cls))
+
+
+@pytest.mark.parametrize("cls", BREAKS, ids=lambda cls: cls.__name__)
+def test_a_broken_strategy_breaks_this_promise_and_no_other(cls: type[gclip.Strategy]) -> None:
+    promise = BREAKS[cls]
+    if promise == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    if promise == "spelled":
+        gclip.register("rounds_its_spelling")(cls)
+    found = breaks(examine(cls))
+    assert set(found) == {promise}, found
+
+
+def test_every_promise_can_be_broken() -> None:
+    assert {*BREAKS.values(), LIBRARY} == set(PROMISES)
+
+
+def test_a_clipper_that_counts_twice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_of_them(parameters: object) -> Named:
+        names, params = zip(*parameters, strict=True)  # type: ignore[call-overload]
+        return Named(names, params, True)
+
+    monkeypatch.setattr(clipper, "collect", all_of_them)
+    found = breaks(examine(broken.Sound, only=[LIBRARY]))
+    assert "listed once" in found[LIBRARY]
+
+
+class TestSentences:
+    """A breach is told with its numbers, where it is, and all breaches together."""
+
+    def test_a_hidden_state(self) -> None:
+        found = breaks(examine(broken.KeepsItself))
+        assert "after saving and loading, step 26's clipped norm is " in found["saved"]
+        assert ", not " in found["saved"]
+        assert "reads_only" in found
+
+    def test_clipping_twice(self) -> None:
+        found = breaks(examine(broken.HiddenState, only=["limit", "another_process"]))
+        assert "clipped again, the norm of " in found["limit"]
+        assert "step 1 differs: a norm of " in found["another_process"]
+
+    def test_a_branch_on_a_value(self) -> None:
+        found = breaks(examine(broken.WaitsForTheGpu))
+        assert set(found) == {"batched", "no_waiting", "compiled"}
+        assert found["no_waiting"].startswith(
+            "raised RuntimeError: the host reads a tensor's value"
+        )
+        assert "of broken_strategies.py)" in found["no_waiting"]
+
+    def test_a_negative_limit(self) -> None:
+        found = breaks(examine(broken.NegativeLimit, only="limit"))
+        said = "NegativeLimit(max_norm=62.5055): the limit of group 0 is -61.5055, for a norm of "
+        assert said in found["limit"]
+
+    def test_all_of_them_in_one_error(self) -> None:
+        with pytest.raises(ContractBroken) as raised:
+            check_strategy(broken.WaitsForTheGpu)
+        message = str(raised.value)
+        assert message.startswith(f"WaitsForTheGpu breaks 3 promises of {len(PROMISES)}\n")
+        assert "\n  batched: step 4: run " in message
+        assert "\n  no_waiting: raised " in message
+        assert "\n  compiled: raised " in message
+        assert isinstance(raised.value, AssertionError)
+        assert [r.promise for r in raised.value.results] == list(PROMISES)
+
+
+def test_results_of_one_that_keeps_its_promises() -> None:
+    results = check_strategy(gclip.get("norm"))
+    assert [r.promise for r in results] == list(PROMISES)
+    assert all(r.said for r in results if r.state == "does not apply")
+    assert not any(r.said for r in results if r.state == "ok")
+
+
+def test_the_seed_draws_other_gradients() -> None:
+    assert not breaks(examine(gclip.get("zclip"), seed=7, only=["saved", "batched", "late"]))
+
+
+def test_an_excuse_is_shown() -> None:
+    (result,) = check_strategy(broken.Excused, only=["no_waiting"])
+    assert result.state == "does not apply"
+    assert result.said == ("the largest norm is found on the host",)
+
+
+def test_wrong_input() -> None:
+    with pytest.raises(gclip.UsageError, match="unknown promise 'limits'; did you mean 'limit'"):
+        check_strategy(gclip.get("norm"), only=["limits"])
+    with pytest.raises(gclip.UsageError, match="takes a dataclass derived from Strategy"):
+        check_strategy(gclip.create("norm"))  # type: ignore[arg-type]
+    with pytest.raises(gclip.UsageError, match="takes a dataclass derived from Strategy"):
+        check_strategy(gclip.Strategy)
+
+
+def test_a_class_that_no_other_process_finds() -> None:
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True, kw_only=True)
+    class Local(broken.Sound):
+        """Inside a function."""
+
+    (result,) = check_strategy(Local, only=["another_process"])
+    assert result.state == "does not apply"
+    assert "inside a function" in result.said[0]
