@@ -12,7 +12,7 @@ demo: install
 	$(BIN)/gclip compare --store demo-runs
 
 test: install check
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 install: $(VENV)/.installed
 

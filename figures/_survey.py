@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import seaborn as sns
@@ -28,7 +29,7 @@ MEASURED = {
 Norms = npt.NDArray[np.floating[Any]]
 _MOST = 20_000  # norms drawn of a scope
 _BARS = 60
-_TAIL = 0.001
+_TAIL = 0.005
 _HIGH, _ROW = 1.0, 0.21  # inches: of a distribution, of a strategy
 
 
@@ -59,13 +60,14 @@ def draw(norms: Mapping[str, Norms], suggestions: Suggestions, setting: str = ""
         )
         caption(
             figure,
-            f"Bars: norms of {suggestions.steps:,} steps; the highest and lowest 0.1 % are cut "
+            f"Bars: norms of {suggestions.steps:,} steps; the highest and lowest 0.5 % are cut "
             "off. Dots: median limit of each strategy with its suggested threshold; lines: 10 to "
             "90 % of its limits over steps and groups. In brackets: share of the steps whose "
             "total norm would shrink by more than 1 %, by replaying the norms.",
         )
-        for _ in range(2):  # the widest label is only made room for the second time
-            figure.draw_without_rendering()
+        # Hinted text is wider at some resolutions: laid out for the one it is saved with.
+        figure.set_dpi(float(mpl.rcParams["savefig.dpi"]))
+        figure.draw_without_rendering()
         figure.set_layout_engine("none")
     return figure
 

@@ -67,8 +67,11 @@ class Attached:
 
     def _step(self, closure: Closure) -> Any:
         if closure is not None:
-            with self.clipper.updating():
-                return self._original(self._with_clipping(closure))
+            try:
+                with self.clipper.updating():
+                    return self._original(self._with_clipping(closure))
+            finally:
+                self.report = self.clipper.report or self.report
         if getattr(self.optimizer, "grad_scale", None) is not None:
             raise UsageError(
                 "the gradients are still scaled: call scaler.unscale_(optimizer) before "

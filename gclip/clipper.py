@@ -170,14 +170,15 @@ class Clipper:
         nothing. Afterwards `report` is complete.
         """
         updates = self._updates
-        if updates is None or self._result is None:
+        if updates is None:
             yield
             return
         updates.hold()
         try:
             yield
-            with torch.no_grad():
-                self._clip_update(updates, *self._result)
+            if self._result is not None:  # a closure may have called `step` only now
+                with torch.no_grad():
+                    self._clip_update(updates, *self._result)
         finally:
             updates.drop()
             self._result = None
@@ -270,17 +271,17 @@ class Clipper:
 
     def _clip(self, finite: Tensor, grads: list[Tensor | None]) -> Tensor | None:
         """Ask each strategy, clip, let it learn; whether any wants the step skipped, ``(1,)``."""
-        return self._ask_and_clip(self._parts, finite, grads)
+        return self._ask_and_clip(self._parts, self._step, finite, grads)
 
     def _ask_and_clip(
-        self, parts: list[Part], finite: Tensor, grads: list[Tensor | None]
+        self, parts: list[Part], step: int, finite: Tensor, grads: list[Tensor | None]
     ) -> Tensor | None:
         skip: Tensor | None = None
         for part in parts:
             if not part.first:
                 part.take(grads)
                 part.measure(self._recording)
-            wish = part.ask(self._step, finite if skip is None else finite & ~skip)
+            wish = part.ask(step, finite if skip is None else finite & ~skip)
             part.clip(self._recording)
             if wish is not None:
                 skip = wish if skip is None else skip | wish.to(skip.device)
@@ -295,7 +296,9 @@ class Clipper:
         # What a skipped step leaves is no update to learn from.
         fine = found if skip is None else found & ~skip.to(found.device)
         grads: list[Tensor | None] = updates.all_deltas
-        wish = self._ask_and_clip(updates.parts, YES if fine is YES else fine & finite, grads)
+        fine = fine if fine is YES else fine & finite
+        # `step` has counted this step already.
+        wish = self._ask_and_clip(updates.parts, self._step - 1, fine, grads)
         if self.nonfinite == "skip" and found is not YES:
             wish = ~found if wish is None else wish | ~found
         if wish is not None:
@@ -310,7 +313,8 @@ class Clipper:
         if not any(found):
             return self._nothing()
         self._step += 1
-        return ClipReport(None, YES, NO)
+        self.report = ClipReport(None, YES, NO)
+        return self.report
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -332,7 +336,8 @@ class Clipper:
 
     def _expect(self) -> None:
         """What the loop should have done since the last step."""
-        if self._result is not None:
+        evaluating = self._updates is not None and self._updates.held  # a closure, once more
+        if self._result is not None and not evaluating:
             raise UsageError(
                 "the last update was not clipped: write `with clipper.updating(): "
                 "optimizer.step()`, or use gclip.attach(optimizer, …)"
@@ -371,7 +376,8 @@ class Clipper:
                 "backward() and before zero_grad()",
                 stacklevel=4,
             )
-        return ClipReport([], YES, NO)
+        self.report = ClipReport([], YES, NO)
+        return self.report
 
 
 def _by_side(strategies: tuple[Strategy, ...]) -> dict[str, tuple[Strategy, ...]]:
@@ -387,6 +393,16 @@ def _samples(parts: list[Part], model: object) -> Samples:
         raise UsageError(
             f"{parts[0].strategy} clips single examples and needs the model itself: "
             "gclip.Clipper(model, …)"
+        )
+    known = dict(model.named_parameters())
+    if any(
+        known.get(n) is not p
+        for part in parts
+        for n, p in zip(part.groups.names, part.params, strict=True)
+    ):
+        raise UsageError(
+            f"{parts[0].strategy} clips single examples and finds their gradients by the "
+            "parameters' names: pass the model itself or its named_parameters()"
         )
     if any(map(is_sharded, model.parameters())):
         raise UsageError(

@@ -16,7 +16,7 @@ from gclip.rates import Rates
 from gclip.schedules import at_step
 from gclip.scopes import Groups
 from gclip.sharded import Gathered, group, is_sharded, local
-from gclip.sparse import Sparse
+from gclip.sparse import Sparse, coalesce
 from gclip.state import copied
 from gclip.strategy import Band, Limit, Memory, Rate, Seen, Strategy
 
@@ -150,12 +150,13 @@ class Part:
 
     def clamp_unmeasured(self, step: int) -> bool:
         """Clamp without measuring; only where `constant_clamp`. Whether there were gradients."""
+        sparse = any(p.grad is not None and p.grad.is_sparse for p in self.params)
+        if sparse:
+            coalesce(self.params)
         strategy = self.now(step)
         waiting = step < strategy.warmup and not strategy.own_warmup
         limit = math.inf if waiting else strategy.limit(self._seen(step, None, self._measured), {})
-        if isinstance(limit, float) and not any(
-            p.grad is not None and p.grad.is_sparse for p in self.params
-        ):
+        if isinstance(limit, float) and not sparse:
             there = [g for p in self.params if (g := p.grad) is not None]
             clamp_elements(there, -limit, limit)
             return bool(there)

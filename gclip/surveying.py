@@ -177,11 +177,12 @@ class Survey:
         """The learning rates and weight decays now; where nothing changed, the very last ones."""
         if self._rates is None:
             return None
-        now = {
-            key: [v.detach().clone() if isinstance(v, Tensor) else float(v) for v in each]
-            for key in ("lr", "weight_decay")
-            for each in (self._rates.each(key),)
-        }
+        # A learning rate that is a tensor changes in place: one copy of each is kept.
+        now: dict[str, list[float | Tensor]] = {}
+        for key in ("lr", "weight_decay"):
+            each = self._rates.each(key)
+            copies = {id(v): v.detach().clone() for v in each if isinstance(v, Tensor)}
+            now[key] = [copies[id(v)] if isinstance(v, Tensor) else float(v) for v in each]
         flat = [value for each in now.values() for value in each]
         if any(isinstance(value, Tensor) for value in flat) or now != self._last:
             self._last = now

@@ -231,7 +231,8 @@ class Watched:
                 made.append(made[-1])
                 continue
             known = values
-            made.append(_Noted(values).spread(key, self.groups, self.norm.device))
+            numbers: list[Rate] = [float(value) for value in values]  # waits for a GPU
+            made.append(_Noted(numbers).spread(key, self.groups, self.norm.device))
         return made
 
 

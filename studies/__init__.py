@@ -25,6 +25,12 @@ def get(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{choose(name, names(), 'study')}")
 
 
+def uses(name: str) -> tuple[str, ...]:
+    """The fields of a request that the study reads, beside those that all do."""
+    found: tuple[str, ...] = get(name).USES
+    return found
+
+
 def question(name: str) -> str:
     """What the study asks, in one line."""
     return (get(name).__doc__ or "").strip().splitlines()[0]

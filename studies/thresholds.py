@@ -1,277 +1,354 @@
 """How large should the limit be? Tunes a strategy's tunable fields, the learning rate with them.
 
-The search space is read from the strategy's class, so a new strategy can be tuned the moment it is
-registered. Trials are scored on validation images with a seed that no comparison uses by default:
-test images and reporting seeds stay unseen.
+The search space is read from the strategy's class (`gclip.running.space`), so a new strategy can be
+tuned the moment it is registered. Trials are scored on validation images with seeds that no
+comparison uses by default: test images and reporting seeds stay unseen. Several strategies are one
+study each, with the same number of trials.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import gclip
-from gclip.errors import UsageError, choose
-from gclip.running.coordinator import Coordinator, counted, open_study
-from gclip.running.events import Listener, ignore
+from gclip.errors import UsageError
+from gclip.running.commands import as_options
+from gclip.running.kept import open_study
 from gclip.running.machine import workers_for
 from gclip.running.many import open_pool
+from gclip.running.plan import TUNING_SEEDS as TUNING_SEEDS
+from gclip.running.plan import Plan
+from gclip.running.space import LR, check_overrides, fitting, lr_range_around, single, space_of
+from gclip.running.study import Answer, Request
+from gclip.running.trials import (
+    Counts,
+    best_of,
+    complete,
+    config_of,
+    counted,
+    counts,
+    front_of,
+)
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-    from optuna.samplers import BaseSampler
-    from optuna.trial import FrozenTrial, Trial
+    from optuna.trial import FrozenTrial
 
-    from gclip import FieldInfo, Strategy
-    from gclip.results import Store
-    from gclip.training import Dataset, RunConfig
+    from gclip import Strategy
+    from gclip.training import RunConfig
 
-TUNING_SEEDS = 1000
-"""Trials train with seeds from here on, comparisons with 0, 1, 2 …"""
+USES = (
+    *("trials", "lr_range", "fixed_lr", "space", "sampler", "pruner"),
+    *("seeds_per_trial", "objectives", "points"),
+)
+TRIALS = 20
 
-SAMPLERS = ("tpe", "random")
-LR = "lr"
-_LR_BELOW, _LR_ABOVE = 30.0, 5.0
-_DIGITS = 4
+_COLUMNS = {
+    "strategy": "strategy",
+    "trials": "trials",
+    "div.": "diverged",
+    "pruned": "pruned",
+    "failed": "failed",
+    "validation": "score_text",
+    "best": "spelling",
+    "lr": "lr_text",
+}
+_SHOWN = {"accuracy": "accuracy", "clip_rate": "steps clipped", "cost": "seconds"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a study found.
+    """What came of one study.
 
-    `best` is the config of the best trial and `score` its validation accuracy, both None where
-    no trial was completed. `trials` counts all that ended, `diverged` and `failed` among them.
+    Attributes:
+        plan: what was searched.
+        counts: how its trials ended.
+        best: the config of the best trial, by accuracy; None where no trial was completed.
+        score: its validation accuracy.
+        number: which trial it was.
+        front: the trials on the Pareto front, where there are several objectives.
+        scores: validation accuracies of the complete trials, in their order; chance where diverged.
     """
 
-    name: str
-    trials: int
-    diverged: int
-    failed: int
+    plan: Plan
+    counts: Counts
     best: RunConfig | None
     score: float | None
     number: int | None
+    front: tuple[FrozenTrial, ...] = ()
+    scores: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The study's."""
+        return self.plan.name
 
 
-def space(
-    strategy: Strategy, base: RunConfig, lr_range: tuple[float, float] | None
-) -> dict[str, BaseDistribution]:
-    """The search space: every tunable field of `strategy`, and the learning rate in `lr_range`.
-
-    Raises:
-        UsageError: there is nothing to tune, or the spelling gives a value to a field that is
-            to be tuned.
-    """
-    from optuna.distributions import FloatDistribution
-
-    plain = gclip.create(strategy.name)
-    found: dict[str, BaseDistribution] = {}
-    for field in gclip.fields_of(type(strategy)):
-        distribution = _distribution(field)
-        if distribution is None:
-            continue
-        if getattr(strategy, field.name) != getattr(plain, field.name):
-            raise UsageError(
-                f"{field.name} is what this study searches; leave it out of --strategy {strategy}"
-            )
-        found[field.name] = distribution
-    if lr_range is not None:
-        low, high = lr_range
-        if not 0 < low < high < math.inf:
-            raise UsageError(f"the learning rates must be 0 < low < high, but got {low} and {high}")
-        found[LR] = FloatDistribution(low, high, log=True)
-    if not found:
-        raise UsageError(
-            f"{strategy} has no tunable field: with a fixed learning rate there is nothing to tune"
-        )
-    return found
-
-
-def lr_range_around(lr: float) -> tuple[float, float]:
-    """The learning rates searched by default: from a 30th of `lr` to five times it."""
-    return _rounded(lr / _LR_BELOW, 2), _rounded(lr * _LR_ABOVE, 2)
-
-
-def run(
-    strategy: str,
-    trials: int = 20,
-    *,
-    base: RunConfig,
-    store: Store,
-    name: str | None = None,
-    lr_range: tuple[float, float] | None = None,
-    fixed_lr: bool = False,
-    sampler: str = "tpe",
-    seed: int = 0,
-    workers: int | None = None,
-    device: str = "auto",
-    data: str | Path | None = None,
-    dataset: Dataset | None = None,
-    plugins: Iterable[str | Path] = (),
-    threads: int = 1,
-    on_event: Listener = ignore,
-) -> Outcome:
-    """Tune `strategy`; the same call again resumes and ends at the same total of trials.
-
-    Args:
-        strategy: a name, or a spelling with settings to hold, ``"agc(scope=tensor)"``.
-        trials: in all, those of earlier calls included.
-        base: everything about the runs that is not tuned; its seed and split are replaced.
-        name: of the study, by default after the strategy and the task.
-        lr_range: lowest and highest learning rate; by default around that of `base`.
-        fixed_lr: tune the fields alone, at the learning rate of `base`.
-        sampler: ``tpe``, or ``random`` where budgets are to be compared.
-        seed: of the sampler, and of the trials' common training seed.
-
-    The other arguments are those of `gclip.running.run_all`.
+def run(request: Request) -> Answer:
+    """Tune each strategy of `request`; the same again resumes and ends at the same totals.
 
     Raises:
         UsageError: before any trial, for anything that can be known to be wrong.
     """
+    made = plans(request)
+    trials = trials_of(request, made)
+    outcomes = [tune(request, plan, trials) for plan in made]
+    return Answer(
+        rows=[_row(outcome) for outcome in outcomes],
+        columns=_columns(outcomes),
+        notes=_notes(outcomes, request),
+        more={"studies": [_as_json(outcome) for outcome in outcomes]},
+        ok=all(outcome.best is not None for outcome in outcomes),
+    )
+
+
+def run_count(request: Request) -> int:
+    """How many runs there will be at most, for a display of how far they are."""
+    made = plans(request)
+    return trials_of(request, made) * sum(plan.seeds_per_trial for plan in made)
+
+
+def plans(request: Request) -> list[Plan]:
+    """One plan for each strategy of `request`.
+
+    Raises:
+        UsageError: no strategy, one named twice, or anything wrong with one of the plans.
+    """
+    if not request.strategies:
+        raise UsageError(
+            "the study thresholds needs to know what to tune: --strategy agc, again for more"
+        )
+    spelled = [str(single(text)) for text in request.strategies]
+    twice = next((text for text in spelled if spelled.count(text) > 1), None)
+    if twice is not None:
+        raise UsageError(f"the strategy {twice} is there twice; name each strategy once")
+    check_overrides(spelled, request.space)
+    return [
+        plan_of(request, text, name=_called(request.name, text, alone=len(spelled) == 1))
+        for text in spelled
+    ]
+
+
+def plan_of(request: Request, strategy: str, *, name: str | None = None) -> Plan:
+    """The plan that `request` makes for one strategy.
+
+    What its space says about other strategies' fields is left to them; `check_overrides` finds
+    what is about none.
+
+    Args:
+        name: of the study; after the strategy and the task by default.
+    """
+    base = request.base
+    if request.fixed_lr and request.lr_range is not None:
+        raise UsageError("the learning rate is either fixed or searched in a range, not both")
+    if request.fixed_lr and LR in (request.space or {}):
+        raise UsageError("the learning rate is either fixed or in the space, not both")
+    around = None if request.fixed_lr else request.lr_range or lr_range_around(base.lr)
+    space = space_of(strategy, lr_range=around, overrides=fitting(strategy, request.space))
+    return Plan(
+        name=name or default_name(single(strategy), base),
+        base=base,
+        space=space,
+        sampler=request.sampler or "tpe",
+        pruner=request.pruner or "none",
+        seed=request.seed,
+        seeds_per_trial=1 if request.seeds_per_trial is None else request.seeds_per_trial,
+        objectives=request.objectives or ("accuracy",),
+        points=request.points,
+    )
+
+
+def trials_of(request: Request, made: Sequence[Plan]) -> int:
+    """How many trials each study gets: the same for all; a whole grid unless told otherwise."""
+    trials = request.trials
+    if trials is None:
+        sizes = {plan.space.strategy.name: plan.most for plan in made if plan.most is not None}
+        if len(set(sizes.values())) > 1:
+            told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            raise UsageError(
+                f"the grids differ in size ({told}), and every strategy is to have the same "
+                "number of trials: give --trials"
+            )
+        trials = next(iter(sizes.values()), None) or TRIALS
+    for plan in made:
+        plan.check_trials(trials)
+    return trials
+
+
+def tune(request: Request, plan: Plan, trials: int) -> Outcome:
+    """Make the trials of one plan, as far as they were not made, in the request's store."""
     from gclip.training import resolve_device
 
-    choose(sampler, SAMPLERS, "sampler")
-    if trials < 1:
-        raise UsageError(f"trials must be at least 1, but got {trials}")
-    held = _tunable_strategy(strategy)
-    around = None if fixed_lr else lr_range or lr_range_around(base.lr)
-    dimensions = space(held, base, around)
-    base = base.replace(strategy=str(held), seed=TUNING_SEEDS + seed, split="validation")
-    where = str(resolve_device(device))
-    called = name or default_name(held, base)
-    settings = _settings(base, dimensions, sampler, seed)
-
-    def propose(trial: Trial) -> RunConfig:
-        return _config(trial, held, base, dimensions)
-
-    with open_study(store.path, called, settings) as study:
-        coordinator = Coordinator(
-            study=study,
-            store=store,
-            propose=propose,
-            sampler=lambda its_seed: _sampler(sampler, its_seed),
-            seed=seed,
-            listener=on_event,
-        )
-        with open_pool(
-            store,
-            workers=workers_for(where, workers),
+    where = str(resolve_device(request.device))
+    plan.check_trials(trials)
+    count = workers_for(where, request.workers)
+    with (
+        open_study(request.store.path, plan.name, plan.settings, plan.objectives) as study,
+        open_pool(
+            request.store,
+            workers=count,
             device=where,
-            data=data,
-            dataset=dataset,
-            plugins=plugins,
-            threads=threads,
-            listener=on_event,
-        ) as pool:
-            coordinator.run(pool, trials)
-        return _outcome(called, counted(study), store)
+            data=request.data,
+            dataset=request.dataset,
+            plugins=request.plugins,
+            threads=request.threads,
+            listener=request.on_event,
+        ) as pool,
+    ):
+        plan.coordinator(study, request.store, request.on_event).run(pool, trials)
+        return outcome_of(plan, counted(study))
+
+
+def outcome_of(plan: Plan, trials: Sequence[FrozenTrial]) -> Outcome:
+    """What came of a study whose trials are these."""
+    best = best_of(trials)
+    several = len(plan.objectives) > 1
+    return Outcome(
+        plan=plan,
+        counts=counts(trials),
+        best=None if best is None else config_of(best),
+        score=None if best is None else best.values[0],
+        number=None if best is None else best.number,
+        front=tuple(front_of(trials, plan.objectives)) if several else (),
+        scores=tuple(trial.values[0] for trial in complete(trials)),
+    )
 
 
 def default_name(strategy: Strategy, base: RunConfig) -> str:
     """``thresholds-agc-digits``, or with the settings that a spelling holds."""
-    text = "".join(c if c.isalnum() or c in "._-" else "-" for c in str(strategy)).strip("-")
-    return f"thresholds-{text}-{base.task}"
+    return f"thresholds-{_plain(str(strategy))}-{base.task}"
 
 
-def _tunable_strategy(text: str) -> Strategy:
-    parsed = gclip.parse(text)
-    if not isinstance(parsed, gclip.Strategy):
-        raise UsageError(f"a study tunes one strategy, not a chain, but got {text!r}")
-    return parsed
+def _called(name: str | None, spelling: str, *, alone: bool) -> str | None:
+    """The name asked for; with several strategies, each study's ends in its strategy."""
+    return name if name is None or alone else f"{name}-{_plain(spelling)}"
 
 
-def _distribution(field: FieldInfo) -> BaseDistribution | None:
-    """What a study may try for a field, or None for one that it leaves alone."""
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
-
-    if field.kind != "tunable":
-        return None
-    if field.choices:
-        return CategoricalDistribution(field.choices)
-    if field.low is None or field.high is None:
-        return None
-    if field.type is int:
-        return IntDistribution(int(field.low), int(field.high), log=field.log)
-    return FloatDistribution(field.low, field.high, log=field.log)
+def _plain(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text).strip("-")
 
 
-def _config(
-    trial: Trial, strategy: Strategy, base: RunConfig, dimensions: dict[str, BaseDistribution]
-) -> RunConfig:
-    # Four digits are far finer than the noise, and make spellings that people can copy.
-    values = {name: _rounded(_suggest(trial, name, d)) for name, d in dimensions.items()}
-    lr = values.pop(LR, base.lr)
-    return base.replace(strategy=str(dataclasses.replace(strategy, **values)), lr=lr)
+def _row(outcome: Outcome) -> dict[str, Any]:
+    found, best = outcome.counts, outcome.best
+    return {
+        "study": outcome.name,
+        "strategy": str(outcome.plan.space.strategy),
+        "trials": found.trials,
+        "finished": found.finished,
+        "diverged": found.diverged,
+        "pruned": found.pruned,
+        "failed": found.failed,
+        "score": outcome.score,
+        "score_text": _percent(outcome.score),
+        "trial": outcome.number,
+        "spelling": "–" if best is None else best.strategy,
+        "lr": None if best is None else best.lr,
+        "lr_text": "–" if best is None else f"{best.lr:g}",
+    }
 
 
-def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if isinstance(distribution, CategoricalDistribution):
-        return trial.suggest_categorical(name, distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
-    numbers = cast(FloatDistribution, distribution)
-    value = trial.suggest_float(name, numbers.low, numbers.high, log=numbers.log)
-    return min(max(_rounded(value), numbers.low), numbers.high)
+def _columns(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """Nobody needs to read that nothing was pruned and nothing failed."""
+    nothing = {
+        name
+        for name in ("pruned", "failed")
+        if not any(getattr(outcome.counts, name) for outcome in outcomes)
+    }
+    return {heading: key for heading, key in _COLUMNS.items() if key not in nothing}
 
 
-def _rounded(value: Any, digits: int = _DIGITS) -> Any:
-    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
+def _notes(outcomes: Sequence[Outcome], request: Request) -> list[str]:
+    notes: list[str] = []
+    for outcome in outcomes:
+        best = outcome.best
+        notes.append(f"study {outcome.name}: {outcome.counts}; kept in {request.store.path}")
+        if best is None:
+            notes.append("No trial was completed, so there is no best.")
+            continue
+        notes.append(
+            f"best: {best.strategy} at lr {best.lr:g}, {_percent(outcome.score)} % validation "
+            f"accuracy (trial {outcome.number})"
+        )
+        notes += _front_lines(outcome)
+    tuned = [outcome for outcome in outcomes if outcome.best is not None]
+    if not tuned:
+        return notes
+    first = max(tuned, key=lambda outcome: outcome.score or 0.0)
+    best = first.best
+    if best is None:
+        return notes
+    options = as_options(best, data=request.data, plugins=request.plugins)
+    seeds = first.plan.seeds_per_trial
+    words = "one seed" if seeds == 1 else f"{seeds} seeds"
+    what = "This score is" if len(tuned) == 1 else "These scores are each"
+    whose = "it looks better than it is" if len(tuned) == 1 else "they look better than they are"
+    rival = "" if best.strategy == "none" else f' -s "{best.strategy}"'
+    notes += [
+        "",
+        "To use it:" if len(tuned) == 1 else "To use the best of them:",
+        f'  gclip train -s "{best.strategy}"{options}',
+        f'  clipper = gclip.Clipper(model, "{best.strategy}")    # in Python, with lr={best.lr:g}',
+        "",
+        f"{what} the best of {first.counts.trials} tries with {words}, so {whose}.",
+    ]
+    if len(tuned) == 1:
+        notes += [
+            "On fresh seeds and test images:",
+            f"  gclip compare -s none{rival}{options}",
+        ]
+    return notes
 
 
-def _sampler(name: str, seed: int) -> BaseSampler:
-    from optuna.samplers import RandomSampler, TPESampler
-
-    if name == "random":
-        return RandomSampler(seed=seed)
-    # All of it said, since Optuna's defaults have changed between versions.
-    return TPESampler(
-        n_startup_trials=10,
-        n_ei_candidates=24,
-        multivariate=True,
-        group=False,
-        constant_liar=True,
-        seed=seed,
-    )
-
-
-def _settings(
-    base: RunConfig, dimensions: dict[str, BaseDistribution], sampler: str, seed: int
-) -> dict[str, Any]:
-    """What must be the same when a study is resumed."""
-    settings: dict[str, Any] = json.loads(base.to_json())
-    if LR in dimensions:
-        del settings["lr"]
-    del settings["seed"]
-    ranges = {f"range of {name}": str(distribution) for name, distribution in dimensions.items()}
-    return {**settings, **ranges, "sampler": sampler, "seed": seed}
+def _front_lines(outcome: Outcome) -> list[str]:
+    if not outcome.front:
+        return []
+    names = outcome.plan.objectives
+    lines = [
+        f"No finished trial beats one of these {len(outcome.front)} in one objective without "
+        "losing in another:"
+    ]
+    for trial in outcome.front:
+        config = config_of(trial)
+        values = ", ".join(
+            _shown(name, value) for name, value in zip(names, trial.values, strict=True)
+        )
+        lines.append(f"  {values}: {config.strategy} at lr {config.lr:g} (trial {trial.number})")
+    return lines
 
 
-def _outcome(name: str, trials: list[FrozenTrial], store: Store) -> Outcome:
-    from gclip.training import RunConfig
-
-    complete = [trial for trial in trials if trial.value is not None]
-    best = max(complete, key=lambda trial: cast(float, trial.value), default=None)
-    return Outcome(
-        name=name,
-        trials=len(trials),
-        diverged=sum(_status(trial, store) == "diverged" for trial in complete),
-        failed=len(trials) - len(complete),
-        best=None if best is None else RunConfig.of(best.user_attrs["config"]),
-        score=None if best is None else best.value,
-        number=None if best is None else best.number,
-    )
+def _shown(name: str, value: float) -> str:
+    text = f"{value:.2f}" if name == "cost" else f"{_percent(value)} %"
+    return f"{text} {_SHOWN[name]}"
 
 
-def _status(trial: FrozenTrial, store: Store) -> str | None:
-    # A trial that was told after its coordinator's death could no longer be written on.
-    return trial.user_attrs.get("status") or store.status(trial.user_attrs["key"])
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "study": outcome.name,
+        "strategy": str(outcome.plan.space.strategy),
+        "space": {name: str(each) for name, each in outcome.plan.space.dimensions.items()},
+        "sampler": outcome.plan.sampler,
+        "pruner": outcome.plan.pruner,
+        "objectives": list(outcome.plan.objectives),
+        "seeds": list(outcome.plan.seeds),
+        "trials": outcome.counts.trials,
+        "diverged": outcome.counts.diverged,
+        "pruned": outcome.counts.pruned,
+        "failed": outcome.counts.failed,
+        "score": outcome.score,
+        "trial": outcome.number,
+        "best": None if outcome.best is None else json.loads(outcome.best.to_json()),
+        "front": [
+            {
+                "trial": trial.number,
+                "strategy": config_of(trial).strategy,
+                "lr": config_of(trial).lr,
+                **dict(zip(outcome.plan.objectives, trial.values, strict=True)),
+            }
+            for trial in outcome.front
+        ],
+    }
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"

@@ -77,6 +77,7 @@ def compare(
     """
     import gclip
     from gclip import running
+    from gclip.running.compare import plan
     from gclip.training import RunConfig
 
     plugins = load_plugins(plugin)
@@ -84,7 +85,8 @@ def compare(
     chosen = parse_seeds(seeds)
     base = run.config()
     reference = running.choose_baseline(names, baseline)
-    total = len(running.plan(names, chosen, base))
+    running.workers_for("cpu", workers)  # a wrong number is told before anything begins
+    total = len(plan(names, chosen, base))
     display = RunsDisplay(total)
 
     def kept() -> str:

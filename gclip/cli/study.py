@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,61 +17,136 @@ from gclip.cli.options import (
     Plugins,
     Setting,
     StoreFolder,
+    Strategies,
     expand,
     load_data,
     load_plugins,
+    parse_seeds,
 )
 from gclip.cli.progress import RunsDisplay
 from gclip.errors import UsageError
 
 if TYPE_CHECKING:
-    from gclip.studies.thresholds import Outcome
-    from gclip.training import RunConfig
+    from types import ModuleType
+
+    from gclip.running import Event
+    from gclip.running.study import Answer, Request
+    from gclip.running.studyfile import StudyFile
 
 app = typer.Typer(no_args_is_help=True, help="Tune strategies with Optuna, and look at studies.")
+
+COMMANDS = ("study_work", "study_report")
+"""The modules beside this one that add further commands to the group."""
+
+_SEARCH = "How it searches"
+OPTIONS = {
+    "trials": "--trials",
+    "seeds": "--seeds",
+    "lr_range": "--lr-range",
+    "fixed_lr": "--fixed-lr",
+    "space": "--space",
+    "sampler": "--sampler",
+    "pruner": "--pruner",
+    "seeds_per_trial": "--seeds-per-trial",
+    "objectives": "--objective",
+    "points": "--points",
+}
+"""Fields of a request that not every study uses, and the options that set them."""
+
+
+def _search(*names: str, help: str, metavar: str | None = None) -> Any:
+    return typer.Option(
+        *names, help=help, metavar=metavar, rich_help_panel=_SEARCH, show_default=False
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Given:
+    """What the command line and the study file say, put together."""
+
+    study: str
+    settings: dict[str, Any]
+    run: Setting
+    more: dict[str, Any]
+    plugins: tuple[str, ...]
+    workers: int | None
 
 
 @app.command("run")
 @expand
 def run(
-    name_of_study: Annotated[
-        str, typer.Argument(metavar="STUDY", help="Which study: thresholds.", show_default=False)
-    ],
     run: Setting,
     place: Place,
-    strategy: Annotated[
-        str,
-        typer.Option(
-            "--strategy",
-            "-s",
-            metavar="STRATEGY",
-            help='What to tune; settings in the spelling are held: "agc(scope=tensor)".',
-            show_default=False,
+    name_of_study: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="STUDY", help="Which study; gclip study list names them.", show_default=False
         ),
-    ],
+    ] = None,
+    strategy: Strategies = None,
     trials: Annotated[
-        int, typer.Option("--trials", help="In all, those of earlier commands included.")
-    ] = 20,
-    fixed_lr: Annotated[
-        bool, typer.Option("--fixed-lr", help="Leave the learning rate alone.")
-    ] = False,
+        int | None,
+        _search(
+            "--trials", help="In all, for each strategy, those of earlier commands included; 20."
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        _search("--seeds", metavar="N|LIST", help="Of the reported runs: 10, or 0,1,5."),
+    ] = None,
     lr_range: Annotated[
         str | None,
-        typer.Option(
+        _search(
             "--lr-range",
             metavar="LOW,HIGH",
             help="Learning rates to search; by default from a 30th to 5 times --lr.",
         ),
     ] = None,
-    sampler: Annotated[
-        str,
-        typer.Option(
-            "--sampler", metavar="NAME", help="tpe, or random (to compare equal budgets)."
+    fixed_lr: Annotated[
+        bool | None, _search("--fixed-lr", help="Leave the learning rate alone.")
+    ] = None,
+    space: Annotated[
+        list[str] | None,
+        _search(
+            "--space",
+            metavar="FIELD=RANGE",
+            help="Search clip_factor=1e-4..1:log, window=10|100 or lr=0.01..1:log, or hold "
+            "max_norm=0.5; again for more.",
         ),
-    ] = "tpe",
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        _search(
+            "--sampler",
+            metavar="NAME",
+            help="tpe (default), gp, cmaes, random, qmc or grid; random to compare budgets.",
+        ),
+    ] = None,
+    pruner: Annotated[
+        str | None,
+        _search(
+            "--pruner",
+            metavar="NAME",
+            help="Stop bad trials early: none (default), median, hyperband or wilcoxon.",
+        ),
+    ] = None,
+    seeds_per_trial: Annotated[
+        int | None,
+        _search("--seeds-per-trial", help="Tuning seeds that a trial's score is the mean of; 1."),
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        _search(
+            "--objective",
+            metavar="NAME",
+            help="accuracy (default), with it clip_rate or cost for a Pareto front; again for "
+            "more.",
+        ),
+    ] = None,
+    points: Annotated[int | None, _search("--points", help="Values of a grid.")] = None,
     seed: Annotated[
-        int, typer.Option("--seed", help="Of the sampler, and of the trials' tuning seed.")
-    ] = 0,
+        int | None, _search("--seed", help="Of the sampler, and of the tuning seeds; 0.")
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -77,12 +155,22 @@ def run(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", help="Trials at a time; one a core by default, one on a GPU."),
+        typer.Option("--workers", help="Runs at a time; one a core by default, one on a GPU."),
     ] = None,
     plugin: Plugins = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file", metavar="FILE", help="A study in TOML; options given here go before it."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder for the figures; STORE/figures."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Tune a strategy's parameters, jointly with the learning rate, on validation images.
+    """Answer a question about clipping by experiment: which threshold, which learning rate …
 
     The same command again resumes, and ends at the same total of trials.
 
@@ -90,44 +178,59 @@ def run(
     Examples:
       gclip study run thresholds --strategy agc --trials 20
       gclip study run thresholds -s norm --fixed-lr --name norm-only
+      gclip study run thresholds -s agc -s norm --space "clip_factor=1e-4..1:log" --sampler random
+      gclip study run --file study.toml --trials 40
     """
     from gclip import studies
     from gclip.results import Store
+    from gclip.running.space import parse_space
+    from gclip.running.study import Request
 
-    study = studies.get(name_of_study)
-    plugins = load_plugins(plugin)
-    base, dataset = load_data(run.config(), run.data)
-    store = Store(place.store, create=True)
-    display = RunsDisplay(trials, noun="trial")
-
-    def kept() -> str:
-        return f"the trials that ended are kept in {place.store}; the same command goes on"
-
-    with screen.interruptible(kept), display:
-        outcome = study.run(
-            strategy,
-            trials,
-            base=base,
-            store=store,
-            name=name,
-            lr_range=_lr_range(lr_range),
-            fixed_lr=fixed_lr,
-            sampler=sampler,
-            seed=seed,
-            workers=workers,
-            device=place.device,
-            data=run.data,
-            dataset=dataset,
-            plugins=plugins,
-            threads=place.threads,
-            on_event=display,
-        )
+    options = {
+        "name": name,
+        "strategies": tuple(strategy) if strategy else None,
+        "trials": trials,
+        "seeds": None if seeds is None else parse_seeds(seeds),
+        "lr_range": _lr_range(lr_range),
+        "fixed_lr": fixed_lr or None,
+        "space": parse_space(space) if space else None,
+        "sampler": sampler,
+        "pruner": pruner,
+        "seeds_per_trial": seeds_per_trial,
+        "objectives": tuple(objective) if objective else None,
+        "points": points,
+        "seed": seed,
+    }
+    given = _together(name_of_study, options, run, plugin, workers, file)
+    study = studies.get(given.study)
+    _refuse_unused(given.study, given.settings)
+    plugins = load_plugins(list(given.plugins))
+    base, dataset = load_data(given.run.config(**given.more), given.run.data)
+    request = Request(
+        **given.settings,
+        base=base,
+        store=Store(place.store, create=True),
+        workers=given.workers,
+        device=place.device,
+        data=given.run.data,
+        dataset=dataset,
+        plugins=plugins,
+        threads=place.threads,
+    )
+    answer, drawn = _answer(study, request, out or place.store / "figures")
     if json:
-        screen.say_json(_as_json(outcome))
+        screen.say_json(
+            {
+                "study": given.study,
+                "rows": answer.rows,
+                "notes": [note for note in answer.notes if note],
+                "figures": [str(path) for path in drawn],
+                **answer.more,
+            }
+        )
     else:
-        for line in _report(outcome, run, plugins, place.store):
-            screen.say(line)
-    if outcome.best is None:
+        _print(answer, drawn)
+    if not answer.ok:
         raise typer.Exit(1)
 
 
@@ -141,7 +244,7 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
       gclip study list --store runs --json
     """
     from gclip import studies
-    from gclip.running.coordinator import studies_in, summary
+    from gclip.running.kept import studies_in, summary
 
     known = [{"study": name, "question": studies.question(name)} for name in studies.names()]
     begun = [summary(path) for path in studies_in(store).values()]
@@ -155,76 +258,142 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
         screen.say(f"None was begun in {store}.")
         return
     screen.say(f"\nBegun in {store}:")
-    table = screen.plain_table("name", "trials", "failed", "best", "with")
+    table = screen.plain_table("name", "trials", "pruned", "failed", "best", "with")
     table.columns[-1].overflow = "fold"
     for found in begun:
         table.add_row(
             found["name"],
-            str(found["trials"]),
-            str(found["failed"]),
+            *(str(found[key]) for key in ("trials", "pruned", "failed")),
             f"{screen.percent(found['score'])} %",
             found["best"] or "–",
         )
     screen.show(table)
 
 
-def _report(outcome: Outcome, run: Setting, plugins: tuple[str, ...], store: Path) -> list[str]:
-    counts = f"{screen.plural(outcome.trials, 'trial')}, {outcome.diverged} diverged"
-    if outcome.failed:
-        counts += f", {outcome.failed} failed"
-    lines = [f"study {outcome.name}: {counts}; kept in {store}"]
-    best = outcome.best
-    if best is None:
-        return [*lines, "No trial was completed, so there is no best."]
-    options = _options(best, run, plugins)
-    return [
-        *lines,
-        f"best: {best.strategy} at lr {best.lr:g}, {screen.percent(outcome.score)} % "
-        f"{best.split} accuracy (trial {outcome.number})",
-        "",
-        "To use it:",
-        f'  gclip train -s "{best.strategy}"{options}',
-        f'  clipper = gclip.Clipper(model, "{best.strategy}")    # in Python, with lr={best.lr:g}',
-        "",
-        f"This score is the best of {outcome.trials} tries with one seed, so it looks better than "
-        "it is.",
-        "On fresh seeds and test images:",
-        f'  gclip compare -s none -s "{best.strategy}"{options}',
-    ]
+class _Growing(RunsDisplay):
+    """A display whose total is what it was told of so far."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def __call__(self, event: Event) -> None:
+        if event.kind in ("queued", "cached"):
+            self.total += 1
+            if self._bars is not None and self._overall is not None:
+                self._bars.update(self._overall, total=self.total)
+        super().__call__(event)
 
 
-def _options(best: RunConfig, run: Setting, plugins: tuple[str, ...]) -> str:
-    """The options that make a command train what the trial did, apart from seed and split."""
-    import dataclasses
-    import shlex
+def _answer(study: ModuleType, request: Request, out: Path) -> tuple[Answer, list[Path]]:
+    """Run a study under the eyes of a display, and draw its figures."""
+    from gclip import figures
+    from gclip.figures._style import theme
 
-    parts = []
-    for field in dataclasses.fields(Setting):
-        value = getattr(run, field.name)
-        if value is None or field.name == "lr":
+    count = study.run_count(request) if hasattr(study, "run_count") else None
+    display = _Growing() if count is None else RunsDisplay(count)
+
+    def kept() -> str:
+        where = request.store.path
+        return f"the runs that ended are kept in {where}; the same command goes on"
+
+    with screen.interruptible(kept):
+        with display:
+            answer: Answer = study.run(dataclasses.replace(request, on_event=display))
+        drawn = []
+        for name, draw in answer.figures.items():
+            with theme():
+                figure = draw()
+            drawn += [figures.save(figure, out / f"{name}.{kind}") for kind in ("png", "svg")]
+    return answer, drawn
+
+
+def _print(answer: Answer, drawn: list[Path]) -> None:
+    if answer.rows:
+        table = screen.plain_table(*answer.columns)
+        for column, key in zip(table.columns, answer.columns.values(), strict=True):
+            words = any(_is_word(row.get(key)) for row in answer.rows)
+            column.justify = "left" if words else "right"
+            column.overflow = "fold"
+        for row in answer.rows:
+            table.add_row(*(_cell(row.get(key)) for key in answer.columns.values()))
+        screen.show(table)
+        if answer.notes:
+            screen.say()
+    for note in answer.notes:
+        screen.say(note)
+    if drawn:
+        names = ", ".join(dict.fromkeys(path.stem for path in drawn))
+        screen.say(f"figures in {drawn[0].parent} (PNG and SVG): {names}")
+
+
+def _is_word(value: Any) -> bool:
+    """A text with no figure in front: it belongs on the left of its column."""
+    return isinstance(value, str) and not value.lstrip("+-×<>–").lstrip()[:1].isdigit()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _together(
+    study: str | None,
+    options: dict[str, Any],
+    run: Setting,
+    plugin: list[str] | None,
+    workers: int | None,
+    file: Path | None,
+) -> Given:
+    """The options over the study file's settings, what neither says left out."""
+    from gclip.running.studyfile import StudyFile, read_study_file
+
+    said = StudyFile() if file is None else read_study_file(file)
+    settings = {name: value for name, value in options.items() if value is not None}
+    found = {**_without_contradicted(said, settings), **settings}
+    if said.space:
+        found["space"] = {**said.space, **settings.get("space", {})}
+    written = found.pop("study", None)
+    chosen = study or written
+    if chosen is None:
+        raise UsageError(
+            "which study? gclip study run STUDY, or study = … in a --file; "
+            "gclip study list names them"
+        )
+    own = {f.name for f in dataclasses.fields(Setting)}
+    runs = {name: value for name, value in said.run.items() if name in own}
+    if "data" in runs:
+        runs["data"] = Path(str(runs["data"]))
+    runs |= {name: getattr(run, name) for name in own if getattr(run, name) is not None}
+    return Given(
+        study=chosen,
+        run=Setting(**runs),
+        more={name: value for name, value in said.run.items() if name not in own},
+        plugins=tuple(plugin or found.pop("plugins", ())),
+        workers=workers if workers is not None else found.pop("workers", None),
+        settings={k: v for k, v in found.items() if k not in ("plugins", "workers")},
+    )
+
+
+def _without_contradicted(said: StudyFile, settings: dict[str, Any]) -> dict[str, Any]:
+    """The file's settings, but what is about the learning rate where an option is, too."""
+    about = ("lr_range", "fixed_lr")
+    asked = any(name in settings for name in about)
+    return {k: v for k, v in said.settings.items() if not (asked and k in about)}
+
+
+def _refuse_unused(name: str, settings: dict[str, Any]) -> None:
+    """An error for a setting that the study would ignore."""
+    from gclip import studies
+
+    for field, option in OPTIONS.items():
+        if field not in settings or field in studies.uses(name):
             continue
-        flag = "--" + field.name.replace("_", "-")
-        if isinstance(value, bool):
-            parts.append(flag if value else flag.replace("--", "--no-", 1))
-        else:
-            parts.append(f"{flag} {shlex.quote(str(value))}")
-    parts.append(f"--lr {best.lr:g}")
-    parts += [f"--plugin {shlex.quote(plugin)}" for plugin in plugins]
-    return " " + " ".join(parts)
-
-
-def _as_json(outcome: Outcome) -> dict[str, object]:
-    import json
-
-    return {
-        "study": outcome.name,
-        "trials": outcome.trials,
-        "diverged": outcome.diverged,
-        "failed": outcome.failed,
-        "score": outcome.score,
-        "trial": outcome.number,
-        "best": None if outcome.best is None else json.loads(outcome.best.to_json()),
-    }
+        others = [each for each in studies.names() if field in studies.uses(each)]
+        where = f" (studies that do: {', '.join(others)})" if others else ""
+        raise UsageError(f"the study {name} does not use {option}; leave it out{where}")
 
 
 def _lr_range(text: str | None) -> tuple[float, float] | None:
@@ -235,3 +404,8 @@ def _lr_range(text: str | None) -> tuple[float, float] | None:
     except ValueError:
         raise UsageError(f"--lr-range takes LOW,HIGH such as 0.001,0.5, but got {text!r}") from None
     return low, high
+
+
+for _name in COMMANDS:
+    if importlib.util.find_spec(f"gclip.cli.{_name}") is not None:
+        importlib.import_module(f"gclip.cli.{_name}").add_to(app)

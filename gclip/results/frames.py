@@ -23,6 +23,8 @@ from gclip.results.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
+# A config names these only where they are set: they came after the first runs were stored.
+_LATER = {"label_noise": 0.0, "gradient_noise": 0.0, "spikes": 0.0}
 # What a run is about; every other field of its config follows in alphabetical order.
 _CONFIG = ("task", "model", "optimizer", "lr", "strategy", "seed")
 _SCORES = ("stopped_at", "accuracy", "loss", "train_loss")
@@ -127,7 +129,7 @@ def _runs_frame(runs: Iterable[Stored]) -> pd.DataFrame:
     rows = []
     for stored in runs:
         clipping = stored.result.get("clipping") or {}
-        row = {name: _cell(value) for name, value in stored.config.items()}
+        row = {name: _cell(value) for name, value in (_LATER | stored.config).items()}
         row |= {name: stored.result.get(name) for name in ("status", "message")}
         row |= {name: _number(stored.result.get(name)) for name in (*_SCORES, "seconds")}
         row |= {name: _number(clipping.get(name)) for name in _RATES}

@@ -3,7 +3,6 @@
 from gclip.running.compare import Comparison as Comparison
 from gclip.running.compare import choose_baseline as choose_baseline
 from gclip.running.compare import compare as compare
-from gclip.running.compare import plan as plan
 from gclip.running.events import Event as Event
 from gclip.running.events import Listener as Listener
 from gclip.running.machine import cores as cores

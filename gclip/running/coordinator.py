@@ -1,85 +1,56 @@
 """One process owns an Optuna study; workers train its trials and leave their results in the store.
 
-Nothing but the coordinator touches the study's SQLite file, and a trial's config is written into
-it before the trial trains. So any process may be killed at any moment: on the next start a trial
-that was under way is told from its stored result, or given up and asked again.
+Nothing but the coordinator touches the study's storage, and a trial's configs are written into it
+before the trial trains. So any process may be killed at any moment: on the next start a trial that
+was under way is told from its stored results, or given up and asked again.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
 from gclip.running.events import Event, Kind, Listener, ignore
+from gclip.running.kept import begin as begin
+from gclip.running.kept import find_study as find_study
+from gclip.running.kept import open_study as open_study
+from gclip.running.kept import read_study as read_study
+from gclip.running.kept import studies_in as studies_in
+from gclip.running.kept import study_file as study_file
+from gclip.running.kept import summary as summary
+from gclip.running.objectives import values_of
 from gclip.running.pool import Job, Pool
+from gclip.running.samplers import seeded
+from gclip.running.trials import complete as complete
+from gclip.running.trials import counted as counted
+from gclip.running.trials import superseded as superseded
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
-    from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial, Trial
 
     from gclip.results import Store
-    from gclip.training import RunConfig, RunResult
+    from gclip.training import Progress, RunConfig, RunResult
 
 MAX_ATTEMPTS = 3
 """A trial whose coordinator died this often under it has failed: perhaps it killed it."""
 
-SUFFIX = ".db"
+WORKERS_LOST = 6
+"""A run that loses so many workers has failed."""
 
 
-def study_file(store: Path, name: str) -> Path:
-    """Where the study `name` is kept: beside the runs of `store`."""
-    return store / "studies" / f"{name}{SUFFIX}"
+@dataclass
+class _Open:
+    """A trial under way: its runs, one seed after the other, and what came of them so far."""
 
-
-@contextmanager
-def open_study(store: Path, name: str, settings: dict[str, Any]) -> Iterator[Study]:
-    """The study `name` of `store`, new or as it was left, for this process alone.
-
-    Args:
-        settings: what makes trials comparable, JSON-serialisable. A study goes on only under the
-            settings it was begun with.
-
-    Raises:
-        UsageError: another process runs the study, or it was begun with other settings.
-    """
-    import optuna
-
-    from gclip.results.lock import hold
-
-    path = study_file(store, name)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot keep a study in '{path.parent}': {error.strerror}") from error
-    with hold(path.with_suffix(".lock"), exclusive=True, patience=0.0) as held:
-        if held == "no":
-            raise UsageError(f"the study {name!r} is being run by another process; wait for it")
-        with _quiet(optuna), _storage(path) as storage:
-            study = optuna.create_study(
-                storage=storage, study_name=name, direction="maximize", load_if_exists=True
-            )
-            _check_settings(study, name, settings)
-            yield study
-
-
-def seeded(seed: int, trial: int) -> int:
-    """The sampler's seed for one trial.
-
-    Each trial has its own, so that a study that was interrupted proposes what it would have
-    proposed, and not its first trials again.
-    """
-    digest = hashlib.sha256(f"{seed}/{trial}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")
+    number: int
+    configs: list[RunConfig]
+    results: list[RunResult] = field(default_factory=list)
 
 
 @dataclass
@@ -89,18 +60,28 @@ class Coordinator:
     Attributes:
         study: owned by this process alone.
         store: where results are.
-        propose: suggests parameters on a trial and makes its config of them.
+        propose: suggests parameters on a trial and makes the config of its first run of them.
         sampler: makes the sampler for a trial, from a seed of that trial's own.
-        listener: is told what happens; an event's index is its trial's number.
+        pruner: is asked whether a trial is worth its next epoch, or its next seed; None: always.
+        prune_seeds: the pruner compares the trials seed by seed, not epoch by epoch.
+        seeds: the training seeds of a trial's runs; None for the one of its config.
+        objectives: what a trial is told with.
+        seed: of the sampler.
+        listener: is told what happens. An event's index is its trial's number, times the number
+            of seeds, plus the seed's place.
     """
 
     study: Study
     store: Store
     propose: Callable[[Trial], RunConfig]
     sampler: Callable[[int], BaseSampler]
+    pruner: BasePruner | None = None
+    prune_seeds: bool = False
+    seeds: Sequence[int] | None = None
+    objectives: Sequence[str] = ("accuracy",)
     seed: int = 0
     listener: Listener = ignore
-    _open: dict[int, Trial] = field(default_factory=dict)
+    _open: dict[int, _Open] = field(default_factory=dict)
 
     def run(self, pool: Pool, total: int) -> None:
         """Go on until `total` trials have ended, those of earlier commands among them.
@@ -109,12 +90,17 @@ class Coordinator:
         """
         from gclip.training import RunConfig
 
+        pool.attempts = WORKERS_LOST
+        if self.pruner is not None:
+            self.study.pruner = self.pruner
+            pool.judge = None if self.prune_seeds else self._judge
         self.recover()
         earlier = counted(self.study)
         for trial in earlier:
             if "config" in trial.user_attrs:
                 config = RunConfig.of(trial.user_attrs["config"])
-                self._say("cached", Job(trial.number, config))
+                for place in range(self._runs):
+                    self._say("cached", Job(self._index(trial.number) + place, config))
         ended = len(earlier)
         try:
             while True:
@@ -127,8 +113,11 @@ class Coordinator:
                 if not self._open:
                     return
                 for job, result in pool.wait():
-                    self._tell(self._open.pop(job.index), result)
-                    ended += 1
+                    further = self._take(job, result)
+                    if further is None:
+                        ended += 1
+                    else:
+                        pool.submit(further)
         except KeyboardInterrupt:
             for number in list(self._open):
                 self._again(self._frozen(number), died=False)
@@ -138,44 +127,158 @@ class Coordinator:
         """Settle the trials that were under way when the last coordinator ended."""
         from optuna.trial import TrialState
 
+        self.study.sampler = self.sampler(seeded(self.seed, 0))
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            key = trial.user_attrs.get("key")
-            if key is not None and self.store.has(key):
-                self.study.tell(trial.number, _score(self.store.load(key)))
+            keys = trial.user_attrs.get("keys", ())
+            if "pruned_at" in trial.user_attrs:
+                self._note(trial.number, status="pruned")
+                self.study.tell(trial.number, state=TrialState.PRUNED)
+            elif keys and all(self.store.has(key) for key in keys):
+                results = [self.store.load(key) for key in keys]
+                done = _Open(trial.number, [result.config for result in results], results)
+                for place in range(len(results)):
+                    self._report_run(done, place)
+                self._complete(done)
             else:
                 self._again(trial, died=True)
 
     def _ask(self) -> Job | None:
-        """The next trial's job, or None if its result is there already and was told."""
+        """The next trial's first job, or None if the trial has ended without training."""
         count = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = self.sampler(seeded(self.seed, count))
         trial = self.study.ask()
-        config = self.propose(trial)
-        trial.set_user_attr("config", json.loads(config.to_json()))
-        trial.set_user_attr("key", config.key)
-        job = Job(trial.number, config)
-        if self.store.has(config.key):
-            result = self.store.load(config.key)
-            self._tell(trial, result)
-            self._say("cached", job, result)
+        try:
+            config = self.propose(trial)
+        except UsageError as error:  # values that the strategy refuses together
+            self._fail(trial.number, str(error))
             return None
-        self._open[trial.number] = trial
-        self._say("queued", job)
-        return job
+        seeds = (config.seed,) if self.seeds is None else self.seeds
+        configs = [config.replace(seed=seed) for seed in seeds]
+        self._note(
+            trial.number,
+            config=json.loads(configs[0].to_json()),
+            key=configs[0].key,
+            keys=[each.key for each in configs],
+        )
+        self._open[trial.number] = _Open(trial.number, configs)
+        return self._next(self._open[trial.number])
 
-    def _tell(self, trial: Trial, result: RunResult) -> None:
+    def _take(self, job: Job, result: RunResult) -> Job | None:
+        """A run has ended: the trial's next one, or None if the trial has ended with it."""
+        trial = self._open[job.index // self._runs]
+        if result.status == "failed":
+            self._fail(trial.number, result.message)
+            return None
+        trial.results.append(result)
+        if result.status == "pruned":
+            self._prune(trial)
+            return None
+        self._report_run(trial, len(trial.results) - 1)
+        return self._next(trial)
+
+    def _next(self, trial: _Open) -> Job | None:
+        """The trial's next run that the store does not have; None if the trial has ended."""
+        while len(trial.results) < len(trial.configs):
+            if self._hopeless(trial):
+                self._prune(trial)
+                return None
+            place = len(trial.results)
+            config = trial.configs[place]
+            job = Job(self._index(trial.number) + place, config)
+            if not self.store.has(config.key):
+                self._say("queued", job)
+                return job
+            trial.results.append(self.store.load(config.key))
+            self._say("cached", job, trial.results[-1])
+            self._report_run(trial, place)
+        self._complete(trial)
+        return None
+
+    def _judge(self, job: Job, progress: Progress) -> bool:
+        """Whether a run is worth its next epoch; a worker waits for the answer."""
+        trial = self._open[job.index // self._runs]
+        if progress.accuracy is None:
+            return True
+        step = len(trial.results) * job.config.epochs + progress.epoch
+        self._report(trial.number, step, _mean(trial.results, progress.accuracy))
+        return not self._given_up(trial.number, step)
+
+    def _hopeless(self, trial: _Open) -> bool:
+        """Whether a trial with seeds left is worth the next."""
+        if self.pruner is None or not trial.results:
+            return False
+        epochs = trial.configs[0].epochs
+        done = len(trial.results)
+        return self._given_up(trial.number, done - 1 if self.prune_seeds else done * epochs)
+
+    def _given_up(self, number: int, step: int) -> bool:
+        trial = self._frozen(number)
+        if "pruned_at" in trial.user_attrs:  # before its worker, or the last coordinator, died
+            return True
+        if self.pruner is None or not self.pruner.prune(self.study, trial):
+            return False
+        # Before the run is stopped: whoever dies now, the trial is found to be pruned.
+        self._note(number, pruned_at=step)
+        return True
+
+    def _report_run(self, trial: _Open, place: int) -> None:
+        """Report a run that has ended: one value, or one an epoch, as far as that was not done.
+
+        After several seeds the value is the mean of what they came to, so that trials compare at
+        equal steps.
+        """
+        result = trial.results[place]
+        if self.prune_seeds:
+            self._report(trial.number, place, values_of([result], ["accuracy"])[0])
+            return
+        for point in result.curve:
+            step = place * result.config.epochs + point["epoch"]
+            self._report(trial.number, step, _mean(trial.results[:place], point["accuracy"]))
+
+    def _report(self, number: int, step: int, value: float) -> None:
+        if len(self.objectives) > 1:
+            return  # Optuna has no intermediate values for several objectives
+        trial = self._frozen(number)
+        if step not in trial.intermediate_values:
+            self.study._storage.set_trial_intermediate_value(trial._trial_id, step, value)
+
+    def _complete(self, trial: _Open) -> None:
+        """Tell a trial all of whose runs have ended."""
+        results = trial.results
+        self._note_results(trial)
+        values = values_of(results, self.objectives, dearest=self._dearest())
+        self._open.pop(trial.number, None)
+        self.study.tell(trial.number, values)
+
+    def _prune(self, trial: _Open) -> None:
         from optuna.trial import TrialState
 
-        # Before the value: a trial that is told can no longer be written to.
-        trial.set_user_attr("status", result.status)
-        trial.set_user_attr("seconds", result.seconds)
-        if result.stopped_at is not None:
-            trial.set_user_attr("stopped_at", result.stopped_at)
-        if result.status == "failed":
-            trial.set_user_attr("message", result.message)
-            self.study.tell(trial, state=TrialState.FAIL)
-        else:
-            self.study.tell(trial, _score(result))
+        self._note_results(trial, status="pruned")
+        self._open.pop(trial.number, None)
+        self.study.tell(trial.number, state=TrialState.PRUNED)
+
+    def _fail(self, number: int, message: str) -> None:
+        from optuna.trial import TrialState
+
+        self._note(number, status="failed", message=message)
+        self._open.pop(number, None)
+        self.study.tell(number, state=TrialState.FAIL)
+
+    def _note_results(self, trial: _Open, status: str = "") -> None:
+        """Write down what came of the runs, before the value: a told trial cannot be written to."""
+        results = trial.results
+        diverged = [result for result in results if result.status == "diverged"]
+        found: dict[str, Any] = {
+            "status": status or ("diverged" if diverged else "finished"),
+            "seconds": sum(result.seconds for result in results),
+        }
+        if results:
+            found["accuracies"] = [values_of([result], ["accuracy"])[0] for result in results]
+            found["clip_rate"] = values_of(results, ["clip_rate"])[0]
+        if diverged:
+            found["stopped_at"] = diverged[0].stopped_at
+            found["diverged"] = len(diverged)
+        self._note(trial.number, **found)
 
     def _again(self, trial: FrozenTrial, *, died: bool) -> None:
         """Fail a trial that will not end, and queue its parameters for another attempt.
@@ -189,112 +292,41 @@ class Coordinator:
         if trial.number not in superseded(self.study) and (not died or attempt < MAX_ATTEMPTS):
             # With nothing suggested yet there is nothing to keep: then it is a new proposal.
             more = {"attempt": attempt + died, "replaces": trial.number}
-            self.study.enqueue_trial(dict(trial.params), user_attrs=more)
+            given = trial.system_attrs.get("fixed_params", {})
+            self.study.enqueue_trial({**given, **trial.params}, user_attrs=more)
+        self._note(trial.number, status="failed", message="the process that ran it ended")
+        self._open.pop(trial.number, None)
         self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _dearest(self) -> float:
+        """The largest cost that a trial was told with."""
+        if "cost" not in self.objectives:
+            return 0.0
+        place = list(self.objectives).index("cost")
+        return max((t.values[place] for t in complete(counted(self.study))), default=0.0)
+
+    def _note(self, number: int, **attributes: Any) -> None:
+        # Through the storage: a trial that an earlier process asked for has no Trial here.
+        identity = self._frozen(number)._trial_id
+        for name, value in attributes.items():
+            self.study._storage.set_trial_user_attr(identity, name, value)
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
+
+    @property
+    def _runs(self) -> int:
+        """Runs a trial."""
+        return 1 if self.seeds is None else len(self.seeds)
+
+    def _index(self, number: int) -> int:
+        return number * self._runs
 
     def _say(self, kind: Kind, job: Job, result: RunResult | None = None) -> None:
         self.listener(Event(kind=kind, index=job.index, config=job.config, result=result))
 
 
-def superseded(study: Study) -> frozenset[int]:
-    """The numbers of failed trials that have a successor with the same parameters."""
-    trials = study.get_trials(deepcopy=False)
-    return frozenset(t.user_attrs["replaces"] for t in trials if "replaces" in t.user_attrs)
-
-
-def counted(study: Study) -> list[FrozenTrial]:
-    """The trials that have ended for good, in their order: complete, or failed and not replaced."""
-    gone = superseded(study)
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state.is_finished() and trial.number not in gone
-    ]
-
-
-def studies_in(store: Path) -> dict[str, Path]:
-    """The studies kept beside a store, by name; none where the folder does not exist."""
-    folder = study_file(store, "").parent
-    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
-
-
-@contextmanager
-def read_study(path: Path) -> Iterator[Study]:
-    """A study that exists, to look at. Never creates a file, as a mistyped path otherwise would."""
-    import optuna
-
-    if not path.is_file():
-        raise UsageError(f"there is no study in '{path}'")
-    with _quiet(optuna), _storage(path) as storage:
-        yield optuna.load_study(study_name=path.stem, storage=storage)
-
-
-def summary(path: Path) -> dict[str, Any]:
-    """A study at a glance: its name, how many trials ended and failed, the best score and how."""
-    with read_study(path) as study:
-        ended = counted(study)
-    complete = [trial for trial in ended if trial.value is not None]
-    best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
-    how = None
-    if best is not None:
-        config = best.user_attrs["config"]
-        how = f"{config['strategy']}, lr {config['lr']:g}"
-    return {
-        "name": path.stem,
-        "trials": len(ended),
-        "failed": len(ended) - len(complete),
-        "score": None if best is None else best.value,
-        "best": how,
-    }
-
-
-def _score(result: RunResult) -> float:
-    """What the sampler learns from: validation accuracy; chance, never NaN, for a diverged run."""
-    return result.accuracy if math.isfinite(result.accuracy) else 0.0
-
-
-def _check_settings(study: Study, name: str, settings: dict[str, Any]) -> None:
-    begun = study.user_attrs.get("settings")
-    wanted = json.loads(json.dumps(settings))
-    if begun is None:
-        study.set_user_attr("settings", wanted)
-        return
-    differing = sorted(k for k in begun.keys() | wanted.keys() if begun.get(k) != wanted.get(k))
-    if differing:
-        was = ", ".join(f"{key} {begun.get(key)!r}" for key in differing)
-        now = ", ".join(f"{key} {wanted.get(key)!r}" for key in differing)
-        raise UsageError(
-            f"the study {name!r} was begun with {was}, not {now}; repeat it as it was, "
-            "or give this one another --name"
-        )
-
-
-@contextmanager
-def _storage(path: Path) -> Iterator[RDBStorage]:
-    from optuna.storages import RDBStorage
-    from sqlalchemy.exc import SQLAlchemyError
-
-    storage: RDBStorage | None = None
-    try:
-        storage = RDBStorage(f"sqlite:///{path}")
-        yield storage
-    except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise UsageError(f"the study file '{path}' cannot be used: {cause}") from error
-    finally:
-        if storage is not None:
-            storage.remove_session()
-            storage.engine.dispose()
-
-
-@contextmanager
-def _quiet(optuna: Any) -> Iterator[None]:
-    """Without Optuna's own log lines, which would break the progress display."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with contextlib.ExitStack() as stack:
-        stack.callback(optuna.logging.set_verbosity, before)
-        yield
+def _mean(ended: Sequence[RunResult], accuracy: float) -> float:
+    """Over the runs that have ended and the one under way."""
+    scores = [values_of([result], ["accuracy"])[0] for result in ended]
+    return (sum(scores) + accuracy) / (len(scores) + 1)

@@ -18,19 +18,19 @@ import tempfile
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from gclip.errors import UsageError
 from gclip.running.events import Event, Kind, Listener, ignore
-from gclip.running.worker import BOOT, WorkerSettings, code_changed, describe
+from gclip.running.worker import BOOT, WorkerSettings, ask_at_epochs, code_changed, describe
 
 if TYPE_CHECKING:
     from gclip.results import Store
     from gclip.training import Dataset, Progress, RunConfig, RunResult
 
-_ATTEMPTS = 2
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -52,11 +52,23 @@ class Job:
     config: RunConfig
 
 
+Judge = Callable[[Job, "Progress"], bool]
+"""Asked at the end of every epoch but the last whether a run should go on."""
+
+
 class Pool(ABC):
-    """Trains runs and stores their results; use it as a context manager."""
+    """Trains runs and stores their results; use it as a context manager.
+
+    Attributes:
+        judge: decides at the end of an epoch whether a run goes on, which waits for the answer;
+            a run that does not has the status ``pruned``. None: all go on.
+        attempts: so many workers may a run lose; then it has failed.
+    """
 
     def __init__(self, store: Store, listener: Listener = ignore) -> None:
         self.store = store
+        self.judge: Judge | None = None
+        self.attempts = 2
         self._listener = listener
 
     @property
@@ -145,15 +157,18 @@ class InProcess(Pool):
         if task not in self._datasets:
             self._datasets[task] = load_dataset(task, self._settings.data, download=False)
 
-        def report(progress: Progress) -> None:
+        judge = self.judge
+
+        def say(progress: Progress, asks: bool) -> bool:
             self._tell("progress", job, progress=progress)
+            return judge(job, progress) if asks and judge is not None else True
 
         return train(
             job.config,
             dataset=self._datasets[task],
             device=self._settings.device,
             threads=self._settings.threads,
-            on_progress=report,
+            on_progress=ask_at_epochs(say),
         )
 
 
@@ -164,11 +179,11 @@ class _Worker:
     job: Job | None = None
     ready: bool = False
 
-    def give(self, job: Job) -> None:
+    def give(self, job: Job, *, ask: bool) -> None:
         """Hand over a run. A worker that is already dead is noticed by its reader, not here."""
         self.job = job
-        line = json.dumps({"index": job.index, "config": job.config.to_json()}) + "\n"
-        self.write(line)
+        order = {"index": job.index, "config": job.config.to_json(), "ask": ask}
+        self.write(json.dumps(order) + "\n")
 
     def write(self, line: str) -> None:
         if self.process.stdin is None:
@@ -259,7 +274,7 @@ class Processes(Pool):
                 if len(self._workers) >= self._count:
                     return
                 idle = self._start()
-            idle.give(self._waiting.popleft())
+            idle.give(self._waiting.popleft(), ask=self.judge is not None)
             if idle.ready and idle.job is not None:
                 self._tell("started", idle.job)
 
@@ -275,7 +290,11 @@ class Processes(Pool):
         if job is None or message["index"] != job.index:
             return None
         if kind == "progress":
-            self._tell("progress", job, progress=Progress(**message["progress"]))
+            progress = Progress(**message["progress"])
+            self._tell("progress", job, progress=progress)
+            if message["asks"]:
+                go = self.judge is None or self.judge(job, progress)
+                worker.write(json.dumps({"go": go}) + "\n")
             return None
         worker.job = None
         if kind == "failed":
@@ -297,11 +316,11 @@ class Processes(Pool):
             return self._finish(job, self.store.load(job.config.key))
         self._lost[job.index] = self._lost.get(job.index, 0) + 1
         how = _cause(code, words)
-        if self._lost[job.index] < _ATTEMPTS:
+        if self._lost[job.index] < self.attempts:
             self._tell("retried", job, message=f"its worker process {how}; it starts again")
             self._waiting.appendleft(job)
             return None
-        return self._fail(job, f"its worker process {how}, {_ATTEMPTS} times")
+        return self._fail(job, f"its worker process {how}, {self.attempts} times")
 
     def _start(self) -> _Worker:
         threads = str(self._settings.threads)

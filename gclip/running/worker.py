@@ -4,8 +4,9 @@ A worker owns nothing that cannot be lost. A result is in the store before it is
 worker may be killed at any moment at the cost of the run in its hands. When its standard input
 closes, its parent has finished or died, and the worker ends at once: it never outlives the parent.
 
-The protocol is a JSON object a line. In: first the `WorkerSettings`, then ``{"index", "config"}``.
-Out: ``ready``, and for each run ``progress`` …, then ``done`` or ``failed``.
+The protocol is a JSON object a line. In: first the `WorkerSettings`, then ``{"index", "config",
+"ask"}``. Out: ``ready``, and for each run ``progress`` …, then ``done`` or ``failed``. With
+``ask``, a ``progress`` at an epoch's end has ``asks``, and the worker waits for ``{"go": …}``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -68,7 +70,7 @@ def serve(settings: dict[str, Any]) -> None:
         job = jobs.get()
         index = job["index"]
         try:
-            _run(job["config"], index, chosen, datasets, out)
+            _run(job, chosen, datasets, jobs, out)
         except Exception as error:
             _say(out, kind="failed", index=index, message=describe(error))
         else:
@@ -95,32 +97,51 @@ def code_changed(config: RunConfig) -> str | None:
     )
 
 
+def ask_at_epochs(say: Callable[[Progress, bool], bool]) -> Callable[[Progress], bool]:
+    """A listener for `train` that says everything to `say`, and asks at an epoch's end.
+
+    `say` is told the progress and whether its answer, to go on or not, counts: at the end of every
+    epoch but the last.
+    """
+    asked = 0
+
+    def listen(progress: Progress) -> bool:
+        nonlocal asked
+        asks = progress.status == "running" and progress.epoch > asked
+        asked = progress.epoch
+        return say(progress, asks)
+
+    return listen
+
+
 def _run(
-    text: str,
-    index: int,
+    job: dict[str, Any],
     settings: WorkerSettings,
     datasets: dict[str, Dataset],
+    inbox: queue.SimpleQueue[dict[str, Any]],
     out: IO[str],
 ) -> None:
     from gclip.results import Store
     from gclip.training import RunConfig, load_dataset, train
 
-    config = RunConfig.from_json(text)
+    config = RunConfig.from_json(job["config"])
     changed = code_changed(config)
     if changed:
         raise ValueError(changed)
     if config.task not in datasets:
         datasets[config.task] = load_dataset(config.task, settings.data, download=False)
 
-    def report(progress: Progress) -> None:
-        _say(out, kind="progress", index=index, progress=dataclasses.asdict(progress))
+    def say(progress: Progress, asks: bool) -> bool:
+        told, asks = dataclasses.asdict(progress), asks and job["ask"]
+        _say(out, kind="progress", index=job["index"], progress=told, asks=asks)
+        return bool(inbox.get()["go"]) if asks else True
 
     result = train(
         config,
         dataset=datasets[config.task],
         device=settings.device,
         threads=settings.threads,
-        on_progress=report,
+        on_progress=ask_at_epochs(say),
     )
     Store(settings.store).save(result)
 

@@ -46,6 +46,8 @@ OPTIONS: dict[str, set[str]] = {
     "study run": {
         *("--strategy", "-s", "--trials", "--fixed-lr", "--lr-range", "--sampler", "--seed"),
         *("--name", "--workers", "--plugin", "--json", *SETTING, *PLACE),
+        *("--seeds", "--space", "--pruner", "--seeds-per-trial", "--objective", "--points"),
+        *("--file", "--out"),
     },
     "study list": {"--store", "--json"},
     "bench": set(),

@@ -205,13 +205,22 @@ def main(rank: int, store: str, result: str) -> None:
             )
         return same
 
+    def norms() -> list[float]:
+        """The norm that is reported, and that of this process's shards."""
+        params = {n: p for n, p in sharded().items() if n in ("a.weight", "b.weight")}
+        for name, param in params.items():
+            param.grad = spread(name, values(1)[name])
+        shards = torch.cat([p.grad.to_local().flatten() for p in params.values()])
+        report = gclip.Clipper(params.items(), "norm(max_norm=0.5)").step()
+        return [report.norm.item(), shards.norm().item()]
+
     def resumed() -> bool:
         """Whether a saved memory goes on as the one that never stopped."""
         ours, theirs = sharded(), sharded()
         spec = "chain(spam(threshold=10, warmup=1), percentile(p=50, scope=unit))"
         first, second = gclip.Clipper(ours.items(), spec), gclip.Clipper(theirs.items(), spec)
         for step in range(STEPS):
-            give(ours, values(5 + step)), give(theirs, values(1 + step))
+            give(ours, values(5 + step)), give(theirs, values(5 + step))
             first.step(), second.step()
             again = gclip.Clipper(theirs.items(), spec)
             again.load_state_dict(second.state_dict())
@@ -248,7 +257,7 @@ def main(rank: int, store: str, result: str) -> None:
         fully_shard(net, mesh=grid["data"])
         out["both"][spec] = train(spec, net, mine)
     out["nan"], out["within"], out["resumed"] = with_nan(), within(), resumed()
-    out["refused"] = refused()
+    out["refused"], out["norms"] = refused(), norms()
     torch.save(out, result)
     dist.destroy_process_group()
 

@@ -107,6 +107,16 @@ def test_fully_sharded_and_tensor_parallel(spec, found):
     close(first, child.train(spec, child.model(), slice(None)))
 
 
+def test_the_local_norm_is_not_taken_for_the_global(found):
+    """FSDP users: every process clips by the norm of its own shards, so that they drift apart."""
+    grads = child.values(1)
+    want = torch.cat([grads[n].flatten() for n in ("a.weight", "b.weight")]).norm().item()
+    for each in found:
+        reported, own = each["norms"]
+        assert reported == pytest.approx(want, rel=1e-6)
+        assert own < 0.95 * want
+
+
 def test_within_the_limit_every_bit_stays(found):
     assert [each["within"] for each in found] == [True, True]
 

@@ -1,4 +1,4 @@
-"""Every registered strategy against numbers straight from its equation, and wrong variants of it."""
+"""Every registered strategy against numbers from its equation, and wrong variants of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def test_every_strategy_has_golden_numbers_and_mutants(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "case"), [pytest.param(n, c, id=f"{n}-{c.label}") for n, cs in CASES.items() for c in cs]
+    ("name", "case"),
+    [pytest.param(n, c, id=f"{n}-{c.label}") for n, cs in CASES.items() for c in cs],
 )
 def test_the_numbers_agree(name: str, case: Case) -> None:
     case.check(gclip.get(name))

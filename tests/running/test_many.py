@@ -7,7 +7,8 @@ import pytest
 import gclip
 from gclip.errors import UsageError
 from gclip.results import Store
-from gclip.running import Event, choose_baseline, compare, plan, run_all
+from gclip.running import Event, choose_baseline, compare, run_all
+from gclip.running.compare import plan
 from gclip.training import RunConfig, RunResult
 
 TINY = RunConfig(fraction=0.1, epochs=1, batch_size=64)

@@ -1,0 +1,154 @@
+"""Which strategy is worth its tuning? Accuracy over trials, and of the winners on fresh seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from ._studies import MARKS, columns_for, head, looks_of, ordered, styled
+from ._style import BASELINE, canvas, caption, panels, spread, wrapped
+
+if TYPE_CHECKING:
+    from gclip.studies.budget import Curve
+    from gclip.training import RunConfig
+
+WIDE, HIGH = 2.75, 2.2
+
+
+@styled
+def curves(found: Mapping[str, Curve], base: RunConfig) -> Figure:
+    """A panel a strategy, all the others in grey: the expected best of k random trials over k."""
+    strategies = ordered(list(found))
+    look = looks_of(strategies)
+    columns = columns_for(len(strategies))
+    lines = -(-len(strategies) // columns)
+    figure = canvas(max(6.6, WIDE * columns + 0.4), 1.85 + HIGH * lines)
+    grid = panels(figure, len(strategies), columns, sharex=True, sharey=True)
+    every = {text: np.column_stack([_trials(c), c.mean]) for text, c in found.items()}
+    lowest = min(float(curve.mean.min()) for curve in found.values())
+    longest = max(len(curve.mean) for curve in found.values())
+    for axes, text in zip(grid, strategies, strict=True):
+        colour, curve = look[text].colour, found[text]
+        others = [line for name, line in every.items() if name not in (text, "none")]
+        axes.add_collection(LineCollection(others, colors="#c8c8c8", linewidths=0.8, zorder=1))
+        if "none" in every and text != "none":
+            axes.plot(*every["none"].T, color=BASELINE, linewidth=1.1, linestyle=(0, (4, 2)))
+        axes.fill_between(
+            _trials(curve), curve.low, curve.high, color=colour, alpha=0.17, linewidth=0
+        )
+        marker = "o" if len(curve.mean) == 1 else ""
+        axes.plot(_trials(curve), curve.mean, color=colour, linewidth=1.8, marker=marker)
+        axes.set_title(wrapped(text, 34), pad=5)
+        axes.spines["top"].set(color=colour, linewidth=3)
+        axes.set_ylim(max(-0.02, lowest - 0.1), 1.02)
+        axes.set_xlim(1 - 0.03 * longest, longest + 0.03 * longest)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    figure.supylabel("Validation accuracy of the best (%)", fontsize=9)
+    for axes in grid[-columns:]:
+        axes.set_xlabel("Random trials")
+    figure.legend(handles=_curve_legend(), loc="outside upper right", ncols=4)
+    shared = pd.DataFrame([json.loads(base.to_json())]).drop(columns="lr")
+    head(figure, "What a budget of trials buys", shared)
+    counts = sorted({len(curve.mean) for curve in found.values()})
+    caption(
+        figure,
+        f"n = {' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} random trials "
+        "a strategy, learning rate and fields together; diverged trials score chance.",
+        "Lines: the expected best of k of them; bands: from the 10 % least to the 10 % most lucky "
+        "choices of k, cut off below. The best of many single runs looks better than it is.",
+    )
+    return figure
+
+
+@styled
+def final(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
+    """Rows are tuned strategies on fresh seeds, the most accurate on top: every run, and means.
+
+    Args:
+        rows: the table of the study ``budget``.
+        runs: one row a run: `strategy`, `seed`, `status`, `accuracy`.
+    """
+    shown = [row for row in rows if row["n"]]
+    runs = runs[runs["status"].isin(list(MARKS))].reset_index(drop=True)
+    look = looks_of([row["strategy"] for row in rows])
+    figure = canvas(9.0, 1.95 + 0.42 * len(shown))
+    axes = figure.subplots()
+    right = axes.twinx()
+    heights = spread(runs)
+    labels, texts = [], []
+    for place, row in enumerate(shown):
+        mine = runs[runs["strategy"] == row["strategy"]]
+        colour = look[row["strategy"]].colour
+        for status, marker in MARKS.items():
+            some = mine[mine["status"] == status]
+            at = place + heights[some.index]
+            axes.scatter(some["accuracy"], at, s=20, marker=marker, color=colour, alpha=0.75)
+        if row["low"] is not None:
+            low, high = max(row["low"], 0.0), min(row["high"], 1.0)
+            axes.hlines(place, low, high, color="black", linewidth=1.6, zorder=3)
+        axes.scatter(row["accuracy"], place, s=36, marker="D", color=colour, edgecolors="black",
+                     zorder=4)  # fmt: skip
+        labels.append(wrapped(f"{row['tuned']}, lr {row['lr']:g}", 44))
+        texts.append(_said(row))
+    axes.set_yticks(range(len(shown)), labels)
+    right.set_yticks(range(len(shown)), texts)
+    for side in (axes, right):
+        side.set_ylim(len(shown) - 0.4, -0.6)
+        side.grid(visible=False, axis="y")
+        side.tick_params(length=0)
+    lowest = min([float(runs["accuracy"].min()), *(row["low"] or 1.0 for row in shown)])
+    axes.set_xlim(max(-0.02, lowest - 0.02), 1.01)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
+    split = str(runs["split"].iloc[0]) if "split" in runs and len(runs) else "test"
+    axes.set_xlabel(f"{split.capitalize()} accuracy (%)")
+    head(figure, "After equal tuning, on fresh seeds", runs)
+    trials = sorted({row["trials"] for row in rows})
+    diverged = int((runs["status"] == "diverged").sum())
+    caption(
+        figure,
+        f"Each strategy's best of {' to '.join(str(n) for n in dict.fromkeys(trials))} random "
+        f"trials (by validation), n = {_counts(shown)} fresh seeds.",
+        "Points: one run each, a seed at the same height in every row; diamonds and bars: mean "
+        "and 95 % t interval.",
+        f"{diverged} of {len(runs)} runs diverged (crosses); they score chance and count."
+        if diverged
+        else "",
+        "Right: mean, paired difference to tuned none with its interval, and what may be claimed "
+        "(sign-flip test, Holm-corrected).",
+    )
+    return figure
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    text = f"{100 * row['accuracy']:.1f}"
+    if row["none_difference"] is None:
+        return text
+    return f"{text}   {row['none_text']}".replace(", ", "\n", 1)
+
+
+def _counts(rows: Sequence[Mapping[str, Any]]) -> str:
+    counts = sorted({row["n"] for row in rows})
+    return " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
+
+
+def _trials(curve: Curve) -> Any:
+    return np.arange(1, len(curve.mean) + 1)
+
+
+def _curve_legend() -> list[Line2D | Patch]:
+    return [
+        Line2D([], [], color="#666666", linewidth=1.8, label="this strategy"),
+        Patch(color="#666666", alpha=0.2, label="10 to 90 %"),
+        Line2D([], [], color=BASELINE, linestyle=(0, (4, 2)), label="none"),
+        Line2D([], [], color="#c8c8c8", label="the others"),
+    ]

@@ -1,0 +1,146 @@
+"""How exactly must the threshold be right? Accuracy over it, a panel a strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from gclip.results.statistics import mean_interval
+
+from ._studies import (
+    columns_for,
+    head,
+    log_axis,
+    looks_of,
+    means,
+    ordered,
+    percents,
+    points,
+    styled,
+)
+from ._style import BASELINE, canvas, caption, wrapped
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+WIDE, HIGH = 2.75, 2.75
+
+
+@styled
+def draw(runs: pd.DataFrame, defaults: Mapping[str, float | None]) -> Figure:
+    """Above: accuracy, every run a point; below: the share of clipped steps.
+
+    Args:
+        runs: one row a run: `strategy`, `threshold` (the field), `value`, `seed`, `status`,
+            `accuracy`, `clip_rate`; the rows of ``none`` make the line to beat.
+        defaults: the threshold's default by strategy; None where it is not a number.
+    """
+    scored = runs[runs["status"].isin(["finished", "diverged"])]
+    strategies = [text for text in ordered(list(defaults)) if text != "none"]
+    look = looks_of(strategies)
+    columns = columns_for(len(strategies))
+    rows = -(-len(strategies) // columns)
+    figure = canvas(max(6.6, WIDE * columns + 0.4), 1.75 + HIGH * rows)
+    grid = figure.add_gridspec(2 * rows, columns, height_ratios=[3, 1] * rows)
+    none = scored[scored["strategy"] == "none"]["accuracy"]
+    for place, text in enumerate(strategies):
+        row, column = divmod(place, columns)
+        above = figure.add_subplot(grid[2 * row, column])
+        below = figure.add_subplot(grid[2 * row + 1, column], sharex=above)
+        mine = scored[scored["strategy"] == text]
+        every = runs[runs["strategy"] == text]
+        _accuracy(above, mine, look[text].colour, none, defaults[text])
+        _clip_rate(below, mine, look[text].colour, defaults[text])
+        _threshold_axis(above, every)
+        above.set_title(wrapped(text, 34), pad=5)
+        above.spines["top"].set(color=look[text].colour, linewidth=3)
+        above.tick_params(labelbottom=False)
+        below.set_xlabel(every["threshold"].iloc[0] if len(every) else "")
+        for axes in (above, below):
+            axes.tick_params(labelleft=column == 0)
+        above.set_ylabel(f"{_split(runs)} accuracy (%)" if column == 0 else "")
+        below.set_ylabel("clipped (%)" if column == 0 else "", fontsize=8)
+    figure.legend(handles=_legend(len(none) > 0), loc="outside upper right", ncols=5)
+    head(figure, "Accuracy over the threshold", runs)
+    counts = scored.groupby(["strategy", "value"]).size()
+    caption(
+        figure,
+        f"n = {_range(counts.min(), counts.max())} seeds at each value." if len(counts) else "",
+        "Lines: mean; bands: 95 % t interval, cut off at 0 and 100 %. Below: mean share of steps "
+        "in which anything was clipped.",
+        f"{int((scored['status'] == 'diverged').sum())} of {len(scored)} runs diverged; they score "
+        "chance and count.",
+    )
+    return figure
+
+
+def _accuracy(
+    axes: Axes, runs: pd.DataFrame, colour: str, none: pd.Series[float], default: float | None
+) -> None:
+    if len(none):
+        found = mean_interval(none)
+        axes.axhspan(max(found.low, 0), min(found.high, 1), color=BASELINE, alpha=0.07, linewidth=0)
+        axes.axhline(found.value, color=BASELINE, linewidth=1.1, linestyle=(0, (4, 2)))
+    _default(axes, default)
+    at, middle, low, high = means(runs, "value")
+    axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0)
+    axes.plot(at, middle, color=colour, linewidth=1.5)
+    points(axes, runs, "value", colour)
+    percents(axes)
+
+
+def _clip_rate(axes: Axes, runs: pd.DataFrame, colour: str, default: float | None) -> None:
+    _default(axes, default)
+    at, middle, _, _ = means(runs, "value", "clip_rate")
+    axes.fill_between(at, 0, middle, color=colour, alpha=0.25, linewidth=0)
+    axes.plot(at, middle, color=colour, linewidth=1, marker="o", markersize=2.5)
+    percents(axes)
+    axes.set_ylim(-0.05, 1.05)
+    axes.set_yticks([0, 0.5, 1])
+
+
+def _default(axes: Axes, default: float | None) -> None:
+    if default is not None:
+        axes.axvline(default, color="#777777", linewidth=1, linestyle=":", zorder=1)
+
+
+def _threshold_axis(axes: Axes, runs: pd.DataFrame) -> None:
+    """On a log scale where the grid is even on one."""
+    values = sorted({float(value) for value in runs["value"]})
+    if len(values) > 1 and values[0] > 0 and values[-1] / values[0] >= 8 and _spread(values):
+        log_axis(axes, values[0], values[-1])
+        margin = (values[-1] / values[0]) ** 0.05
+        axes.set_xlim(values[0] / margin, values[-1] * margin)
+
+
+def _spread(values: list[float]) -> bool:
+    """Whether the values stand evenly on a log scale, rather than on a linear one."""
+    middle = values[len(values) // 2]
+    linear = (middle - values[0]) / (values[-1] - values[0])
+    return linear < 0.3
+
+
+def _legend(none: bool) -> list[Line2D | Patch]:
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], linestyle="", marker="o", markersize=4, color="#888888", label="a run"),
+        Line2D([], [], linestyle="", marker="x", markersize=4, color="#888888", label="diverged"),
+        Line2D([], [], color="#777777", linestyle=":", label="default"),
+    ]
+    if none:
+        line = Line2D([], [], color=BASELINE, linestyle=(0, (4, 2)), label="none")
+        handles.append(line)
+    return handles
+
+
+def _split(runs: pd.DataFrame) -> str:
+    names = list(runs["split"].unique()) if "split" in runs else []
+    return str(names[0]).capitalize() if len(names) == 1 else "Test"
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"

@@ -1,0 +1,117 @@
+"""What the figures of studies share: their heads, their axes, and how they are finished."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    NullFormatter,
+    PercentFormatter,
+)
+
+from gclip.results.statistics import mean_interval
+
+from ._style import Look, looks, setting, theme
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+Draws = ParamSpec("Draws")
+MARKS = {"finished": "o", "diverged": "x"}
+DIVERGED = "#c00000"
+
+
+def styled(draw: Callable[Draws, Figure]) -> Callable[Draws, Figure]:
+    """Draw in the common style, and lay the figure out once for all formats."""
+
+    @functools.wraps(draw)
+    def drawn(*args: Draws.args, **more: Draws.kwargs) -> Figure:
+        with theme():
+            figure = draw(*args, **more)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        return figure
+
+    return drawn
+
+
+def head(figure: Figure, text: str, runs: pd.DataFrame) -> None:
+    """What is shown, and under it the setting that all runs share."""
+    figure.suptitle(f"{text}\n{setting(runs)}", x=0.01, ha="left", fontsize=11)
+
+
+def ordered(strategies: Sequence[str]) -> tuple[str, ...]:
+    """In the order of their colours: ``none`` first, then by spelling."""
+    return tuple(sorted(set(strategies), key=lambda name: (name != "none", name)))
+
+
+def looks_of(strategies: Sequence[str]) -> Mapping[str, Look]:
+    """One look a strategy."""
+    return looks(ordered(strategies))
+
+
+def columns_for(count: int) -> int:
+    """How many panels stand side by side."""
+    return min(count, 4 if count > 3 else 3)
+
+
+def means(runs: pd.DataFrame, by: str, measure: str = "accuracy") -> tuple[Any, Any, Any, Any]:
+    """Of the runs at each value of `by`: values, means, and the ends of their t intervals."""
+    at, middle, low, high = [], [], [], []
+    groups: Any = runs.groupby(by, sort=True)
+    for value, some in groups:
+        known = some[measure].dropna()
+        if known.empty:
+            continue
+        found = mean_interval(known)
+        at.append(float(value))
+        middle.append(found.value)
+        low.append(found.value if math.isnan(found.low) else max(found.low, 0.0))
+        high.append(found.value if math.isnan(found.high) else min(found.high, 1.0))
+    return np.array(at), np.array(middle), np.array(low), np.array(high)
+
+
+def points(axes: Axes, runs: pd.DataFrame, by: str, colour: str, size: float = 13) -> None:
+    """Every run a point; a run that diverged is a cross."""
+    for status, marker in MARKS.items():
+        some = runs[runs["status"] == status]
+        axes.scatter(
+            some[by], some["accuracy"], s=size, marker=marker, color=colour, alpha=0.65,
+            linewidths=0.9 if marker == "x" else 0, clip_on=False, zorder=3,
+        )  # fmt: skip
+
+
+def percents(axes: Axes, label: str = "") -> None:
+    """The vertical axis in percent, from 0 to 100."""
+    axes.set_ylim(-0.02, 1.02)
+    axes.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    axes.set_ylabel(label)
+
+
+def log_axis(axes: Axes, low: float, high: float) -> None:
+    """A horizontal log axis in plain numbers, with few labels."""
+    axes.set_xscale("log")
+    decades = math.log10(high / low)
+    if decades <= 2.2:
+        subs: tuple[float, ...] = (1.0, 2.0, 5.0) if decades <= 1.2 else (1.0, 3.0)
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    else:
+        axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _short(value: float) -> str:
+    if 1e-3 <= value < 1e4:
+        return f"{value:g}"
+    return rf"$10^{{{round(math.log10(value))}}}$" if value > 0 else "0"

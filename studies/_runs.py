@@ -1,0 +1,159 @@
+"""What the studies share: which strategies take part, their runs, and one row for each run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gclip
+from gclip.errors import UsageError
+from gclip.results.statistics import mean_interval, wilson
+from gclip.running.many import run_all
+from gclip.running.space import LR, single
+from gclip.studies._words import interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gclip.running.study import Request
+    from gclip.training import RunConfig, RunResult
+
+USUAL = ("none", "norm", "soft", "value", "agc", "percentile", "zclip", "adagc")
+"""Who takes part unless told otherwise: the best known of each family."""
+
+Cell = tuple[Mapping[str, Any], "RunConfig"]
+"""A run of a study, and what the study calls it."""
+
+
+def spellings(request: Request, *, usual: Sequence[str] = USUAL) -> tuple[str, ...]:
+    """The strategies of a study, canonical, ``none`` first: it is what the others are held against.
+
+    Raises:
+        UsageError: an unknown strategy, or one named twice.
+    """
+    chosen = [str(gclip.parse(text)) for text in request.strategies or usual]
+    twice = next((text for text in chosen if chosen.count(text) > 1), None)
+    if twice is not None:
+        raise UsageError(f"the strategy {twice} is there twice; name each strategy once")
+    return ("none", *(text for text in chosen if text != "none"))
+
+
+def own_space(request: Request, strategy: str) -> dict[str, str]:
+    """The changes to the search space that are for this strategy, of several.
+
+    A change without a strategy's name is for all that have such a field.
+    """
+    one = single(strategy)
+    fields = {LR, *(field.name for field in gclip.fields_of(type(one)))}
+    return {
+        key: text
+        for key, text in (request.space or {}).items()
+        if key in fields or key.partition(".")[0] == one.name
+    }
+
+
+def seeds_of(request: Request, usual: Iterable[int]) -> tuple[int, ...]:
+    """The training seeds, each once."""
+    chosen = tuple(usual if request.seeds is None else request.seeds)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise UsageError(f"a study needs at least one seed, each once, but got {list(chosen)}")
+    return chosen
+
+
+def points_of(request: Request, usual: int, *, least: int = 2) -> int:
+    """How many values a grid has."""
+    count = usual if request.points is None else request.points
+    if count < least:
+        raise UsageError(f"points must be at least {least}, but got {count}")
+    return count
+
+
+def trained(request: Request, cells: Sequence[Cell]) -> pd.DataFrame:
+    """Make the runs that the store does not have, and give a row for each cell.
+
+    A row holds the run's config, its `status`, `accuracy`, `clip_rate` and `seconds`, and what
+    the study calls it, which goes before the config's own words.
+    """
+    found = run_all(
+        [config for _, config in cells],
+        request.store,
+        workers=request.workers,
+        device=request.device,
+        data=request.data,
+        dataset=request.dataset,
+        plugins=request.plugins,
+        threads=request.threads,
+        on_event=request.on_event,
+    )
+    return table_of([(labels, run) for (labels, _), run in zip(cells, found, strict=True)])
+
+
+def table_of(found: Iterable[tuple[Mapping[str, Any], RunResult]]) -> pd.DataFrame:
+    """One row a run: its config, its outcome, and over both what the study calls it."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [
+            {
+                **json.loads(run.config.to_json()),
+                "spelling": run.config.strategy,
+                "status": run.status,
+                "accuracy": run.accuracy,
+                "clip_rate": run.clipping.get("clip_rate", math.nan),
+                "seconds": run.seconds,
+                "message": run.message,
+                **labels,
+            }
+            for labels, run in found
+        ]
+    )
+
+
+def scored(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that count: finished, or diverged, which score chance."""
+    return runs[runs["status"].isin(["finished", "diverged"])]
+
+
+def summary(runs: pd.DataFrame) -> dict[str, Any]:
+    """What a few runs of one kind come to: mean and interval, and how many diverged and failed."""
+    counting = scored(runs)
+    mean = mean_interval(counting["accuracy"])
+    diverged = int((counting["status"] == "diverged").sum())
+    rate = wilson(diverged, len(counting))
+    return {
+        "n": len(counting),
+        "accuracy": number(mean.value),
+        "low": number(mean.low),
+        "high": number(mean.high),
+        "accuracy_text": interval(mean.value, mean.low, mean.high),
+        "clip_rate": number(float(counting["clip_rate"].mean())),
+        "diverged": diverged,
+        "diverged_low": number(rate.low),
+        "diverged_high": number(rate.high),
+        "failed": int((runs["status"] == "failed").sum()),
+    }
+
+
+def parts(runs: pd.DataFrame, by: str) -> dict[float, pd.DataFrame]:
+    """The runs at each number in a column, ascending."""
+    groups: Any = runs.groupby(by, sort=True)
+    return {float(value): some for value, some in groups}
+
+
+def number(value: float) -> float | None:
+    """None for what is not a number: rows go into JSON."""
+    return float(value) if math.isfinite(value) else None
+
+
+def failures(runs: pd.DataFrame) -> list[str]:
+    """A sentence about the runs that failed, with the first one's message; none if none did."""
+    failed = runs[runs["status"] == "failed"]
+    if failed.empty:
+        return []
+    first = failed.iloc[0]
+    return [
+        f"{len(failed)} of {len(runs)} runs failed and are in no number; the same command tries "
+        f"them again. The first: {first['spelling']} seed {first['seed']}: {first['message']}"
+    ]

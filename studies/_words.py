@@ -1,0 +1,43 @@
+"""How the studies say numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+
+def percent(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
+    """``0.953`` as ``95.3``; a dash where there is no value."""
+    if value is None or math.isnan(value):
+        return "–"
+    text = f"{100 * value:.{digits}f}"
+    text = text.removeprefix("-") if float(text) == 0 else text
+    return f"+{text}" if sign and float(text) > 0 else text
+
+
+def interval(
+    value: float | None, low: float | None, high: float | None, *, sign: bool = False
+) -> str:
+    """``95.3 ± 1.2``: a t interval is symmetric."""
+    text = percent(value, sign=sign)
+    if value is None or low is None or high is None or math.isnan(low) or math.isnan(high):
+        return text
+    return f"{text} ± {percent((high - low) / 2)}"
+
+
+def factor(value: float | None) -> str:
+    """``×3.2``, ``×32``."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"×{value:.2g}" if value < 10 else f"×{value:.0f}"
+
+
+def listed(words: Iterable[object]) -> str:
+    """``a, b and c``."""
+    *most, last = [str(word) for word in words]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
