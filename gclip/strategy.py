@@ -166,6 +166,7 @@ class Strategy(ABC):
     Attributes:
         family: what ``gclip list`` groups it under.
         own_warmup: True where the method says itself what happens during its `warmup`.
+        excused: promises of the contract (`gclip.testing`) that the method cannot keep, and why.
     """
 
     name: ClassVar[str] = ""
@@ -175,6 +176,7 @@ class Strategy(ABC):
     rules: ClassVar[tuple[str, ...]] = RULES
     sides: ClassVar[tuple[str, ...]] = ("gradient", "update")
     own_warmup: ClassVar[bool] = False
+    excused: ClassVar[Mapping[str, str]] = {}
 
     scope: Scope = setting("global", doc="which gradients share one norm")  # noqa: RUF009
     rule: RuleName = setting("scale", doc="what happens beyond the limit")  # noqa: RUF009
