@@ -133,7 +133,7 @@ def _said(row: Mapping[str, Any]) -> str:
     text = f"{100 * row['accuracy']:.1f}"
     if row["none_difference"] is None:
         return text
-    return f"{text}   {row['none_text']}".replace(", ", "\n", 1)
+    return f"{text}   {row['none_shown']}\n{row['none_evidence']}"
 
 
 def _counts(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -50,6 +50,7 @@ def draw(runs: pd.DataFrame) -> Figure:
             if name != CLEAN and text in clean.index and len(mine):
                 axes.scatter(clean[text], place, s=46, marker="|", color=BASELINE, zorder=2)
         axes.set_title(_title(name, level), pad=5)
+        axes.set_xlabel(f"{_split(runs)} accuracy (%)", fontsize=8)
         axes.set_xlim(-0.03, 1.05)
         axes.xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
@@ -57,8 +58,6 @@ def draw(runs: pd.DataFrame) -> Figure:
         axes.tick_params(axis="y", length=0)
     grid[0].set_yticks(range(len(order)), [wrapped(text, 30) for text in order])
     grid[0].set_ylim(len(order) - 0.4, -0.6)
-    figure.supylabel("")
-    grid[len(grid) // 2].set_xlabel(f"{_split(runs)} accuracy (%)")
     figure.legend(handles=_legend(), loc="outside upper right", ncols=4)
     head(figure, "Accuracy under disturbances", runs)
     per_cell = scored[scored["disturbance"] == CLEAN]

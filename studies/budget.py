@@ -2,8 +2,9 @@
 
 Every strategy, ``none`` included, gets the same number of trials by random sampling over its
 tunable fields and the learning rate together (``none``: the learning rate alone), scored on
-validation images with a tuning seed. Random trials are exchangeable, so the expected best of any k
-of them is known exactly for every k: that is the budget curve. The best trial of each strategy is
+validation images with a tuning seed. The k-th trial has the same learning rate for all, so that
+nobody is luckier with it than another. Random trials are exchangeable, so the expected best of any
+k of them is known exactly for every k: that is the budget curve. The best trial of each strategy is
 then trained again with fresh seeds and scored on the test images, and only these runs support
 claims: paired differences to tuned ``none`` and tuned ``norm``, one Holm correction over all of
 them.
@@ -124,9 +125,22 @@ def plans_of(request: Request) -> dict[str, Plan]:
         space = own_space(request, text)
         name = f"{request.name or 'budget'}-{_plain(text)}-{request.base.task}"
         asked = dataclasses.replace(request, space=space, sampler="random", pruner="none")
-        found[text] = thresholds.plan_of(asked, text, name=name)
+        found[text] = _lr_first(thresholds.plan_of(asked, text, name=name))
         found[text].check_trials(trials_of(request))
     return found
+
+
+def _lr_first(plan: Plan) -> Plan:
+    """A trial's first random number is its learning rate: then all strategies try the same ones.
+
+    Otherwise ``none``, with nothing else to draw, would try others, and whose were the luckier
+    would look like a difference between strategies.
+    """
+    dimensions = dict(plan.space.dimensions)
+    first = {LR: dimensions.pop(LR)} if LR in dimensions else {}
+    return dataclasses.replace(
+        plan, space=dataclasses.replace(plan.space, dimensions={**first, **dimensions})
+    )
 
 
 def tune(request: Request, plan: Plan, trials: int) -> Tuned:
@@ -214,11 +228,11 @@ def table(tuned: Mapping[str, Tuned], runs: pd.DataFrame) -> list[dict[str, Any]
             "best_of_all": float(budget[-1]) if len(budget) else None,
             "tuned": None if best is None else best.strategy,
             "lr": None if best is None else best.lr,
-            "tuned_text": "–" if best is None else f"{best.strategy}, lr {best.lr:g}",
+            "lr_text": "–" if best is None else f"{best.lr:.2g}",
             **(summary(fresh[text]) if len(fresh[text]) else _NO_RUNS),
         }
         shown = (row["best_of_1"], row["best_of_few"], row["best_of_all"])
-        row["budget_text"] = " · ".join(percent(value) for value in shown)
+        row["budget_text"] = "·".join(percent(value) for value in shown)
         for rival in RIVALS:
             row |= _versus(rival, against.get((text, rival)), text in rivals and text == rival)
         rows.append(row)
@@ -238,26 +252,31 @@ def _versus(rival: str, found: dict[str, Any] | None, itself: bool) -> dict[str,
     names = ("pairs", "difference", "low", "high", "p", "p_holm")
     found = found or {}
     evidence = found.get("evidence")
+    claim = evidence in ("better", "worse")
     return {
         **{f"{rival}_{name}": found.get(name) for name in names},
         f"{rival}_evidence": evidence or ("baseline" if itself else None),
-        f"{rival}_text": f"{found['text']}, {evidence}" if evidence else "–",
+        f"{rival}_shown": found.get("text", "–"),
+        f"{rival}_text": " ".join([found.get("text", "–"), *([evidence] if claim else [])]),
     }
 
 
 def columns(rows: Sequence[Mapping[str, Any]], trials: int, split: str) -> dict[str, str]:
-    """The table's columns; ``vs norm`` only where norm takes part."""
+    """The table's columns; what nobody has is left out."""
     shown = {
-        "tuned strategy": "tuned_text",
-        f"best of 1 · {FEW} · {trials}": "budget_text",
+        "tuned": "tuned",
+        "lr": "lr_text",
+        f"best of 1·{FEW}·{trials}": "budget_text",
         f"{split} accuracy": "accuracy_text",
-        "vs none tuned": "none_text",
-        "vs norm tuned": "norm_text",
+        "vs tuned none": "none_text",
+        "vs tuned norm": "norm_text",
         "div.": "diverged",
         "n": "n",
     }
+    if not any(row["diverged"] for row in rows):
+        del shown["div."]
     if all(row["strategy"] != "norm" for row in rows):
-        del shown["vs norm tuned"]
+        del shown["vs tuned norm"]
     return shown
 
 
@@ -272,11 +291,13 @@ def _notes(
     rates = plans["none"].space.dimensions[LR]
     notes = [
         f"Every strategy: {plural(trials, 'random trial')}; with its fields the learning rate was "
-        f"searched in {rates}. best of 1 · {FEW} · {trials}: the expected validation accuracy in % "
-        "of the best of so many trials, which looks better than it is.",
+        f"searched in {rates}, the same values for all. best of 1·{FEW}·{trials}: the expected "
+        "validation accuracy in % of the best of so many trials, which looks better than it is.",
         f"{split} accuracy in %: each strategy's best trial, trained again with "
         f"{plural(seeds, 'fresh seed')}; 95 % t interval. Differences are paired by seed; "
-        "sign-flip test, one Holm correction over the table.",
+        "sign-flip test, one Holm correction over the table (the intervals are each by itself). "
+        "better, worse: what may be claimed; without a word, no difference is shown. Tuning was "
+        "done once: claims are about the tuned strategies in this table.",
     ]
     unequal = [row for row in rows if row["trials"] != trials or row["trials_failed"]]
     if unequal:
@@ -290,12 +311,12 @@ def _notes(
             f"With {plural(seeds, 'seed')} and {plural(comparisons, 'comparison')} no difference "
             f"can be shown, however large: at least {ENOUGH_PAIRS} --seeds, or fewer strategies."
         )
-    return [*notes, *worth(rows, trials)]
+    return [*notes, *worth(rows)]
 
 
-def worth(rows: Sequence[Mapping[str, Any]], trials: int) -> list[str]:
+def worth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which strategies are worth their tuning: what the evidence supports, and no more."""
-    said = []
+    said: list[str] = []
     sentences = {
         "better": "Worth its tuning here: better than tuned {rival} after as many trials:",
         "worse": "Not worth it here: worse than tuned {rival} after as many trials:",
@@ -303,6 +324,9 @@ def worth(rows: Sequence[Mapping[str, Any]], trials: int) -> list[str]:
         "there is none):",
         "too few seeds to tell": "Too few seeds to tell from tuned {rival}:",
     }
+    found = {row["none_evidence"] for row in rows}
+    if "better" not in found and found & {"worse", "no difference shown"}:
+        said.append("No strategy is shown to be worth its tuning here.")
     for rival in RIVALS:
         for evidence, sentence in sentences.items():
             some = [row for row in rows if row[f"{rival}_evidence"] == evidence]

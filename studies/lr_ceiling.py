@@ -50,9 +50,9 @@ COLUMNS = {
     "vs none": "factor_text",
     "best accuracy": "accuracy_text",
     "at lr": "best_lr",
-    "clipped there %": "clipped_text",
+    "clipped %": "clipped_text",
     "div.": "diverged",
-    "n each": "n_each",
+    "n": "n_each",
 }
 
 

@@ -46,15 +46,14 @@ TOLERANCE = 0.02
 
 COLUMNS = {
     "strategy": "strategy",
-    "threshold": "threshold",
-    "best": "best",
+    "best": "best_text",
     "accuracy": "accuracy_text",
     "plateau": "plateau_text",
     "width": "width_text",
     "default": "default",
-    "accuracy there": "default_text",
+    "there": "default_text",
     "div.": "diverged",
-    "n each": "n_each",
+    "n": "n_each",
 }
 
 
@@ -182,10 +181,14 @@ def table(runs: pd.DataFrame, defaults: Mapping[str, float | None]) -> list[dict
 
 
 _BLANK: dict[str, Any] = dict.fromkeys(
-    ("threshold", "best", "best_spelling", "accuracy", "low", "high", "accuracy_text", "clip_rate",
-     "plateau_low", "plateau_high", "plateau_text", "width", "width_is_least", "width_text",
-     "default", "default_accuracy", "default_low", "default_high", "default_text", "values")
-)  # fmt: skip
+    (
+        *("threshold", "best", "best_text", "best_spelling"),
+        *("accuracy", "low", "high", "accuracy_text", "clip_rate"),
+        *("plateau_low", "plateau_high", "plateau_text"),
+        *("width", "width_is_least", "width_text"),
+        *("default", "default_accuracy", "default_low", "default_high", "default_text", "values"),
+    )
+)
 
 
 def _row(text: str, runs: pd.DataFrame, default: float | None) -> dict[str, Any]:
@@ -218,11 +221,12 @@ def _row(text: str, runs: pd.DataFrame, default: float | None) -> dict[str, Any]
     cell = cells[best]
     return row | {
         "best": best,
+        "best_text": f"{row['threshold']}={best:.3g}",
         "best_spelling": values[best]["spelling"].iloc[0],
         **{name: cell[name] for name in ("accuracy", "low", "high", "accuracy_text", "clip_rate")},
         "plateau_low": low,
         "plateau_high": high,
-        "plateau_text": f"{low:g} to {high:g}" if low < high else f"{low:g} only",
+        "plateau_text": f"{low:.3g} – {high:.3g}" if low < high else f"{low:.3g}",
         "width": width,
         "width_is_least": open_ended,
         "width_text": least + factor(width) if width is not None else "–",

@@ -8,7 +8,7 @@ was under way is told from its stored results, or given up and asked again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -200,7 +200,7 @@ class Coordinator:
         if progress.accuracy is None:
             return True
         step = len(trial.results) * job.config.epochs + progress.epoch
-        self._report(trial.number, step, _mean(trial.results, progress.accuracy))
+        self._report(trial.number, {step: _mean(trial.results, progress.accuracy)})
         return not self._given_up(trial.number, step)
 
     def _hopeless(self, trial: _Open) -> bool:
@@ -227,20 +227,24 @@ class Coordinator:
         After several seeds the value is the mean of what they came to, so that trials compare at
         equal steps.
         """
-        result = trial.results[place]
-        if self.prune_seeds:
-            self._report(trial.number, place, values_of([result], ["accuracy"])[0])
+        if self.pruner is None:  # nobody would read it, and the store has the whole curve
             return
-        for point in result.curve:
-            step = place * result.config.epochs + point["epoch"]
-            self._report(trial.number, step, _mean(trial.results[:place], point["accuracy"]))
+        result, ended = trial.results[place], trial.results[:place]
+        if self.prune_seeds:
+            values = {place: values_of([result], ["accuracy"])[0]}
+        else:
+            before = place * result.config.epochs
+            values = {before + p["epoch"]: _mean(ended, p["accuracy"]) for p in result.curve}
+        self._report(trial.number, values)
 
-    def _report(self, number: int, step: int, value: float) -> None:
-        if len(self.objectives) > 1:
-            return  # Optuna has no intermediate values for several objectives
-        trial = self._frozen(number)
-        if step not in trial.intermediate_values:
-            self.study._storage.set_trial_intermediate_value(trial._trial_id, step, value)
+    def _report(self, number: int, values: Mapping[int, float]) -> None:
+        """Write down values by step, as far as they are not there."""
+        known = self._frozen(number).intermediate_values
+        for step, value in values.items():
+            if step not in known:
+                self.study._storage.set_trial_intermediate_value(
+                    self._identity(number), step, value
+                )
 
     def _complete(self, trial: _Open) -> None:
         """Tell a trial all of whose runs have ended."""
@@ -307,12 +311,15 @@ class Coordinator:
 
     def _note(self, number: int, **attributes: Any) -> None:
         # Through the storage: a trial that an earlier process asked for has no Trial here.
-        identity = self._frozen(number)._trial_id
         for name, value in attributes.items():
-            self.study._storage.set_trial_user_attr(identity, name, value)
+            self.study._storage.set_trial_user_attr(self._identity(number), name, value)
 
     def _frozen(self, number: int) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number]
+        return self.study._storage.get_trial(self._identity(number))
+
+    def _identity(self, number: int) -> int:
+        storage, study = self.study._storage, self.study._study_id
+        return storage.get_trial_id_from_study_id_trial_number(study, number)
 
     @property
     def _runs(self) -> int:

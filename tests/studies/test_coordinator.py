@@ -309,7 +309,7 @@ def test_a_coordinator_that_dies_between_the_verdict_and_the_end_finds_it_pruned
 
 def test_a_trial_of_several_seeds_scores_their_mean(tmp_path: Path) -> None:
     scores = {1000: 0.9, 1001: 0.6, 1002: 0.3}
-    with coordinated(tmp_path, CURVES, seeds=(1000, 1001, 1002)) as (coordinator, pool):
+    with pruning(tmp_path, seeds=(1000, 1001, 1002)) as (coordinator, pool):
         pool.accuracy = lambda config: scores[config.seed]
         pool.status = {4: "diverged"}  # the second trial's second seed, which scores 0.1
         coordinator.run(pool, 3)
