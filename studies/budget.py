@@ -252,12 +252,12 @@ def _versus(rival: str, found: dict[str, Any] | None, itself: bool) -> dict[str,
     names = ("pairs", "difference", "low", "high", "p", "p_holm")
     found = found or {}
     evidence = found.get("evidence")
-    claim = evidence in ("better", "worse")
+    shown = found.get("text", "–")
     return {
         **{f"{rival}_{name}": found.get(name) for name in names},
         f"{rival}_evidence": evidence or ("baseline" if itself else None),
-        f"{rival}_shown": found.get("text", "–"),
-        f"{rival}_text": " ".join([found.get("text", "–"), *([evidence] if claim else [])]),
+        f"{rival}_shown": shown,
+        f"{rival}_text": f"{shown} {evidence}" if evidence in ("better", "worse") else shown,
     }
 
 
