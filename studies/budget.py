@@ -125,22 +125,9 @@ def plans_of(request: Request) -> dict[str, Plan]:
         space = own_space(request, text)
         name = f"{request.name or 'budget'}-{_plain(text)}-{request.base.task}"
         asked = dataclasses.replace(request, space=space, sampler="random", pruner="none")
-        found[text] = _lr_first(thresholds.plan_of(asked, text, name=name))
+        found[text] = thresholds.plan_of(asked, text, name=name)
         found[text].check_trials(trials_of(request))
     return found
-
-
-def _lr_first(plan: Plan) -> Plan:
-    """A trial's first random number is its learning rate: then all strategies try the same ones.
-
-    Otherwise ``none``, with nothing else to draw, would try others, and whose were the luckier
-    would look like a difference between strategies.
-    """
-    dimensions = dict(plan.space.dimensions)
-    first = {LR: dimensions.pop(LR)} if LR in dimensions else {}
-    return dataclasses.replace(
-        plan, space=dataclasses.replace(plan.space, dimensions={**first, **dimensions})
-    )
 
 
 def tune(request: Request, plan: Plan, trials: int) -> Tuned:

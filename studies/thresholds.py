@@ -8,6 +8,7 @@ study each, with the same number of trials.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,15 @@ from gclip.running.machine import workers_for
 from gclip.running.many import open_pool
 from gclip.running.plan import TUNING_SEEDS as TUNING_SEEDS
 from gclip.running.plan import Plan
-from gclip.running.space import LR, check_overrides, fitting, lr_range_around, single, space_of
+from gclip.running.space import (
+    LR,
+    Space,
+    check_overrides,
+    fitting,
+    lr_range_around,
+    single,
+    space_of,
+)
 from gclip.running.study import Answer, Request
 from gclip.running.trials import (
     Counts,
@@ -149,7 +158,7 @@ def plan_of(request: Request, strategy: str, *, name: str | None = None) -> Plan
     return Plan(
         name=name or default_name(single(strategy), base),
         base=base,
-        space=space,
+        space=_lr_first(space),
         sampler=request.sampler or "tpe",
         pruner=request.pruner or "none",
         seed=request.seed,
@@ -157,6 +166,17 @@ def plan_of(request: Request, strategy: str, *, name: str | None = None) -> Plan
         objectives=request.objectives or ("accuracy",),
         points=request.points,
     )
+
+
+def _lr_first(space: Space) -> Space:
+    """A random trial's first number is its learning rate: so all strategies try the same ones.
+
+    Otherwise ``none``, with nothing else to draw, would try others, and whose were the luckier
+    would look like a difference between strategies.
+    """
+    rest = dict(space.dimensions)
+    first = {LR: rest.pop(LR)} if LR in rest else {}
+    return dataclasses.replace(space, dimensions={**first, **rest})
 
 
 def trials_of(request: Request, made: Sequence[Plan]) -> int:

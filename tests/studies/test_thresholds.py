@@ -75,6 +75,16 @@ def test_several_strategies_are_a_study_each_with_equal_budgets(tmp_path: Path) 
     assert kinds == ["cached", "cached", "queued", "started", "done"]
 
 
+def test_random_trials_have_the_same_learning_rates_for_all(tmp_path: Path) -> None:
+    answer = thresholds.run(asked(tmp_path, "agc", "none", trials=3, sampler="random"))
+    rates = []
+    for each in answer.more["studies"]:
+        with read_study(study_file(tmp_path, each["study"])) as study:
+            rates.append([trial.params["lr"] for trial in counted(study)])
+    assert rates[0] == rates[1]
+    assert len(set(rates[0])) == 3
+
+
 def test_real_workers_are_stopped_between_epochs(tmp_path: Path) -> None:
     # A learning rate at which nothing is learned, after five at which much is.
     base = TINY.replace(epochs=4, batch_size=32)
