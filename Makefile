@@ -1,15 +1,16 @@
 # Two commands, each with all the set-up it needs: Python >= 3.11, make, a network to PyPI.
-#   make demo   compare all strategies on the embedded task: a table and figures in demo-runs/
+#   make demo   compare eight strategies on the embedded task: a table and figures in demo-runs/
 #   make test   format, lint and type checks, then the whole test suite
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+DEMO := none value norm soft agc percentile zclip adagc
 
 .PHONY: demo test install check clean
 
 demo: install
-	$(BIN)/gclip compare --store demo-runs
+	$(BIN)/gclip compare $(DEMO:%=-s %) --store demo-runs
 
 test: install check
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -114,7 +114,8 @@ def _apart(results: Results, curves: pd.DataFrame, measures: dict[str, str]) -> 
             others = [np.column_stack([means.index, means[name]]) for name in means]
             axes.add_collection(LineCollection(others, colors="#c8c8c8", linewidths=0.5, zorder=1))
             mine = curves[curves["strategy"] == strategy]
-            _curve(axes, mine, measure, look[strategy], markers=False)
+            alone = mine["epoch"].nunique() == 1  # one point is no line
+            _curve(axes, mine, measure, look[strategy], markers=alone)
             name = f"{wrapped(strategy, 27)}\n{counted(_of(results.runs, strategy))}"
             axes.set_title(name, fontsize=7, pad=4)
             axes.spines["top"].set(color=look[strategy].colour, linewidth=3)
@@ -136,7 +137,8 @@ def _curve(
     complete = counts.index[counts == curves["key"].nunique()]
     last = complete.max() if len(complete) else 0
     partly = known[known["epoch"] >= last].groupby("epoch")[measure].mean()
-    axes.plot(partly.index, partly, color=look.colour, alpha=0.55, linewidth=0.9)
+    alone = look.marker if len(partly) == 1 and not len(complete) else ""  # no line to be seen
+    axes.plot(partly.index, partly, color=look.colour, alpha=0.55, linewidth=0.9, marker=alone)
     if not len(complete):
         return
     sns.lineplot(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+import gclip
+from gclip.errors import UsageError
 
 from ._style import canvas, caption, counted, looks, panels, seeds, title, wrapped
 
@@ -52,17 +56,34 @@ def draw(results: Results) -> Figure:
         grid[0].yaxis.set_major_locator(LogLocator(numticks=6))
     grid[0].yaxis.set_minor_formatter(NullFormatter())
     grid[0].xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    figure.supylabel("Gradient norm, whole model (L2)", fontsize=9)
+    updates = _on_updates(results.strategies)
+    what = "Gradient norm" if not updates else "Norm of gradient or update"
+    figure.supylabel(f"{what}, whole model (L2)", fontsize=9)
     handles = [
         Line2D([], [], color=colour, linestyle=dash, label=label)
         for colour, label, dash in QUANTITIES.values()
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=3)
-    title(figure, "Gradient norm over training", results)
+    title(figure, f"{what} over training", results)
     for axes in grid[-columns:]:
         axes.set_xlabel("Step")
-    caption(figure, *_notes(results.runs, steps, width))
+    shown = f"Of the optimizer's update, not the gradient: {', '.join(updates)}." if updates else ""
+    caption(figure, *_notes(results.runs, steps, width), shown)
     return figure
+
+
+def _on_updates(strategies: Iterable[str]) -> list[str]:
+    """Those that clip, and so record, the optimizer's update."""
+    found = []
+    for spelling in strategies:
+        try:
+            parsed = gclip.parse(spelling)
+        except UsageError:  # of a plugin that is not loaded here
+            continue
+        parts = getattr(parsed, "strategies", (parsed,))
+        if any(part.side == "update" for part in parts):
+            found.append(spelling)
+    return found
 
 
 def _thinned(steps: pd.DataFrame, points: int) -> tuple[pd.DataFrame, int]:

@@ -61,9 +61,12 @@ def root(
 
     \b
     gclip list                                  what strategies there are
-    gclip compare                               all of them on real images, in a minute or two
+    gclip show agc                              one of them: fields, paper
+    gclip compare -s none -s norm -s agc        side by side, in seconds
     gclip train -s "norm(max_norm=0.1)"         one run
-    gclip study run thresholds --strategy agc   find a good threshold and learning rate
+    gclip survey                                a threshold to start from
+    gclip study run thresholds --strategy agc   tune it
+    gclip check my_strategies.py                a strategy of yours
     """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -204,3 +205,22 @@ def test_diverged_runs_have_a_mark_of_their_own(fill: Fill) -> None:
     assert f"{count} of 10 runs diverged" in texts(figure).replace("\n", " ")
     crosses = figure.axes[0].collections[1]
     assert len(np.asarray(crosses.get_offsets())) == count
+
+
+@pytest.mark.parametrize("count", [3, 12])
+def test_a_single_epoch_is_a_point(fill: Fill, count: int) -> None:
+    results = Results.read(fill([f"norm(max_norm={i})" for i in range(1, count)], 2))
+    first = dataclasses.replace(results, curves=results.curves[results.curves["epoch"] == 1])
+    figure = figures.draw("learning_curves", first)
+    for axes in figure.axes:
+        points = [line for line in axes.lines if len(line.get_xdata()) == 1]
+        assert any(line.get_marker() not in ("", "None", None) for line in points)
+
+
+def test_the_norms_of_updates_are_called_so(fill: Fill) -> None:
+    of_gradients = texts(figures.draw("norms", Results.read(fill(FEW, 2))))
+    assert "Gradient norm, whole model" in of_gradients
+    assert "update" not in of_gradients
+    both = texts(figures.draw("norms", Results.read(fill((*FEW, "clippy"), 2))))
+    assert "Norm of gradient or update" in both
+    assert "Of the optimizer's update, not the gradient: clippy." in both
