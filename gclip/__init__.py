@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from gclip.report import ClipReport as ClipReport
     from gclip.samples import per_sample_gradients as per_sample_gradients
     from gclip.schedules import Schedule as Schedule
+    from gclip.schedules import cosine as cosine
+    from gclip.schedules import exponential as exponential
+    from gclip.schedules import linear as linear
     from gclip.strategy import Band as Band
     from gclip.strategy import Elements as Elements
     from gclip.strategy import Limit as Limit
@@ -85,6 +88,9 @@ _HOME = {
     "Seen": "strategy",
     "per_sample_gradients": "samples",
     "Schedule": "schedules",
+    "cosine": "schedules",
+    "exponential": "schedules",
+    "linear": "schedules",
     "Elements": "strategy",
     "Rate": "strategy",
     "Side": "strategy",

@@ -97,6 +97,21 @@ class Schedule:
 SHAPES = tuple(_SHAPES)
 
 
+def linear(start: float, end: float, steps: int | None = None) -> Schedule:
+    """By equal differences: ``gclip.create("norm", max_norm=gclip.linear(1, 0.1))``."""
+    return Schedule("linear", start, end, steps)
+
+
+def cosine(start: float, end: float, steps: int | None = None) -> Schedule:
+    """Along half a cosine wave: slow at both ends."""
+    return Schedule("cosine", start, end, steps)
+
+
+def exponential(start: float, end: float, steps: int | None = None) -> Schedule:
+    """By equal factors, between numbers above 0."""
+    return Schedule("exponential", start, end, steps)
+
+
 def varying(strategy: Strategy) -> frozenset[str]:
     """The names of the fields that follow a schedule; of a copy made by `at_step`, too."""
     kept = strategy.__dict__.get("_varying")

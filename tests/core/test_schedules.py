@@ -154,6 +154,10 @@ class TestSpelling:
         assert one == gclip.parse("norm( max_norm = linear(1,0.1,9) )")
         assert one == gclip.parse("norm(max_norm=linear(start=1, end=0.1, steps=9))")
         assert one == gclip.create("norm", max_norm=gclip.Schedule("linear", 1, 0.1, 9))
+        assert one == gclip.create("norm", max_norm=gclip.linear(1, 0.1, steps=9))
+        for shape in (gclip.linear, gclip.cosine, gclip.exponential):
+            text = f"norm(max_norm={shape.__name__}(1, 0.1))"
+            assert gclip.parse(text) == gclip.create("norm", max_norm=shape(1, 0.1))
         assert hash(one) == hash(gclip.parse(str(one)))
 
     @pytest.mark.parametrize(
