@@ -25,7 +25,7 @@ from gclip import (
 @register("aggc", "group_band")
 @dataclass(frozen=True, kw_only=True)
 class AGGC(Strategy):
-    """Keep each module's norm in a band: at most high·S, S the moving average of its norm.
+    """Keep each module's norm in a band: n ← min(n, high·S), S the moving average of n.
 
     With `scale_up` smaller norms are raised to low·S too, by at most the factor `most`. `floor`
     is the smallest factor when scaling down. It is 0.9 in the authors' runs, which holds for

@@ -16,10 +16,10 @@ EPS = 1e-6
 @register("zclip", "zscore")
 @dataclass(frozen=True, kw_only=True)
 class ZClip(Strategy):
-    """Clip outliers among the norms: where z = (n − μ)/(σ + 1e-6) > z_t, the limit is c.
+    """Clip outliers among the norms: where z = (n − μ)/(σ + 1e-6) > z_t, n ← μ + z_t·σ·(z_t/z).
 
-    c = μ + z_t·σ·(z_t/z) with ``mode=adaptive`` (the further out, the lower the limit), μ with
-    ``mean``, μ + z_t·σ with ``cap``. `max_norm` bounds all norms besides, also during warm-up.
+    So the further out, the lower the limit (``mode=adaptive``); with ``mode=mean`` it is μ, with
+    ``cap`` μ + z_t·σ. `max_norm` bounds all norms besides, also during warm-up.
 
     Memory: the mean μ and the variance σ² of each group's norms. The first `warmup` norms are
     collected, and give their mean and population variance; afterwards both are moving averages

@@ -199,7 +199,8 @@ def _cost_words(costs: Mapping[str, Any]) -> str:
         "the median time of a call that clips, over that of `norm` with the same scope, in "
         "alternation on the same gradients of a ResNet-18. On the side update a whole SGD step is "
         "timed, beside one with `norm(side=update)`; per example, a step of LeNet, beside one that "
-        "does not clip. Idle: what it saw gave it nothing to clip."
+        "does not clip. Idle: what it saw gave it nothing to clip. Limits relative to the weights "
+        "read those too: three passes over the memory, where `norm` makes two."
     )
     machine = costs.get("machine")
     if machine:
