@@ -57,10 +57,13 @@ def decide(strategy: Strategy, seen: Seen, memory: Memory) -> Decision:
     norm = seen.norm
     outcome = _RULES[strategy.rule](norm, _like(high, norm), _like(low, norm))
     made = Decision(norm, limit, *outcome)
-    return made if made.idle or not strategy.floor else _floored(made, strategy.floor)
+    floor: Tensor | float = strategy.floor  # a tensor where runs side by side have their own
+    if made.idle or (not isinstance(floor, Tensor) and not floor):
+        return made
+    return _floored(made, floor)
 
 
-def _floored(made: Decision, floor: float) -> Decision:
+def _floored(made: Decision, floor: Tensor | float) -> Decision:
     """Nothing is multiplied by less than `floor`, whatever the limit says."""
     return made._replace(
         factor=made.factor.clamp(min=floor),

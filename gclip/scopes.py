@@ -270,11 +270,15 @@ class Groups:
         ratio = each / safe[index]
         return safe * zeros.index_add(0, index, ratio**order) ** (1 / order)
 
+    @property
+    def layers(self) -> list[int]:
+        """Of each parameter, the group of its layer; for the scope ``layer``."""
+        place = {label: i for i, label in enumerate(self.labels)}
+        return [place[_layer_of(name)] for name in self.names]
+
     def _layer_index(self, device: torch.device) -> Tensor:
         if device not in self._index:
-            place = {label: i for i, label in enumerate(self.labels)}
-            index = [place[_layer_of(name)] for name in self.names]
-            self._index[device] = torch.tensor(index, device=device)
+            self._index[device] = torch.tensor(self.layers, device=device)
         return self._index[device]
 
 

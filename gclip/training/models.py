@@ -16,6 +16,13 @@ from gclip.errors import choose
 from gclip.training.seeds import derive
 
 
+class SpatialMean(nn.Module):
+    """The mean of each channel: (batch, channels, H, W) to (batch, channels)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
 class LeNet(nn.Module):
     """The classic tutorial net: conv 3-6 and 6-16 (5×5, pooled), then 400-120-84-classes."""
 
@@ -23,6 +30,7 @@ class LeNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 6, 5)
         self.conv2 = nn.Conv2d(6, 16, 5)
+        self.flatten = nn.Flatten()
         self.fc1 = nn.Linear(400, 120)
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, classes)
@@ -31,7 +39,7 @@ class LeNet(nn.Module):
         # Pooling before the ReLU gives the same values and gradients for a quarter of the work.
         x = F.relu_(F.max_pool2d(self.conv1(images), 2))
         x = F.relu_(F.max_pool2d(self.conv2(x), 2))
-        x = F.relu_(self.fc1(x.flatten(1)))
+        x = F.relu_(self.fc1(self.flatten(x)))
         x = F.relu_(self.fc2(x))
         return cast(Tensor, self.fc3(x))
 
@@ -113,6 +121,7 @@ class ResNet18(nn.Module):
         self.layer2 = self._stage(64, 128, 2)
         self.layer3 = self._stage(128, 256, 2)
         self.layer4 = self._stage(256, 512, 2)
+        self.mean = SpatialMean()
         self.fc = nn.Linear(512, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -125,7 +134,7 @@ class ResNet18(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = F.relu_(self.bn1(self.conv1(images)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return cast(Tensor, self.fc(x.mean((2, 3))))
+        return cast(Tensor, self.fc(self.mean(x)))
 
 
 _MODELS: dict[str, Callable[[int], nn.Module]] = {

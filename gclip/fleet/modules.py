@@ -1,0 +1,136 @@
+"""Layers of many runs at once: each holds the weights of all runs, stacked.
+
+Activations go through convolutions, pools and batch norms as ``(batch, runs · channels, H, W)``,
+the channels of a run side by side, and from `Flatten` or `SpatialMean` on as ``(runs, batch,
+features)``. Where all runs are given the same images, ``(batch, channels, H, W)`` stands for all
+of them until the first convolution.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gclip.errors import UsageError
+from gclip.training.models import SpatialMean
+
+
+class StackedConv2d(nn.Module):
+    """The convolutions of all runs as one: a group, or several, for each run."""
+
+    def __init__(self, layer: nn.Conv2d, runs: int) -> None:
+        super().__init__()
+        if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+            raise UsageError(f"a convolution with padding {layer.padding_mode} cannot be stacked")
+        self.runs, self.groups, self.inputs = runs, layer.groups, layer.in_channels
+        self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
+        self.weight = _stacked(layer.weight, runs)
+        self.bias = None if layer.bias is None else _stacked(layer.bias, runs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = self.groups * self.runs
+        if x.shape[1] == self.inputs and self.runs > 1:
+            if self.groups == 1:
+                groups = 1  # the same images for all: no copy of them is needed
+            else:
+                x = x.repeat(1, self.runs, 1, 1)
+        weight = self.weight.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        bias = None if self.bias is None else self.bias.flatten()
+        return F.conv2d(
+            x, weight, bias, self.stride, cast(Any, self.padding), self.dilation, groups
+        )
+
+
+class StackedLinear(nn.Module):
+    """The products of all runs as one batch of them: ``(runs, batch, in)`` to ``(…, out)``."""
+
+    def __init__(self, layer: nn.Linear, runs: int) -> None:
+        super().__init__()
+        self.weight = _stacked(layer.weight, runs)
+        self.bias = None if layer.bias is None else _stacked(layer.bias, runs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.transpose(1, 2)
+        if self.bias is None:
+            return torch.bmm(x, weight)
+        return torch.baddbmm(self.bias.unsqueeze(1), x, weight)
+
+
+class StackedBatchNorm2d(nn.Module):
+    """Batch norm over ``runs · channels`` channels: no run's statistics meet another's."""
+
+    def __init__(self, layer: nn.BatchNorm2d, runs: int) -> None:
+        super().__init__()
+        if layer.momentum is None:
+            raise UsageError("a batch norm with momentum=None cannot be stacked")
+        self.momentum, self.eps = layer.momentum, layer.eps
+        self._by_batch = layer.running_mean is None
+        self.weight = _stacked(layer.weight, runs) if layer.affine else None
+        self.bias = _stacked(layer.bias, runs) if layer.affine else None
+        for name in ("running_mean", "running_var"):
+            own = getattr(layer, name)
+            self.register_buffer(name, None if own is None else _repeated(own, runs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = (cast(Any, self).running_mean, cast(Any, self).running_var)
+        return F.batch_norm(
+            x,
+            None if mean is None else mean.view(-1),
+            None if var is None else var.view(-1),
+            None if self.weight is None else self.weight.flatten(),
+            None if self.bias is None else self.bias.flatten(),
+            self.training or self._by_batch,
+            self.momentum,
+            self.eps,
+        )
+
+
+class StackedFlatten(nn.Module):
+    """``(batch, runs · channels, H, W)`` to ``(runs, batch, channels · H · W)``."""
+
+    def __init__(self, layer: nn.Flatten, runs: int) -> None:
+        super().__init__()
+        if (layer.start_dim, layer.end_dim) != (1, -1):
+            raise UsageError(f"{layer} cannot be stacked: only Flatten(1)")
+        self.runs = runs
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        own = x.reshape(batch, self.runs, channels // self.runs, height, width)
+        return own.transpose(0, 1).flatten(2)
+
+
+class StackedSpatialMean(nn.Module):
+    """``(batch, runs · channels, H, W)`` to ``(runs, batch, channels)``."""
+
+    def __init__(self, layer: SpatialMean, runs: int) -> None:
+        super().__init__()
+        self.runs = runs
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = x.mean((2, 3))
+        return means.view(len(means), self.runs, -1).transpose(0, 1)
+
+
+STACKED: dict[type[nn.Module], Any] = {
+    nn.Conv2d: StackedConv2d,
+    nn.Linear: StackedLinear,
+    nn.BatchNorm2d: StackedBatchNorm2d,
+    nn.Flatten: StackedFlatten,
+    SpatialMean: StackedSpatialMean,
+}
+"""How each kind of layer is stacked."""
+
+AS_THEY_ARE = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Identity, nn.GELU, nn.Tanh, nn.SiLU)
+"""Layers that work on each number or channel by itself."""
+
+
+def _repeated(value: Tensor, runs: int) -> Tensor:
+    return value.detach().expand(runs, *value.shape).clone()
+
+
+def _stacked(value: Tensor, runs: int) -> nn.Parameter:
+    return nn.Parameter(_repeated(value, runs))

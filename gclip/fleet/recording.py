@@ -1,0 +1,94 @@
+"""What clipping did to each run of a fleet: the columns of a `Record`, for all runs at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gclip.record import COLUMNS, Record
+
+_MOST_STEPS, _MOST_FLOATS = 128, 1 << 20
+
+
+class Entry(NamedTuple):
+    """One batch's part in a step; ``(rows, groups)``, or None where others in its chain count."""
+
+    rows: Tensor
+    before: Tensor | None
+    after: Tensor | None
+    limit: Tensor
+    clipped: Tensor
+
+
+class Ledger:
+    """The records of `runs` runs, reduced from many steps at once."""
+
+    def __init__(self, runs: int) -> None:
+        self.runs = runs
+        self._done: list[Tensor] = []  # (steps, runs, columns)
+        self._waiting: list[tuple[list[Entry], Tensor]] = []
+        self._most = _MOST_STEPS
+
+    def add(self, entries: list[Entry], finite: Tensor) -> None:
+        """Note one step; `finite` is bool ``(runs, 1)``."""
+        if not self._waiting:
+            floats = sum(t.numel() for entry in entries for t in entry if t is not None)
+            self._most = max(1, min(_MOST_STEPS, _MOST_FLOATS // max(floats, 1)))
+        self._waiting.append((entries, finite))
+        if len(self._waiting) >= self._most:
+            self._reduce()
+
+    def records(self) -> list[Record]:
+        """Each run's record so far."""
+        rows = self._all()
+        made = [Record() for _ in range(self.runs)]
+        for run, record in enumerate(made):
+            record.load_state_dict({"rows": rows[:, run]})
+        return made
+
+    def pick(self, runs: list[int]) -> Ledger:
+        """The ledger of these runs alone."""
+        made = Ledger(len(runs))
+        if len(rows := self._all()):
+            made._done = [rows[:, runs].contiguous()]
+        return made
+
+    def _all(self) -> Tensor:
+        self._reduce()
+        if len(self._done) > 1:
+            self._done = [torch.cat([rows.to(self._done[-1].device) for rows in self._done])]
+        return self._done[0].cpu() if self._done else torch.zeros((0, self.runs, len(COLUMNS)))
+
+    def _reduce(self) -> None:
+        if self._waiting:
+            steps, finite = zip(*self._waiting, strict=True)
+            self._done.append(rows_of(steps, torch.stack(finite)))
+            self._waiting = []
+
+
+def rows_of(steps: Sequence[list[Entry]], finite: Tensor) -> Tensor:
+    """``(steps, runs, columns)`` float32 from the entries of steps of the same batches."""
+    count, runs = finite.shape[:2]
+    exact = torch.float32 if finite.device.type == "mps" else torch.float64  # whose squares fit
+    zeros = torch.zeros((count, runs), dtype=exact, device=finite.device)
+    before, after, clipped = zeros.clone(), zeros.clone(), zeros.clone()
+    groups, limit = zeros[0].clone(), zeros.clone()
+    for entries in zip(*steps, strict=True):
+        rows = entries[0].rows
+        for total, column in ((before, 1), (after, 2)):
+            if entries[0][column] is not None:
+                norms = torch.stack([entry[column] for entry in entries]).to(exact)
+                total.index_add_(1, rows, norms.square().sum(dim=2))
+        limits = torch.stack([entry.limit for entry in entries]).to(exact)
+        limit.index_copy_(1, rows, limits[..., 0])
+        flags = torch.stack([entry.clipped for entry in entries])
+        clipped.index_add_(1, rows, flags.to(exact).sum(dim=2))
+        groups.index_add_(0, rows, torch.full_like(groups, flags.shape[2])[: len(rows)])
+    alone = torch.where(groups == 1, limit, math.nan)
+    share = clipped / groups
+    columns = (before.sqrt(), after.sqrt(), alone, share, finite.view(count, runs).to(exact))
+    return torch.stack(columns, dim=2).float()

@@ -1,0 +1,246 @@
+"""Many runs' moving parts: stacked model, optimizer, clipper, batches; one epoch, one measurement.
+
+What `gclip.training.run.Run` is to one run. Nothing here goes from run to run within a step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import gclip
+from gclip.fleet.clipping import FleetClipper
+from gclip.fleet.member import Member
+from gclip.fleet.optimizer import StackedOptimizer
+from gclip.fleet.stack import keep, stack
+from gclip.training import RunConfig, models, optimizers, seeds
+from gclip.training.batches import Epoch, Normalizer, batches
+from gclip.training.dataset import SIZE, Dataset, select
+from gclip.training.device import memory_format
+from gclip.training.disturbances import Disturbance, wrong_labels
+
+_LOOK = 64  # steps between two looks at the losses
+_MEASURED_AT_ONCE = 2000  # images · runs in a forward pass without gradients
+
+
+class FleetRun:
+    """The state of the runs of a fleet. Call within `device.reproducible`.
+
+    Attributes:
+        members: what is particular to each run, those that left too.
+        present: the places in `members` of the runs in the stack, in the stack's order.
+        epoch: whole epochs done.
+        step: optimizer steps done.
+        steps: how many there will be in all.
+    """
+
+    def __init__(
+        self, configs: Sequence[RunConfig], dataset: Dataset, device: torch.device
+    ) -> None:
+        config = configs[0]
+        self.config, self.device, self._configs = config, device, tuple(configs)
+        data = select(dataset.to(device), fraction=config.fraction, split=config.split)
+        self._data, classes = data, len(dataset.classes)
+        mean, std = (dataset.mean, dataset.std)
+        if config.normalize == "half":
+            mean = std = (0.5, 0.5, 0.5)
+        self._normalizer = Normalizer.of(mean, std, SIZE, device)
+        self._layout = memory_format(device, config.precision)
+        self._count = len(data.train_labels)
+        self._group = config.batch_size * config.accumulate
+        self._epoch_steps = math.ceil(self._count / self._group)
+        self.steps = self._epoch_steps * config.epochs
+        self.members = [
+            Member(
+                each,
+                optimizers.learning_rates(each.schedule, each.lr, self.steps),
+                1 / classes,
+                self._epoch_steps,
+            )
+            for each in configs
+        ]
+        self.present = list(range(len(configs)))
+        self.model = stack([models.build(c.model, classes, c.seed) for c in configs]).to(device)
+        self._optimizer = StackedOptimizer(config, list(self.model.parameters()), device)
+        self.clipper = FleetClipper(
+            dict(self.model.named_parameters()),
+            [each.strategy for each in configs],
+            nonfinite=cast(Any, config.nonfinite),
+            optimizer=self._optimizer.optimizer,
+            rates=torch.tensor([each.lr for each in configs], device=device),
+            total_steps=self.steps,
+        )
+        self._streams = _Streams(configs)
+        self._labels = [
+            wrong_labels(data.train_labels, noise, classes, seed)
+            for seed, noise in self._streams.keys
+        ]
+        self._disturbances = [Disturbance(c.gradient_noise, c.spikes, c.seed) for c in configs]
+        self.epoch = self.step = 0
+
+    def train_epoch(self) -> bool:
+        """Train one epoch; False if it was broken off because no run is left that goes on.
+
+        A run that diverges in it goes on to its end, and nothing of that counts.
+        """
+        self.model.train()
+        parameters = list(self.model.parameters())
+        stream = self._epoch()
+        precision, unclipped = self._precision(), contextlib.nullcontext()
+        disturbed = any(self._disturbances[place] for place in self.present)
+        changing = self.config.schedule != "constant"
+        losses: list[Tensor] = []
+        finites: list[Tensor] = []
+        for start in range(0, self._count, self._group):
+            in_group = min(self._group, self._count - start)
+            loss: Tensor | None = None
+            for _ in range(math.ceil(in_group / self.config.batch_size)):
+                images, labels = next(stream)
+                share = labels.shape[-1] / in_group
+                with precision:
+                    logits = self.model(images)
+                part = _losses(logits, labels)
+                if share != 1:
+                    part = part * share
+                torch.autograd.backward(part, torch.ones_like(part))
+                loss = part.detach() if loss is None else loss + part.detach()
+            if disturbed:
+                self._disturb(parameters)
+            report = self.clipper.step()
+            if changing or self.step == 0:
+                self._optimizer.set_rates([self.members[p].rates[self.step] for p in self.present])
+            with self.clipper.updating() if self.clipper.on_updates else unclipped:
+                self._optimizer.step()
+            for parameter in parameters:
+                parameter.grad = None
+            self.step += 1
+            losses.append(cast(Tensor, loss))
+            finites.append(report.finite)
+            if len(losses) == _LOOK:
+                if not self._look(losses, finites):
+                    return False
+                losses, finites = [], []
+        self.epoch += 1
+        return self._look(losses, finites)
+
+    @torch.inference_mode()
+    def measure(self) -> list[tuple[float, float]]:
+        """The accuracy and loss on ``config.split`` of each present run."""
+        images, labels = self._data.test_images, self._data.test_labels
+        everything = Epoch.in_order(len(labels), self.device)
+        runs = len(self.present)
+        at_once = min(500, max(16, _MEASURED_AT_ONCE // runs))
+        right = torch.zeros(runs, dtype=torch.int64, device=self.device)
+        losses: list[Tensor] = []
+        self.model.eval()
+        precision = self._precision()
+        for batch, answers in batches(
+            images, labels, at_once, everything, self._normalizer, self._layout
+        ):
+            with precision:
+                logits = self.model(batch)
+            right += (logits.argmax(2) == answers).sum(1)
+            losses.append(_losses(logits, answers) * len(answers))
+        total = torch.stack(losses).cpu().double().sum(0)
+        pairs = zip(right.tolist(), total.tolist(), strict=True)
+        return [(hits / len(labels), loss / len(labels)) for hits, loss in pairs]
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with only the runs at these places in the stack."""
+        keep(self.model, places)
+        named = dict(self.model.named_parameters())
+        self._optimizer.keep(places, list(named.values()))
+        self.present = [self.present[place] for place in places]
+        self._optimizer.set_rates(
+            [self.members[p].rates[min(self.step, self.steps - 1)] for p in self.present]
+        )
+        self.clipper.keep(places, named)
+
+    def records(self) -> list[gclip.Record]:
+        """What clipping did in each present run."""
+        return self.clipper.records()
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of the present runs: images for all or ``(batch, runs · channels, H, W)``;
+        labels ``(batch,)`` or ``(runs, batch)``."""
+        drawn = self._streams.draw(self._count, self.config.augment, self.device)
+        mine = self._streams.of(self.present)
+        used = sorted(set(mine))
+        each = [
+            batches(
+                self._data.train_images, self._labels[place], self.config.batch_size,
+                drawn[self._streams.keys[place][0]], self._normalizer, self._layout,
+            )
+            for place in used
+        ]  # fmt: skip
+        if len(used) == 1:
+            yield from each[0]
+            return
+        at = [used.index(place) for place in mine]
+        shared = len({self._streams.keys[place][0] for place in used}) == 1
+        for found in zip(*each, strict=True):
+            labels = torch.stack([found[place][1] for place in at])
+            images = [found[place][0] for place in at]
+            yield images[0] if shared else torch.cat(images, 1), labels
+
+    def _disturb(self, parameters: Sequence[Tensor]) -> None:
+        for place, run in enumerate(self.present):
+            own: Any = [SimpleNamespace(grad=cast(Tensor, p.grad)[place]) for p in parameters]
+            self._disturbances[run].apply(own)
+
+    def _look(self, losses: list[Tensor], finites: list[Tensor]) -> bool:
+        """Look at what happened since the last time; False if no present run goes on."""
+        if losses:
+            values = torch.stack(losses).double().cpu().tolist()
+            fine = torch.stack(finites).cpu().tolist()
+            for place, run in enumerate(self.present):
+                for row, ok in zip(values, fine, strict=True):
+                    self.members[run].note(row[place], ok[place])
+        return any(self.members[run].diverged_at is None for run in self.present)
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.config.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+
+class _Streams:
+    """Which runs see the same images in the same order, and the same labels.
+
+    Attributes:
+        keys: the seed and the share of wrong labels of each stream.
+    """
+
+    def __init__(self, configs: Sequence[RunConfig]) -> None:
+        own = [(config.seed, config.label_noise) for config in configs]
+        self.keys = list(dict.fromkeys(own))
+        self._of = [self.keys.index(each) for each in own]
+        self._order = {seed: seeds.generator(seed, "order") for seed, _ in self.keys}
+        self._augmentation = {seed: seeds.generator(seed, "augmentation") for seed, _ in self.keys}
+
+    def of(self, runs: Sequence[int]) -> list[int]:
+        return [self._of[run] for run in runs]
+
+    def draw(self, count: int, augment: bool, device: torch.device) -> dict[int, Epoch]:
+        """The next epoch of every seed, of those that left too: they draw from their own."""
+        return {
+            seed: Epoch.draw(count, order, self._augmentation[seed] if augment else None, device)
+            for seed, order in self._order.items()
+        }
+
+
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean loss of each run, ``(runs,)``, from logits ``(runs, batch, classes)``."""
+    runs, batch, classes = logits.shape
+    flat = logits.float().reshape(-1, classes)
+    answers = labels.expand(runs, batch).reshape(-1)
+    return F.cross_entropy(flat, answers, reduction="none").view(runs, batch).mean(1)

@@ -1,0 +1,127 @@
+"""Runs whose strategies change elements: one call for each stack, for all of the runs at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from gclip.decide import Decision, transformed
+from gclip.fleet.batch import Batch, Now
+from gclip.fleet.batched import Merged
+from gclip.fleet.measuring import Measured
+from gclip.norms import YES, on_host
+from gclip.strategy import Elements, Memory, Rate, Strategy, Transform
+
+
+class TransformBatch(Batch):
+    """As `Batch`. Memory is kept for each parameter's name."""
+
+    _new: list[tuple[int, Tensor]]
+
+    def ask(self, now: Now, measured: Measured) -> Tensor | None:
+        """Compute the new values and the memory; a transform never skips a step."""
+        strategy = cast(Transform, self.merged.at(now.step, self.norm.device))
+        kept: dict[str, Memory] = dict(self.memory or {})
+        norm, self._new = self.norm, []
+        left, flags = list(norm.unbind(1)), []
+        valid = None if now.finite is YES else self.mine(now.finite)
+        for column, place in enumerate(self.view.places):
+            grad, name = now.grads[place], self.view.groups.names[column]
+            change: Tensor | None = None
+            if grad is not None and grad.numel() and not _out_of_sight(strategy, grad):
+                values = self._seen(strategy, grad)
+                if name not in kept:
+                    kept[name] = strategy.remember(torch.zeros_like(values))
+                elements = self._elements(strategy, now, place, values)
+                fits = None if valid is None else self._shaped(valid, values)
+                new, kept[name] = transformed(strategy, elements, kept[name], fits)
+                if self.merged.alone:
+                    new, values = new.unsqueeze(0), values.unsqueeze(0)
+                change = _differs(new, values)
+                if not on_host(change) or bool(change.any()):
+                    after = torch.linalg.vector_norm(new.flatten(1), dim=1).to(norm.dtype)
+                    left[column] = torch.where(change, after, left[column])
+                    self._new.append((place, new))
+            flags.append(
+                torch.zeros_like(norm[:, 0], dtype=torch.bool) if change is None else change
+            )
+        self.memory = kept
+        self._decide(torch.stack(left, dim=1), torch.stack(flags, dim=1))
+        return None
+
+    def write(self, now: Now) -> None:
+        """Put what changed into the gradients."""
+        for place, new in self._new:
+            grad = cast(Tensor, now.grads[place])
+            if grad.dtype.itemsize < new.dtype.itemsize:
+                # What was finite stays so: the largest half-precision number, not inf.
+                most = torch.finfo(grad.dtype).max
+                new = torch.where(new.isfinite(), new.clamp(-most, most), new)
+            self.put(grad, new.reshape(len(self.rows), *grad.shape[1:]))
+        self._new = []
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _decide(self, left: Tensor, changed: Tensor) -> None:
+        norm = self.norm
+        limit = torch.full_like(norm, math.nan)
+        factor = torch.where(norm > 0, left / norm, 1.0)
+        self.after = torch.where(changed, left, norm)
+        self.made = Decision(norm, math.nan, limit, factor, self.after, changed, True, None)
+
+    def _seen(self, strategy: Transform, stack: Tensor) -> Tensor:
+        """These rows as ``(rows, elements)`` or ``(rows, rows of a matrix, columns)``."""
+        mine = self.mine(stack)
+        wide = mine.float() if mine.dtype in (torch.float16, torch.bfloat16) else mine
+        if strategy.view == "flat":
+            wide = wide.reshape(len(mine), -1)
+        else:
+            wide = wide.reshape(len(mine), mine.shape[1], -1)
+        return self._lead(wide)
+
+    def _elements(self, strategy: Transform, now: Now, place: int, values: Tensor) -> Elements:
+        source = None if now.sources is None else now.sources[place]
+        weight = cast(Tensor, now.weights.tensors[place])
+        lr: Callable[[], Rate] | None = None
+        if now.rates.known("lr"):
+
+            def lr() -> Rate:
+                rate = now.rates.single("lr", place, values.device)
+                if isinstance(rate, Tensor) and rate.ndim == 2:
+                    return self._shaped(self.mine(rate), values)
+                return rate
+
+        return Elements(
+            values,
+            step=now.step,
+            weight=lambda: self._seen(strategy, weight.detach()).to(values),
+            grad=None if source is None else (lambda: self._seen(strategy, source).to(values)),
+            lr=lr,
+        )
+
+    def _shaped(self, column: Tensor, values: Tensor) -> Tensor:
+        """``(rows, 1)`` with as many dimensions as `values`."""
+        if self.merged.alone:
+            return column.reshape(())
+        return column.view(len(column), *[1] * (values.ndim - 1))
+
+
+def make(merged: Merged, *args: Any, **settings: Any) -> Batch:
+    """The batch that puts `merged` to work; arguments as `Batch`."""
+    strategy: Strategy = merged.strategies[0]
+    made = TransformBatch if isinstance(strategy, Transform) else Batch
+    return made(merged, *args, **settings)
+
+
+def _out_of_sight(strategy: Transform, stack: Tensor) -> bool:
+    return strategy.view == "matrix" and stack.ndim < 3
+
+
+def _differs(new: Tensor, old: Tensor) -> Tensor:
+    """Which runs have an element that changed, bool ``(rows,)``. NaN stays NaN: no change."""
+    changed = (new != old) & ~(torch.isnan(new) & torch.isnan(old))
+    return changed.flatten(1).any(dim=1)

@@ -1,0 +1,85 @@
+"""The update side of a fleet: the steps that an optimizer has just taken, clipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from gclip.fleet.batch import Now
+from gclip.fleet.measuring import Measured
+from gclip.fleet.rates import FleetRates
+from gclip.fleet.side import Side
+
+
+class FleetUpdates:
+    """The strategies that clip updates, and the parameters before a step.
+
+    Args:
+        span: the runs that have such strategies, and those between them: no others are copied.
+    """
+
+    def __init__(self, side: Side, stacks: Sequence[Tensor], span: slice) -> None:
+        self.side, self.span = side, span
+        self._stacks = [stack.detach()[span] for stack in stacks]
+        self._params = stacks
+        self._kept: list[Tensor] | None = None
+        self._deltas: list[Tensor | None] = []
+
+    @property
+    def held(self) -> bool:
+        """Whether the parameters before a step are kept, waiting for the step."""
+        return self._kept is not None
+
+    def hold(self) -> None:
+        """Before the optimizer's step: keep the parameters as they are."""
+        self._kept = [stack.clone() for stack in self._stacks]
+
+    def measure(self, recording: bool) -> Tensor:
+        """After the optimizer's step: measure the updates; which are finite, ``(runs, 1)``."""
+        kept = self._kept or []
+        self._deltas = [
+            stack - before if param.grad is not None else None
+            for stack, before, param in zip(self._stacks, kept, self._params, strict=True)
+        ]
+        return self.side.measure(self._deltas, recording)
+
+    def clip(
+        self, step: int, total_steps: int | None, rates: FleetRates, finite: Tensor,
+        recording: bool,
+    ) -> Tensor | None:  # fmt: skip
+        """Ask each strategy, clip, let it learn; which runs want no step, ``(runs, 1)``."""
+        kept = self._kept or []
+        weights = Measured(kept, self.side.layout, self.side.runs, kept[0].device)
+        sources = [None if p.grad is None else p.grad[self.span] for p in self._params]
+        now = Now(step, total_steps, self._deltas, weights, sources, rates.rows(self.span), finite)
+        return self.side.clip(now, recording)
+
+    def pick(self, places: Mapping[int, int], stacks: Sequence[Tensor]) -> FleetUpdates | None:
+        """The same for fewer runs; `places` says where each that stays goes."""
+        start = self.span.start
+        mine = {row for batch in self.side.batches for row in batch.rows}
+        goes = {row: places[row + start] for row in mine if row + start in places}
+        if not goes:
+            return None
+        first, end = min(goes.values()), max(goes.values()) + 1
+        moved = {row: place - first for row, place in goes.items()}
+        return FleetUpdates(self.side.pick(moved, end - first), stacks, slice(first, end))
+
+    @property
+    def deltas(self) -> Sequence[Tensor | None]:
+        """The updates, to be clipped in place; None where there is no gradient."""
+        return self._deltas
+
+    def settle(self) -> None:
+        """Give the parameters the updates as clipped; what did not change keeps its bits."""
+        for stack, before, delta in zip(self._stacks, self._kept or [], self._deltas, strict=True):
+            if delta is not None:
+                same = delta == stack - before
+                stack.copy_(torch.where(same, stack, before + delta))
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget the parameters before the step."""
+        self._kept, self._deltas = None, []
