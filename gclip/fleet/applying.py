@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -46,14 +47,15 @@ class Table:
         """
         if not on_host(self.values):
             return None
-        beyond = np.logical_or.reduceat(self.values.numpy() != self._neutral, self._starts, axis=1)
-        some = beyond.any(axis=0)
+        beyond: npt.NDArray[np.bool_] = np.logical_or.reduceat(
+            self.values.numpy() != self._neutral, self._starts, axis=1
+        )
+        some = np.any(beyond, axis=0)
         runs = len(beyond)
         first = beyond.argmax(axis=0)
         last = runs - beyond[::-1].argmax(axis=0)
-        return [
-            (int(first[i]), int(last[i])) if any_ else None for i, any_ in enumerate(some.tolist())
-        ]
+        spans = zip(some.tolist(), first.tolist(), last.tolist(), strict=True)
+        return [(start, end) if any_ else None for any_, start, end in spans]
 
 
 class Tables:

@@ -25,7 +25,7 @@ from gclip.strategy import Elements, Memory, Seen, Strategy, Transform
 
 STEPS = 16  # of a trial
 RUNS = 8  # at most this many different settings are tried
-_SAME, _NEAR = 2e-7, 1e-5
+_SAME, _NEAR = 5e-7, 1e-5
 
 
 class Merged:

@@ -89,11 +89,11 @@ class FleetClipper:
         self._warned = False
 
     @torch.no_grad()
-    def step(self) -> FleetReport | None:
+    def step(self) -> FleetReport:
         """Measure the gradients, ask the strategies, clip in place; as `gclip.Clipper.step`.
 
         Returns:
-            What was done to each run; None where there is no gradient anywhere.
+            What was done to each run, in tensors that stay on the device.
 
         Raises:
             NotFinite: a gradient is not finite and the policy is ``raise``.
@@ -150,8 +150,16 @@ class FleetClipper:
         """Whether a strategy clips the optimizer's update, so that `updating` is needed."""
         return self._updates is not None
 
-    def keep(self, places: Sequence[int], stacks: Mapping[str, nn.Parameter]) -> None:
+    def keep(
+        self,
+        places: Sequence[int],
+        stacks: Mapping[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
         """From now on only the runs at these `places`, in this order, with these new stacks.
+
+        Where the clipper was made with an `optimizer`, it needs the one of the new stacks; `rates`
+        keeps the entries of the runs that stay.
 
         Raises:
             UsageError: places that are not runs or come twice; stacks of other shapes.
@@ -166,6 +174,7 @@ class FleetClipper:
         where = {old: new for new, old in enumerate(kept)}
         if self.rates is not None:
             self.rates = self.rates[torch.tensor(kept, device=self.rates.device)]
+        self._optimizer = optimizer
         self._gradient = self._gradient.pick(where, len(kept))
         if self._updates is not None:
             self._updates = self._updates.pick(where, self._stacks)
@@ -257,7 +266,7 @@ class FleetClipper:
             bad,
         )
 
-    def _nothing(self) -> None:
+    def _nothing(self) -> FleetReport:
         """No gradient anywhere: nothing to clip, and most likely a mistake in the loop."""
         if not self._warned:
             self._warned = True
@@ -266,6 +275,9 @@ class FleetClipper:
                 "backward() and before zero_grad()",
                 stacklevel=4,
             )
+        fine = torch.ones(self.runs, dtype=torch.bool, device=self._stacks[0].device)
+        self.report = FleetReport([], [], fine, ~fine)
+        return self.report
 
 
 def _checked(

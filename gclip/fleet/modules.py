@@ -53,10 +53,27 @@ class StackedLinear(nn.Module):
         self.bias = None if layer.bias is None else _stacked(layer.bias, runs)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.transpose(1, 2)
         if self.bias is None:
-            return torch.bmm(x, weight)
-        return torch.baddbmm(self.bias.unsqueeze(1), x, weight)
+            return torch.bmm(x, self.weight.transpose(1, 2))
+        if torch.is_autocast_enabled(x.device.type):
+            return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.transpose(1, 2))
+        return cast(Tensor, _Product.apply(x, self.weight, self.bias))
+
+
+class _Product(torch.autograd.Function):
+    """x Wᵀ + b for all runs. torch's own derivative of it lays the weights' gradient out across,
+    and copying it into place takes as long as the products do."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor, Tensor]:
+        (grad,), (x, weight) = grads, ctx.saved_tensors
+        before = torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None
+        return before, torch.bmm(grad.transpose(1, 2), x), grad.sum(1)
 
 
 class StackedBatchNorm2d(nn.Module):

@@ -22,7 +22,6 @@ class FleetUpdates:
 
     def __init__(self, side: Side, stacks: Sequence[Tensor], span: slice) -> None:
         self.side, self.span = side, span
-        self._stacks = [stack.detach()[span] for stack in stacks]
         self._params = stacks
         self._kept: list[Tensor] | None = None
         self._deltas: list[Tensor | None] = []
@@ -34,14 +33,14 @@ class FleetUpdates:
 
     def hold(self) -> None:
         """Before the optimizer's step: keep the parameters as they are."""
-        self._kept = [stack.clone() for stack in self._stacks]
+        self._kept = [stack.clone() for stack in self._stacks()]
 
     def measure(self, recording: bool) -> Tensor:
         """After the optimizer's step: measure the updates; which are finite, ``(runs, 1)``."""
         kept = self._kept or []
         self._deltas = [
             stack - before if param.grad is not None else None
-            for stack, before, param in zip(self._stacks, kept, self._params, strict=True)
+            for stack, before, param in zip(self._stacks(), kept, self._params, strict=True)
         ]
         return self.side.measure(self._deltas, recording)
 
@@ -74,11 +73,16 @@ class FleetUpdates:
 
     def settle(self) -> None:
         """Give the parameters the updates as clipped; what did not change keeps its bits."""
-        for stack, before, delta in zip(self._stacks, self._kept or [], self._deltas, strict=True):
+        stacks, kept = self._stacks(), self._kept or []
+        for stack, before, delta in zip(stacks, kept, self._deltas, strict=True):
             if delta is not None:
                 same = delta == stack - before
                 stack.copy_(torch.where(same, stack, before + delta))
         self.drop()
+
+    def _stacks(self) -> list[Tensor]:
+        """The parameters as they are now; an optimizer may have given them other storage."""
+        return [param.detach()[self.span] for param in self._params]
 
     def drop(self) -> None:
         """Forget the parameters before the step."""
