@@ -115,7 +115,7 @@ class FleetRun:
                 self._disturb(parameters)
             report = self.clipper.step()
             if changing or self.step == 0:
-                self._optimizer.set_rates([self.members[p].rates[self.step] for p in self.present])
+                self._set_rates(self.step)
             with self.clipper.updating() if self.clipper.on_updates else unclipped:
                 self._optimizer.step()
             for parameter in parameters:
@@ -158,10 +158,8 @@ class FleetRun:
         named = dict(self.model.named_parameters())
         self._optimizer.keep(places, list(named.values()))
         self.present = [self.present[place] for place in places]
-        self._optimizer.set_rates(
-            [self.members[p].rates[min(self.step, self.steps - 1)] for p in self.present]
-        )
-        self.clipper.keep(places, named)
+        self.clipper.keep(places, named, optimizer=self._optimizer.optimizer)
+        self._set_rates(self.step - 1)
 
     def records(self) -> list[gclip.Record]:
         """What clipping did in each present run."""
@@ -191,6 +189,11 @@ class FleetRun:
             labels = torch.stack([found[place][1] for place in at])
             images = [found[place][0] for place in at]
             yield images[0] if shared else torch.cat(images, 1), labels
+
+    def _set_rates(self, step: int) -> None:
+        rates = [self.members[run].rates[step] for run in self.present]
+        self._optimizer.set_rates(rates)
+        self.clipper.rates = torch.tensor(rates).to(self.device, non_blocking=True)
 
     def _disturb(self, parameters: Sequence[Tensor]) -> None:
         for place, run in enumerate(self.present):
