@@ -80,7 +80,7 @@ def _on_updates(strategies: Iterable[str]) -> list[str]:
             parsed = gclip.parse(spelling)
         except UsageError:  # of a plugin that is not loaded here
             continue
-        parts = getattr(parsed, "strategies", (parsed,))
+        parts = parsed.strategies if isinstance(parsed, gclip.Chain) else (parsed,)
         if any(part.side == "update" for part in parts):
             found.append(spelling)
     return found

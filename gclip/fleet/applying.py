@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gclip.fleet.measuring import Layout
+from gclip.fleet.layout import Layout
 from gclip.norms import on_host
 
 Spans: TypeAlias = list[tuple[int, int] | None]
@@ -28,7 +28,7 @@ class Table:
     ) -> None:
         counts = layout.units if fine else [1] * len(layout.names)
         self.values = torch.full((runs, sum(counts)), neutral, device=device)
-        self._neutral = neutral
+        self.runs, self._neutral = runs, neutral
         self._starts = np.cumsum([0, *counts[:-1]])
         self.columns = [  # views, so that they follow what is put into the table
             column.reshape(runs, -1, *[1] * (len(shape) - 1)) if shape else column.view(runs)
@@ -51,9 +51,8 @@ class Table:
             self.values.numpy() != self._neutral, self._starts, axis=1
         )
         some = np.any(beyond, axis=0)
-        runs = len(beyond)
         first = beyond.argmax(axis=0)
-        last = runs - beyond[::-1].argmax(axis=0)
+        last = self.runs - beyond[::-1].argmax(axis=0)
         spans = zip(some.tolist(), first.tolist(), last.tolist(), strict=True)
         return [(start, end) if any_ else None for any_, start, end in spans]
 
@@ -126,7 +125,7 @@ def _affected(
             span = changed[place]
             if span is None:
                 continue
-            if span != (0, len(column)):
+            if span != (0, table.runs):
                 tensor, column = tensor[span[0] : span[1]], column[span[0] : span[1]]
         there.append(tensor)
         columns.append(column)

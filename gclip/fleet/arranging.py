@@ -9,7 +9,7 @@ from typing import NamedTuple
 from gclip.errors import UsageError
 from gclip.fleet.batch import Batch, clamps
 from gclip.fleet.batched import together
-from gclip.fleet.measuring import Layout
+from gclip.fleet.layout import Layout
 from gclip.fleet.transforms import make
 from gclip.parameters import Spec, assign, resolve
 from gclip.strategy import Strategy, Transform

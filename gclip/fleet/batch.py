@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from gclip.decide import Decision, decide, remember_step
-from gclip.fleet.batched import Merged
-from gclip.fleet.measuring import Measured, View
+from gclip.fleet.layout import View
+from gclip.fleet.measuring import Measured
+from gclip.fleet.merged import Merged
 from gclip.fleet.rates import FleetRates
 from gclip.norms import YES
 from gclip.state import copied
@@ -189,14 +190,11 @@ class Batch:
 
     def _decided_by_band(self, made: Decision, band: Band, measured: Measured) -> Decision:
         """Where the bounds are not symmetric, the largest element does not tell what is cut."""
-        least, most = (self._places(self.mine(end)) for end in measured.ends())
+        least, most = (self.mine(self.view.tensors(end)) for end in measured.ends())
         low, high = band
         clipped = (least < low) | (most > high)
         after = torch.maximum(least.clamp(min=low).abs(), most.clamp(max=high).abs())
         return made._replace(clipped=clipped, clipped_norm=after)
-
-    def _places(self, each: Tensor) -> Tensor:
-        return each if self.view.whole else each[:, list(self.view.places)]
 
 
 def clamps(strategy: Strategy) -> bool:
@@ -229,7 +227,11 @@ def taken(memory: Memory | Any, runs: int | list[int]) -> Any:
 def bounds(made: Decision, like: Tensor) -> tuple[Tensor, Tensor]:
     """The smallest and the largest element that a clamp leaves, ``(rows, groups)``."""
     low, high = made.bounds if isinstance(made.bounds, Band) else (None, made.bounds)
-    most = torch.as_tensor(high, dtype=like.dtype, device=like.device).expand_as(like)
-    if low is None:
-        return -most, most
-    return torch.as_tensor(low, dtype=like.dtype, device=like.device).expand_as(like), most
+    most = _filled(high, like)
+    return -most if low is None else _filled(low, like), most
+
+
+def _filled(bound: Tensor | float, like: Tensor) -> Tensor:
+    if isinstance(bound, Tensor):
+        return bound.to(like.dtype).expand_as(like)
+    return torch.full_like(like, bound)

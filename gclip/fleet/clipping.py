@@ -15,7 +15,8 @@ from gclip.errors import UsageError, choose
 from gclip.fleet import applying
 from gclip.fleet.arranging import Tasks, arrange, tasks_of
 from gclip.fleet.batch import Now
-from gclip.fleet.measuring import Layout, Measured
+from gclip.fleet.layout import Layout
+from gclip.fleet.measuring import Measured
 from gclip.fleet.rates import FleetRates
 from gclip.fleet.recording import Ledger
 from gclip.fleet.reporting import FleetReport
@@ -111,7 +112,7 @@ class FleetClipper:
             self._refuse(finite, grads)
         device = next(grad.device for grad in grads if grad is not None)
         weights = Measured(
-            [stack.detach() for stack in self._stacks], self._layout, self.runs, device
+            self._stacks, self._layout, self.runs, device, spans=self._gradient.spans
         )
         now = Now(self._step, self._total_steps, grads, weights, None, self._rates(), finite)
         skip = self._gradient.clip(now, self._recording)

@@ -50,7 +50,8 @@ class StackedLinear(nn.Module):
     def __init__(self, layer: nn.Linear, runs: int) -> None:
         super().__init__()
         self.weight = _stacked(layer.weight, runs)
-        self.bias = None if layer.bias is None else _stacked(layer.bias, runs)
+        bias: Tensor | None = layer.bias
+        self.bias = None if bias is None else _stacked(bias, runs)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bias is None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gclip import rates
 from gclip.errors import UsageError
-from gclip.fleet.measuring import View
+from gclip.fleet.layout import View
 from gclip.strategy import Rate
 
 

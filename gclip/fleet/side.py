@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 from gclip.fleet import applying
 from gclip.fleet.applying import Tables
 from gclip.fleet.batch import Batch, Now, bounds
-from gclip.fleet.measuring import Layout, Measured, View
+from gclip.fleet.layout import Kind, Layout, View
+from gclip.fleet.measuring import Measured
 from gclip.fleet.recording import Entry
 from gclip.norms import YES, all_finite, clamp_elements
 from gclip.strategy import Band, Limit
@@ -31,6 +33,7 @@ class Side:
             for place in sorted({b.place for b in batches})
         ]
         self._tables = Tables(layout, runs)
+        self.spans = _spans(batches)
 
     def measure(self, grads: Sequence[Tensor | None], recording: bool) -> Tensor:
         """Measure what each run's first strategies see: are they finite? ``(runs, 1)`` or `YES`."""
@@ -96,7 +99,7 @@ class Side:
 
     def _measured(self, grads: Sequence[Tensor | None]) -> Measured:
         device = next(g.device for g in grads if g is not None)
-        return Measured(grads, self.layout, self.runs, device)
+        return Measured(grads, self.layout, self.runs, device, spans=self.spans)
 
     def _finite(self, firsts: Sequence[Batch], measured: Measured) -> Tensor:
         finite = torch.ones((self.runs, 1), dtype=torch.bool, device=measured.device)
@@ -121,8 +124,8 @@ class Side:
             applying.multiply(now.grads, table)
         clamped = [b for b in stage if b.clamps and not (b.made.idle and _symmetric(b.made.bounds))]
         if clamped and not self._clamp_alike(clamped, now):
-            low = self._filled(clamped, -torch.inf, lambda b: bounds(b.made, b.made.norm)[0])
-            high = self._filled(clamped, torch.inf, lambda b: bounds(b.made, b.made.norm)[1])
+            low = self._filled(clamped, -math.inf, lambda b: bounds(b.made, b.made.norm)[0])
+            high = self._filled(clamped, math.inf, lambda b: bounds(b.made, b.made.norm)[1])
             applying.clamp(now.grads, low, high)
         for batch in stage:
             batch.write(now)
@@ -157,7 +160,7 @@ class Side:
         for batch in batches:
             spread = batch.view.spread(values(batch), neutral)
             if fine and not batch.view.fine:
-                spread = self._to_units(spread)
+                spread = self.layout.by_unit(spread)
             if batch.view.whole:
                 batch.put(table.values, spread)
             else:  # the other parameters are some other batch's
@@ -165,9 +168,17 @@ class Side:
                 batch.put(table.values, torch.where(spread == neutral, other, spread))
         return table
 
-    def _to_units(self, spread: Tensor) -> Tensor:
-        counts = torch.tensor(self.layout.units, device=spread.device)
-        return torch.repeat_interleave(spread, counts, dim=1, output_size=self.layout.starts[-1])
+
+def _spans(batches: Sequence[Batch]) -> dict[Kind, slice]:
+    """For each kind of norm, from the first to the last run that needs it."""
+    needs: dict[Kind, list[int]] = {}
+    for batch in batches:
+        kinds = [batch.view.kind]
+        if batch.clamps:
+            kinds += [("each", 2.0), ("ends", math.inf)]
+        for kind in kinds:
+            needs.setdefault(kind, []).extend(batch.rows)
+    return {kind: slice(min(rows), max(rows) + 1) for kind, rows in needs.items()}
 
 
 def _symmetric(bounds: Limit) -> bool:

@@ -35,7 +35,8 @@ def fleet_key(config: RunConfig) -> tuple[Any, ...]:
 def cannot(config: RunConfig) -> str:
     """Why a run cannot be in a fleet, in a sentence; empty where it can be."""
     parsed = gclip.parse(config.strategy)
-    if any(part.side == "sample" for part in getattr(parsed, "strategies", (parsed,))):
+    parts = parsed.strategies if isinstance(parsed, gclip.Chain) else (parsed,)
+    if any(part.side == "sample" for part in parts):
         return f"{config.strategy} clips single examples, whose gradients are not stacked"
     return why_not(models.build(config.model))
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gclip.decide import Decision, transformed
 from gclip.fleet.batch import Batch, Now
-from gclip.fleet.batched import Merged
 from gclip.fleet.measuring import Measured
+from gclip.fleet.merged import Merged
 from gclip.norms import YES, on_host
 from gclip.strategy import Elements, Memory, Rate, Strategy, Transform
 

@@ -50,7 +50,9 @@ class FleetUpdates:
     ) -> Tensor | None:  # fmt: skip
         """Ask each strategy, clip, let it learn; which runs want no step, ``(runs, 1)``."""
         kept = self._kept or []
-        weights = Measured(kept, self.side.layout, self.side.runs, kept[0].device)
+        weights = Measured(
+            kept, self.side.layout, self.side.runs, kept[0].device, spans=self.side.spans
+        )
         sources = [None if p.grad is None else p.grad[self.span] for p in self._params]
         now = Now(step, total_steps, self._deltas, weights, sources, rates.rows(self.span), finite)
         return self.side.clip(now, recording)

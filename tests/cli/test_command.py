@@ -50,6 +50,12 @@ OPTIONS: dict[str, set[str]] = {
         *("--file", "--out"),
     },
     "study list": {"--store", "--json"},
+    "study report": {
+        *("--store", "--device", "--threads", "--seeds", "--data", "--workers", "--plugin"),
+        *("--out", "--json"),
+    },
+    "study show": {"--store", "--best", "--out", "--json"},
+    "study export": {"--store", "--out"},
     "bench": set(),
     "bench clip": {"--json"},
     "bench strategies": {"--strategy", "-s", "--seconds", "--write", "--plugin", "--json"},

@@ -1,0 +1,119 @@
+"""What did tuning buy? Each strategy tuned and as it comes, on fresh seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
+
+from ._studies import MARKS, head, looks_of, styled
+from ._style import canvas, caption, spread, wrapped
+
+GAP = 0.38
+"""How far below the tuned strategy its default stands."""
+
+
+@styled
+def draw(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
+    """Two lines a strategy: tuned in its colour, the default in grey below; every run a point.
+
+    Args:
+        rows: the table of the report.
+        runs: one row a run: `strategy`, `form` (tuned or default), `seed`, `status`, `accuracy`.
+    """
+    shown = [row for row in rows if row["n"]]
+    runs = runs[runs["status"].isin(list(MARKS))].reset_index(drop=True)
+    look = looks_of([row["strategy"] for row in rows])
+    figure = canvas(9.0, 2.1 + 0.72 * len(shown))
+    axes = figure.subplots()
+    right = axes.twinx()
+    heights = spread(runs) * 0.45
+    for place, row in enumerate(shown):
+        for form, prefix, down in (("tuned", "", 0.0), ("default", "default_", GAP)):
+            colour = look[row["strategy"]].colour if form == "tuned" else "#8c8c8c"
+            mine = runs[(runs["strategy"] == row["strategy"]) & (runs["form"] == form)]
+            for status, marker in MARKS.items():
+                some = mine[mine["status"] == status]
+                at = place + down + heights[some.index]
+                axes.scatter(some["accuracy"], at, s=18, marker=marker, color=colour, alpha=0.7)
+            if row[f"{prefix}accuracy"] is None:
+                continue
+            if row[f"{prefix}low"] is not None:
+                low, high = max(row[f"{prefix}low"], 0.0), min(row[f"{prefix}high"], 1.0)
+                axes.hlines(place + down, low, high, color="black", linewidth=1.4, zorder=3)
+            axes.scatter(row[f"{prefix}accuracy"], place + down, s=34, marker="D", color=colour,
+                         edgecolors="black", zorder=4)  # fmt: skip
+    axes.set_yticks(
+        range(len(shown)), [wrapped(f"{row['tuned']}, lr {row['lr']:.3g}", 44) for row in shown]
+    )
+    right.set_yticks(range(len(shown)), [_said(row) for row in shown])
+    for side in (axes, right):
+        side.set_ylim(len(shown) - 0.2, -0.5)
+        side.grid(visible=False, axis="y")
+        side.tick_params(length=0)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
+    axes.set_xlabel("Test accuracy (%)")
+    handles = [
+        Line2D([], [], linestyle="", marker="D", color=colour, markeredgecolor="black", label=text)
+        for colour, text in (("white", "tuned (in its colour)"), ("#8c8c8c", "as it comes"))
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    head(figure, "Tuned and as it comes, on fresh seeds", runs)
+    counts = sorted({row["n"] for row in shown})
+    diverged = int((runs["status"] == "diverged").sum())
+    caption(
+        figure,
+        f"n = {' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} fresh seeds. "
+        "Points: one run each; diamonds and bars: mean and 95 % t interval. As it comes: the "
+        "strategy's default at the learning rate that was not tuned.",
+        f"{diverged} of {len(runs)} runs diverged (crosses); they score chance and count."
+        if diverged
+        else "",
+        "Right: tuned minus default, paired by seed (sign-flip test, Holm-corrected).",
+    )
+    return figure
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    text = f"{100 * row['accuracy']:.1f}"
+    if row["vs_default_difference"] is None:
+        return text
+    shown = row["vs_default_text"].rstrip(" ▲▼")
+    return f"{text}   {shown}\n{row['vs_default_evidence']}"
+
+
+@styled
+def slices(trials: pd.DataFrame, fields: Mapping[str, bool], name: str) -> Figure:
+    """A panel for each searched field: validation accuracy of every trial over its value.
+
+    Args:
+        trials: one row a trial: the fields, `accuracy` and `status` (finished, diverged, pruned).
+        fields: for each whether its axis is logarithmic.
+        name: of the study.
+    """
+    figure = canvas(max(5.0, 3.2 * len(fields)), 3.5)
+    grid = figure.subplots(1, len(fields), sharey=True, squeeze=False)[0]
+    marks = {**MARKS, "pruned": "v"}
+    colours = {"finished": "#0173b2", "diverged": "#c44e00", "pruned": "#8c8c8c"}
+    for axes, (field, log) in zip(grid, fields.items(), strict=True):
+        for status, marker in marks.items():
+            some = trials[trials["status"] == status]
+            axes.scatter(some[field], some["accuracy"], s=26, marker=marker,
+                         color=colours[status], alpha=0.8, label=status)  # fmt: skip
+        if log:
+            axes.set_xscale("log")
+        axes.set_xlabel(field)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
+    grid[0].set_ylabel("Validation accuracy (%)")
+    present = [status for status in marks if (trials["status"] == status).any()]
+    handles = [
+        Line2D([], [], linestyle="", marker=marks[s], color=colours[s], label=s) for s in present
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=3)
+    figure.suptitle(name, x=0.01, ha="left")
+    caption(figure, f"n = {len(trials)} trials. A diverged trial scores chance.")
+    return figure

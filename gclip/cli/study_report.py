@@ -1,0 +1,261 @@
+"""``gclip study report | show | export``: what came of studies."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gclip.cli import screen
+from gclip.cli.options import (
+    Json,
+    Place,
+    Plugins,
+    StoreFolder,
+    expand,
+    load_data,
+    load_plugins,
+    parse_seeds,
+)
+from gclip.cli.progress import RunsDisplay
+from gclip.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the study; gclip study list.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Folder for the figures; STORE/figures.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make the commands known."""
+    app.command("report")(expand(report))
+    app.command("show")(show)
+    app.command("export")(export)
+
+
+def report(
+    place: Place,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help="Studies of one task; all of the store by default.",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[
+        str,
+        typer.Option("--seeds", metavar="N|LIST", help="Fresh ones: how many, or which."),
+    ] = "10",
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="The task's images, where it needs a folder."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="Runs at a time; one a core by default, one on a GPU."),
+    ] = None,
+    plugin: Plugins = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Train what studies found with fresh seeds, score it on test images, and compare.
+
+    Each tuned strategy beside its default, tuned norm and tuned none. The same command again
+    resumes.
+
+    \b
+    Examples:
+      gclip study report
+      gclip study report thresholds-agc-digits thresholds-norm-digits --seeds 20
+      gclip study report --store runs --data DIR --json
+    """
+    from gclip.cli.study import _print
+    from gclip.results import Store
+    from gclip.running.study import Request
+    from gclip.studies import _report
+
+    plugins = load_plugins(plugin or [])
+    chosen = names or []
+    found = _report.tuned_in(_existing(place.store), chosen)
+    base, dataset = load_data(found[0].plan.base.replace(data=""), data)
+    if found[0].plan.base.data not in ("", base.data):
+        raise UsageError(
+            f"the studies were made with the data {found[0].plan.base.data}, but these images are "
+            f"{base.data}; give the same --data"
+        )
+    request = Request(
+        base=base,
+        store=Store(place.store, create=True),
+        seeds=parse_seeds(seeds),
+        workers=workers,
+        device=place.device,
+        data=data,
+        dataset=dataset,
+        plugins=plugins,
+        threads=place.threads,
+    )
+    display = RunsDisplay(_report.run_count(request, chosen))
+    with screen.interruptible(
+        lambda: f"the runs that ended are kept in {place.store}; the same command goes on"
+    ):
+        with display:
+            answer = _report.run(dataclasses.replace(request, on_event=display), chosen)
+        drawn = []
+        for name, draw in answer.figures.items():
+            drawn += _saved(draw(), out or place.store / "figures", name)
+    if json:
+        screen.say_json(
+            {
+                "rows": answer.rows,
+                "notes": list(answer.notes),
+                "figures": [str(path) for path in drawn],
+                **answer.more,
+            }
+        )
+    else:
+        _print(answer, drawn)
+    if not answer.ok:
+        raise typer.Exit(1)
+
+
+def show(
+    name: Name,
+    store: StoreFolder = Path("runs"),
+    best: Annotated[int, typer.Option("--best", min=1, help="How many of the best trials.")] = 5,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Show a study: how its trials ended, the best ones, which field mattered, and a figure.
+
+    \b
+    Examples:
+      gclip study show thresholds-agc-digits
+      gclip study show thresholds-agc-digits --store runs --best 10 --json
+    """
+    from gclip.running.kept import find_study
+    from gclip.running.showing import FEWEST, rows, shown
+
+    path = find_study(_existing(store), name)
+    found = shown(path, best)
+    searched = [key.removeprefix("param_") for key in _params(found["best"])]
+    drawn = _slices(rows(path), searched, name, out or store / "figures")
+    url = f"sqlite:///{path}"
+    if json:
+        screen.say_json({**found, "storage": url, "figures": [str(each) for each in drawn]})
+        return
+    screen.say(f"{name}: {found['counts']}")
+    if not found["best"]:
+        screen.say("No trial was completed, so there is no best.")
+    _table("The best by validation accuracy, which looks better than it is:", found["best"])
+    if found["front"]:
+        _table("No finished trial beats one of these in one objective at no cost:", found["front"])
+    if found["importances"] is None:
+        screen.say(
+            f"Importances need {FEWEST} complete trials, two searched fields and different scores."
+        )
+    else:
+        said = ", ".join(f"{key} {value:.0%}" for key, value in found["importances"].items())
+        screen.say(f"Share of the accuracy's variance that each explains (fANOVA): {said}")
+    if drawn:
+        screen.say(f"figures in {drawn[0].parent} (PNG and SVG): {drawn[0].stem}")
+    screen.say(f"In a browser: pip install optuna-dashboard && optuna-dashboard {url}")
+
+
+def export(
+    name: Name,
+    store: StoreFolder = Path("runs"),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="A new CSV file; else it is printed."),
+    ] = None,
+) -> None:
+    """Write all trials of a study as CSV, one row a trial.
+
+    \b
+    Examples:
+      gclip study export thresholds-agc-digits > trials.csv
+      gclip study export thresholds-agc-digits --out trials.csv
+    """
+    from gclip.running.kept import find_study
+    from gclip.running.showing import rows
+
+    found = rows(find_study(_existing(store), name))
+    if not found:
+        raise UsageError(f"the study {name} has no trial yet, so there is nothing to export")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    if out is None:
+        print(text.getvalue(), end="")
+        return
+    try:
+        with out.open("x", encoding="utf-8", newline="") as file:
+            file.write(text.getvalue())
+    except FileExistsError:
+        raise UsageError(f"{out} exists; give another file, or delete it first") from None
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror}") from None
+    screen.say(f"{len(found)} trials written to {out}")
+
+
+def _existing(store: Path) -> Path:
+    if not store.is_dir():
+        raise UsageError(f"there is no store '{store}'; name the folder with --store")
+    return store
+
+
+def _params(found: list[dict[str, Any]]) -> list[str]:
+    return [key for key in (found[0] if found else {}) if key.startswith("param_")]
+
+
+def _table(heading: str, found: list[dict[str, Any]]) -> None:
+    if not found:
+        return
+    screen.say(heading)
+    table = screen.plain_table("trial", "accuracy", "strategy", "lr", "status", "clipped", "s")
+    for row in found:
+        clipped, seconds = row["share_clipped"], row["seconds"]
+        table.add_row(
+            str(row["trial"]),
+            f"{screen.percent(row['accuracy'])} %",
+            str(row["strategy"]),
+            f"{row['lr']:.3g}",
+            row["status"],
+            "–" if clipped is None else f"{screen.percent(clipped)} %",
+            "–" if seconds is None else f"{seconds:.1f}",
+        )
+    screen.show(table)
+
+
+def _slices(found: list[dict[str, Any]], fields: list[str], name: str, out: Path) -> list[Path]:
+    """The figure of accuracy over each number that was searched; none without one."""
+    import pandas as pd
+
+    from gclip.figures import _report
+
+    trials = pd.DataFrame(found)
+    if trials.empty:
+        return []
+    trials = trials.rename(columns={f"param_{field}": field for field in fields if field != "lr"})
+    trials = trials[trials["status"].isin(["finished", "diverged"])]
+    numeric = [f for f in fields if pd.api.types.is_numeric_dtype(trials[f]) and len(trials)]
+    if not numeric:
+        return []
+    wide = {
+        f: bool(trials[f].min() > 0 and trials[f].max() > 20 * trials[f].min()) for f in numeric
+    }
+    return _saved(_report.slices(trials, wide, name), out, f"slices-{name}")
+
+
+def _saved(figure: Figure, out: Path, name: str) -> list[Path]:
+    from gclip import figures
+
+    return [figures.save(figure, out / f"{name}.{kind}") for kind in ("png", "svg")]

@@ -1,0 +1,322 @@
+"""What came of tuned strategies: each winner and each default, on fresh seeds and test images.
+
+Studies that tuned strategies on the same task belong together. The best trial of each is trained
+again with seeds that no tuning has seen, and so is the strategy as it comes (its own default, the
+task's default learning rate), and both are scored on the test images. Compared are: tuned with
+default, and tuned with the tuned ``norm`` and the tuned ``none``, paired by seed, with one Holm
+correction over the whole table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gclip.errors import UsageError
+from gclip.running.commands import as_options
+from gclip.running.kept import find_study, read_study, studies_in
+from gclip.running.plan import Plan
+from gclip.running.space import LR
+from gclip.running.study import Answer, Request
+from gclip.running.trials import Counts, best_of, config_of, counted, counts
+from gclip.studies._pairs import judge, out_of_reach, paired
+from gclip.studies._runs import Cell, failures, seeds_of, summary, trained
+from gclip.studies._words import listed, percent, plural
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gclip.training import RunConfig
+
+SEEDS = tuple(range(10))
+RIVALS = ("norm", "none")
+COMPARED = ("default", *RIVALS)
+_MARK = {"better": "▲", "worse": "▼"}
+_APART = ("strategy", "code", "seed", "split", "lr", "data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """One strategy's study.
+
+    Attributes:
+        strategy: its spelling, with what the study held.
+        plan: what was searched.
+        counts: how its trials ended.
+        best: the run of the best trial.
+        score: its validation accuracy, the best of many and so better than it is.
+    """
+
+    strategy: str
+    plan: Plan
+    counts: Counts
+    best: RunConfig
+    score: float
+
+    @property
+    def default(self) -> RunConfig:
+        """The strategy as it comes, at the learning rate that was not tuned."""
+        return self.plan.base
+
+
+def tuned_in(store: Path, names: Iterable[str] = ()) -> list[Tuned]:
+    """What the studies of a store found; `names`: of these alone, all by default.
+
+    Raises:
+        UsageError: an unknown name; no study; studies that do not belong together; a strategy
+            that two of them tuned; a study without a complete trial.
+    """
+    chosen = list(dict.fromkeys(names))
+    paths = [find_study(store, name) for name in chosen] or list(studies_in(store).values())
+    if not paths:
+        raise UsageError(
+            f"there is no study in '{store}' to report; begin with: "
+            "gclip study run thresholds -s none -s norm -s agc --sampler random"
+        )
+    found = [_read(path) for path in paths]
+    kinds: dict[str, list[str]] = {}
+    for each in found:
+        kinds.setdefault(_kind(each.plan.base), []).append(each.plan.name)
+    if len(kinds) > 1:
+        groups = "; ".join(", ".join(names) for names in kinds.values())
+        raise UsageError(
+            f"these studies trained under different settings, so they make no one table: {groups}. "
+            "Name those that belong together"
+        )
+    spelled = [each.strategy for each in found]
+    twice = next((text for text in spelled if spelled.count(text) > 1), None)
+    if twice is not None:
+        both = listed(each.plan.name for each in found if each.strategy == twice)
+        raise UsageError(f"{both} tuned the same strategy, {twice}; name one of them")
+    return found
+
+
+def run(request: Request, names: Iterable[str] = ()) -> Answer:
+    """The report of the studies in the request's store; `request.base` only says which data."""
+    found = tuned_in(request.store.path, names)
+    seeds = check_seeds(request, found)
+    runs = trained(request, cells(request, found, seeds))
+    rows = table(found, runs)
+    return Answer(
+        rows=rows,
+        columns=columns(rows),
+        notes=[*_notes(found, rows, seeds, request), *failures(runs)],
+        figures={"report": partial(_figure, rows, runs)} if any(row["n"] for row in rows) else {},
+        more={"seeds": list(seeds), "split": "test"},
+        ok=any(row["n"] for row in rows),
+    )
+
+
+def run_count(request: Request, names: Iterable[str] = ()) -> int:
+    """How many runs a report needs."""
+    found = tuned_in(request.store.path, names)
+    made = cells(request, found, check_seeds(request, found))
+    return len({config.key for _, config in made})
+
+
+def check_seeds(request: Request, found: Sequence[Tuned]) -> tuple[int, ...]:
+    """The reporting seeds, none of which a study was tuned with."""
+    seeds: tuple[int, ...] = seeds_of(request, SEEDS)
+    for each in found:
+        seen = sorted(set(seeds) & set(each.plan.seeds))
+        if seen:
+            raise UsageError(
+                f"the study {each.plan.name} was tuned with the seed {seen[0]}, so no report may "
+                "use it; give other --seeds"
+            )
+    return seeds
+
+
+def cells(request: Request, found: Sequence[Tuned], seeds: Sequence[int]) -> list[Cell]:
+    """The runs, seed by seed: so that an interrupted report has whole pairs."""
+    made: list[Cell] = []
+    for seed in seeds:
+        for each in found:
+            for form, config in (("tuned", each.best), ("default", each.default)):
+                labels = {"strategy": each.strategy, "form": form}
+                fresh = config.replace(seed=seed, split="test", data=request.base.data)
+                made.append((labels, fresh))
+    return made
+
+
+def table(found: Sequence[Tuned], runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """One row a strategy, the most accurate first.
+
+    Args:
+        found: what was tuned.
+        runs: one row a run: `strategy`, `form` (tuned or default), `seed`, `accuracy`, `status`.
+    """
+    tuned = {each.strategy: _of(runs, each.strategy, "tuned") for each in found}
+    rivals = {rival: tuned[rival] for rival in RIVALS if rival in tuned}
+    against: dict[tuple[str, str], dict[str, Any]] = {}
+    for each in found:
+        text = each.strategy
+        if each.best.replace(seed=0) != each.default.replace(seed=0):
+            against[text, "default"] = paired(tuned[text], _of(runs, text, "default"))
+        for rival, theirs in rivals.items():
+            # Each pair once: norm beside none says what none beside norm would.
+            if text != rival and (text, rival) != ("none", "norm"):
+                against[text, rival] = paired(tuned[text], theirs)
+    judge(list(against.values()))
+    rows = []
+    for each in found:
+        text = each.strategy
+        default = summary(_of(runs, text, "default"))
+        row: dict[str, Any] = {
+            "study": each.plan.name,
+            "strategy": text,
+            "tuned": each.best.strategy,
+            "lr": each.best.lr,
+            "lr_text": f"{each.best.lr:.3g}",
+            "default_lr": each.default.lr,
+            "validation": each.score,
+            "trials": each.counts.trials,
+            "trials_diverged": each.counts.diverged,
+            "trials_pruned": each.counts.pruned,
+            "trials_failed": each.counts.failed,
+            "trials_text": _trials(each.counts),
+            **summary(tuned[text]),
+            **{f"default_{name}": value for name, value in default.items()},
+        }
+        row["diverged_text"] = f"{row['diverged']} · {row['default_diverged']}"
+        for other in COMPARED:
+            row |= _versus(other, against.get((text, other)))
+        rows.append(row)
+    return sorted(rows, key=lambda row: (-(row["accuracy"] or 0.0), row["strategy"]))
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Heading to key; what nobody has is left out."""
+    shown = {
+        "tuned": "tuned",
+        "lr": "lr_text",
+        "test accuracy": "accuracy_text",
+        "vs default": "vs_default_text",
+        "vs tuned norm": "vs_norm_text",
+        "vs tuned none": "vs_none_text",
+        "trials": "trials_text",
+        "div.": "diverged_text",
+        "n": "n",
+    }
+    for rival in RIVALS:
+        if all(row[f"vs_{rival}_pairs"] is None for row in rows):
+            del shown[f"vs tuned {rival}"]
+    if not any(row["diverged"] or row["default_diverged"] for row in rows):
+        del shown["div."]
+    if len({row["trials_text"] for row in rows}) == 1:
+        del shown["trials"]  # a note says it
+    return shown
+
+
+def _trials(found: Counts) -> str:
+    """``25 (2 diverged)``."""
+    return str(found.trials) + (f" ({found.diverged} diverged)" if found.diverged else "")
+
+
+def _read(path: Path) -> Tuned:
+    with read_study(path) as study:
+        plan = Plan.of(path.stem, study.user_attrs.get("settings", {}))
+        trials = counted(study)
+    best = best_of(trials)
+    if best is None:
+        raise UsageError(f"the study {path.stem} has no complete trial, so it has tuned nothing")
+    return Tuned(
+        strategy=str(plan.space.strategy),
+        plan=plan,
+        counts=counts(trials),
+        best=config_of(best),
+        score=best.values[0],
+    )
+
+
+def _kind(base: RunConfig) -> str:
+    """All that must agree between studies that are compared."""
+    values = json.loads(base.to_json())
+    return json.dumps({key: value for key, value in values.items() if key not in _APART})
+
+
+def _of(runs: pd.DataFrame, strategy: str, form: str) -> pd.DataFrame:
+    return runs[(runs["strategy"] == strategy) & (runs["form"] == form)]
+
+
+def _versus(other: str, found: dict[str, Any] | None) -> dict[str, Any]:
+    found = found or {}
+    names = ("pairs", "difference", "low", "high", "p", "p_holm", "evidence")
+    evidence, shown = found.get("evidence"), found.get("text", "–")
+    text = f"{shown} {_MARK.get(evidence or '', '')}".rstrip()
+    return {**{f"vs_{other}_{name}": found.get(name) for name in names}, f"vs_{other}_text": text}
+
+
+def _notes(
+    found: Sequence[Tuned],
+    rows: Sequence[Mapping[str, Any]],
+    seeds: Sequence[int],
+    request: Request,
+) -> list[str]:
+    usual = listed(dict.fromkeys(f"{each.default.lr:g}" for each in found))
+    each_had = {_trials(each.counts) for each in found}
+    budget = f"of {plural(found[0].counts.trials, 'trial')} " if len(each_had) == 1 else ""
+    notes = [
+        f"test accuracy in %: the best {budget or 'trial '}of each study, trained again with "
+        f"{plural(len(seeds), 'fresh seed')}; 95 % t interval. vs default: beside the "
+        f"strategy as it comes, at lr {usual}. Differences are "
+        "paired by seed; sign-flip test, one Holm correction over the table (the intervals are "
+        "each by itself). ▲ better, ▼ worse: what may be claimed; without a mark, no difference is "
+        "shown. Tuning was done once: claims are about these tuned values.",
+    ]
+    budgets = {each.counts.trials - each.counts.failed for each in found}
+    if len(budgets) > 1:
+        said = ", ".join(f"{each.strategy} {each.counts.trials}" for each in found)
+        notes.append(f"The numbers of trials differ, which favours those with more: {said}.")
+    ranges = {str(each.plan.space.dimensions.get(LR, each.plan.base.lr)) for each in found}
+    if len(ranges) > 1:
+        notes.append(f"Learning rates were not searched in the same range: {listed(ranges)}.")
+    pruned = [each.strategy for each in found if each.plan.sampler not in ("random", "qmc")]
+    if pruned and len(found) > 1:
+        notes.append(
+            "Budgets are compared most fairly by random sampling; here a sampler that learns "
+            f"from trials was used: {listed(dict.fromkeys(e.plan.sampler for e in found))}."
+        )
+    missing = [rival for rival in RIVALS if all(each.strategy != rival for each in found)]
+    if missing:
+        first = found[0]
+        options = as_options(first.default, data=request.data, plugins=request.plugins)
+        which = " ".join(f"-s {rival}" for rival in missing)
+        notes.append(
+            f"Not compared with tuned {listed(missing)}, which was not tuned here. To tune it:\n"
+            f"  gclip study run thresholds {which} --trials {first.counts.trials} --sampler "
+            f"{first.plan.sampler}{options} --store {request.store.path}"
+        )
+    comparisons = sum(row[f"vs_{other}_p"] is not None for row in rows for other in COMPARED)
+    if comparisons and out_of_reach(len(seeds), comparisons):
+        notes.append(
+            f"With {plural(len(seeds), 'seed')} and {plural(comparisons, 'comparison')} no "
+            "difference can be shown, however large: too few seeds to tell. Give more --seeds."
+        )
+    return [*notes, *_worth(rows)]
+
+
+def _worth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the evidence supports, and no more."""
+    words = {"default": "its own default", "norm": "tuned norm", "none": "tuned none"}
+    said = []
+    for other, name in words.items():
+        for evidence in ("better", "worse"):
+            some = [row for row in rows if row[f"vs_{other}_evidence"] == evidence]
+            if some:
+                points = [percent(row[f"vs_{other}_difference"], sign=True) for row in some]
+                each = [
+                    f"{row['strategy']} ({by} points)" for row, by in zip(some, points, strict=True)
+                ]
+                said.append(f"{evidence.capitalize()} than {name}: {listed(each)}.")
+    return said or ["No difference is shown, which is no proof that there is none."]
+
+
+def _figure(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Any:
+    from gclip.figures import _report
+
+    return _report.draw(rows, runs)

@@ -1,0 +1,250 @@
+"""Reports: winners and defaults on fresh seeds, paired; studies shown and exported."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from gclip.errors import UsageError
+from gclip.results import Store
+from gclip.running import Event
+from gclip.running.kept import begin, find_study, open_study
+from gclip.running.plan import Plan
+from gclip.running.showing import importances, rows, shown
+from gclip.running.space import space_of
+from gclip.running.study import Request
+from gclip.running.trials import Counts
+from gclip.studies import _report, thresholds
+from gclip.training import RunConfig
+
+TINY = RunConfig(fraction=0.1, epochs=1, batch_size=64)
+
+
+def tuned(strategy: str, best: str, lr: float, trials: int = 25, **more: Any) -> _report.Tuned:
+    plan = Plan(
+        name=f"study-{strategy}", base=TINY,
+        space=space_of(strategy, lr_range=(0.01, 0.5)), sampler="random", **more,
+    )  # fmt: skip
+    return _report.Tuned(
+        strategy=strategy,
+        plan=plan,
+        counts=Counts(trials=trials, finished=trials, diverged=0, pruned=0, failed=0),
+        best=plan.base.replace(strategy=best, lr=lr),
+        score=0.9,
+    )
+
+
+def made_up(means: dict[tuple[str, str], float], seeds: int) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    return pd.DataFrame(
+        [
+            {
+                "strategy": strategy, "form": form, "seed": seed, "status": "finished",
+                "accuracy": mean + 0.01 * random.normal(), "clip_rate": 0.5,
+            }
+            for (strategy, form), mean in means.items()
+            for seed in range(seeds)
+        ]
+    )  # fmt: skip
+
+
+MEANS = {
+    ("none", "tuned"): 0.80, ("none", "default"): 0.50,
+    ("norm", "tuned"): 0.85, ("norm", "default"): 0.849,
+    ("agc", "tuned"): 0.90, ("agc", "default"): 0.901,
+}  # fmt: skip
+FOUND = [
+    tuned("agc", "agc(clip_factor=0.1)", 0.2),
+    tuned("none", "none", 0.03),
+    tuned("norm", "norm(max_norm=0.5)", 0.1),
+]
+
+
+def test_the_table_is_paired_and_corrected_over_all_of_it() -> None:
+    runs = made_up(MEANS, 12)
+    table = _report.table(FOUND, runs)
+    assert [row["strategy"] for row in table] == ["agc", "norm", "none"]
+    agc, norm, none = table
+
+    def scores(strategy: str, form: str) -> Any:
+        mine = runs[(runs["strategy"] == strategy) & (runs["form"] == form)]
+        return mine.sort_values("seed")["accuracy"].to_numpy()
+
+    differences = scores("agc", "tuned") - scores("norm", "tuned")
+    assert agc["vs_norm_difference"] == pytest.approx(differences.mean())
+    half = stats.t.ppf(0.975, 11) * differences.std(ddof=1) / np.sqrt(12)
+    assert agc["vs_norm_high"] - agc["vs_norm_low"] == pytest.approx(2 * half)
+    assert agc["accuracy"] == pytest.approx(scores("agc", "tuned").mean())
+    assert agc["default_accuracy"] == pytest.approx(scores("agc", "default").mean())
+    # Twelve pairs that all point the same way: 2/2^12 for each; six comparisons in the table.
+    assert agc["vs_none_p"] == pytest.approx(2 / 2**12, rel=0.2)
+    compared = [row[f"vs_{o}_p"] for row in table for o in _report.COMPARED]
+    assert sum(p is not None for p in compared) == 6
+    assert agc["vs_none_p_holm"] >= 3 * agc["vs_none_p"]
+    assert (agc["vs_norm_evidence"], agc["vs_none_evidence"]) == ("better", "better")
+    assert agc["vs_default_evidence"] == "no difference shown"
+    assert norm["vs_none_evidence"] == "better"
+    assert norm["vs_norm_pairs"] is None
+    assert none["vs_norm_pairs"] is None
+    assert none["vs_default_evidence"] == "better"
+    assert agc["vs_norm_text"].endswith(" ▲")
+    assert (agc["trials"], agc["n"], agc["default_n"]) == (25, 12, 12)
+    assert "trials" not in _report.columns(table)
+
+
+def test_worse_is_marked_and_diverged_runs_count_at_chance() -> None:
+    runs = made_up({**MEANS, ("agc", "tuned"): 0.7}, 10)
+    runs.loc[(runs["strategy"] == "none") & (runs["seed"] == 3), "status"] = "diverged"
+    table = {row["strategy"]: row for row in _report.table(FOUND, runs)}
+    assert table["agc"]["vs_norm_evidence"] == "worse"
+    assert table["agc"]["vs_norm_text"].endswith(" ▼")
+    assert (table["none"]["diverged"], table["none"]["n"]) == (1, 10)
+    assert "div." in _report.columns(list(table.values()))
+
+
+def test_fewer_than_ten_seeds_support_no_claim() -> None:
+    table = _report.table(FOUND, made_up(MEANS, 9))
+    found = {row[f"vs_{o}_evidence"] for row in table for o in _report.COMPARED}
+    assert found == {None, "too few seeds to tell"}
+
+
+def test_a_default_that_is_the_winner_is_not_compared_with_itself() -> None:
+    same = tuned("agc", "agc", 0.15)
+    runs = made_up(MEANS, 10)
+    [row] = _report.table([same], runs)
+    assert same.default.lr == 0.15  # the task's
+    assert row["vs_default_pairs"] is None
+
+
+Ask = Callable[..., Request]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "runs"
+    request = Request(
+        base=TINY, store=Store(path, create=True), strategies=("none", "agc"), trials=9,
+        sampler="random", device="cpu", workers=1,
+    )  # fmt: skip
+    thresholds.run(request)
+    return path
+
+
+def asked(path: Path, **more: Any) -> Request:
+    return Request(base=TINY, store=Store(path), device="cpu", workers=1, **more)
+
+
+def test_a_report_trains_winners_and_defaults_once(store: Path) -> None:
+    events: list[Event] = []
+    request = asked(store, seeds=(0, 1), on_event=events.append)
+    answer = _report.run(request)
+    trained = [event.config for event in events if event.kind == "done"]
+    assert len(trained) == _report.run_count(request) == 8
+    assert {config.split for config in trained} == {"test"}
+    assert {config.seed for config in trained} == {0, 1}
+    best = {
+        row["strategy"]: row for row in shown(find_study(store, "thresholds-agc-digits"))["best"]
+    }
+    [agc] = [row for row in answer.rows if row["strategy"] == "agc"]
+    assert agc["tuned"] in best
+    assert agc["default_lr"] == 0.15
+    assert {config.lr for config in trained if config.strategy == "agc"} >= {0.15}
+    assert any("Not compared with tuned norm" in note for note in answer.notes)
+    [hint] = [note for note in answer.notes if "Not compared" in note]
+    assert "gclip study run thresholds -s norm --trials 9 --sampler random" in hint
+    assert "--fraction 0.1" in hint
+    assert any("too few seeds to tell" in note for note in answer.notes)
+    events.clear()
+    assert list(_report.run(request).rows) == list(answer.rows)
+    assert {event.kind for event in events} == {"cached"}
+    figure = answer.figures["report"]()
+    assert len(figure.axes) == 2
+
+
+def test_what_makes_no_report_is_said(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no study in .* to report; begin with: gclip study run"):
+        _report.tuned_in(tmp_path)
+    with pytest.raises(UsageError, match="did you mean 'thresholds-agc-digits'"):
+        _report.tuned_in(store, ["threshold-agc-digits"])
+    with pytest.raises(UsageError, match="tuned with the seed 1000, so no report may use it"):
+        _report.run(asked(store, seeds=(0, 1000)))
+    for base, name in ((TINY, "again"), (TINY.replace(epochs=2), "longer")):
+        plan = Plan(name=name, base=base, space=space_of("agc", lr_range=(0.01, 0.1)))
+        other = tmp_path / name
+        with open_study(other, name, plan.settings) as study:
+            study.tell(study.ask(), values=None, state=_fail())
+        with pytest.raises(UsageError, match=f"{name} has no complete trial"):
+            _report.tuned_in(other)
+
+
+def _fail() -> Any:
+    from optuna.trial import TrialState
+
+    return TrialState.FAIL
+
+
+def test_studies_that_do_not_belong_together(tmp_path: Path) -> None:
+    for base, name in ((TINY, "a"), (TINY, "b"), (TINY.replace(epochs=2), "c")):
+        plan = Plan(name=name, base=base, space=space_of("agc", lr_range=(0.01, 0.1)))
+        with open_study(tmp_path, name, plan.settings) as study:
+            trial = study.ask()
+            config = plan.propose(trial)
+            import json
+
+            trial.set_user_attr("config", json.loads(config.to_json()))
+            study.tell(trial, 0.5)
+    with pytest.raises(UsageError, match="different settings, so they make no one table: a, b; c"):
+        _report.tuned_in(tmp_path)
+    with pytest.raises(UsageError, match=r"a and b tuned the same strategy, agc; name one"):
+        _report.tuned_in(tmp_path, ["a", "b"])
+    assert [each.plan.name for each in _report.tuned_in(tmp_path, ["a"])] == ["a"]
+
+
+def test_rows_of_trials(store: Path) -> None:
+    found = rows(find_study(store, "thresholds-agc-digits"))
+    assert [row["trial"] for row in found] == list(range(9))
+    for row in found:
+        assert row["status"] in ("finished", "diverged")
+        assert f"clip_factor={row['param_clip_factor']:.4g}"[:16] in row["strategy"] or row["lr"]
+        assert row["lr"] == pytest.approx(row["param_lr"], rel=1e-3)
+        assert len(row["keys"]) == 64
+        assert Store(store).has(row["keys"])
+        assert Store(store).load(row["keys"]).accuracy == row["accuracy"]
+
+
+def test_importances_are_of_the_field_that_mattered() -> None:
+    plan = Plan(name="x", base=TINY, space=space_of("agc", lr_range=(0.01, 0.5)))
+    study = begin("sqlite:///:memory:", "x", plan.settings)
+    random = np.random.default_rng(0)
+    for count in range(30):
+        if count == 7:
+            assert importances(study, plan) is None
+        trial = study.ask(plan.space.distributions)
+        study.tell(trial, float(np.log(trial.params["lr"])) + 1e-3 * random.normal())
+    found = importances(study, plan)
+    assert found is not None
+    assert list(found) == ["lr", "clip_factor"]
+    assert found["lr"] > 0.9
+    assert 0.9 < sum(found.values()) <= 1.0
+
+
+def test_csv_reads_back(store: Path) -> None:
+    from gclip.cli import main
+
+    assert callable(main)
+    found = rows(find_study(store, "thresholds-none-digits"))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(found[0]))
+    writer.writeheader()
+    writer.writerows(found)
+    text.seek(0)
+    again = pd.read_csv(text)
+    assert list(again["accuracy"]) == [row["accuracy"] for row in found]
