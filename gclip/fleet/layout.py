@@ -86,7 +86,7 @@ class View:
         each = self._mine(measured.each(self.order))
         if self.scope == "tensor":
             return each
-        return self._total(each) if self.scope == "global" else self._layers(each)
+        return self._total(each, measured.wide) if self.scope == "global" else self._layers(each)
 
     def tensor_norms(self, measured: Measured) -> Tensor:
         """Each tensor's L2 norm whatever the scope, ``(runs, tensors)`` float32."""
@@ -137,10 +137,10 @@ class View:
             self._index[what, device] = torch.tensor(found, dtype=torch.long, device=device)
         return self._index[what, device]
 
-    def _total(self, each: Tensor) -> Tensor:
+    def _total(self, each: Tensor, wide: bool) -> Tensor:
         if each.shape[1] == 1:
             return each
-        wide = each.device.type == "cuda"
+        wide = wide or each.device.type == "cuda"
         total: Tensor = torch.linalg.vector_norm(
             each, self.order, dim=1, keepdim=True, dtype=torch.float64 if wide else None
         )

@@ -30,7 +30,7 @@ class Measured:
         *, spans: Mapping[Kind, slice] | None = None, wide: bool = False,
     ) -> None:  # fmt: skip
         self.tensors, self.layout, self.runs, self.device = tensors, layout, runs, device
-        self._spans, self._wide = spans or {}, wide
+        self._spans, self.wide = spans or {}, wide
         self._kept: dict[object, Tensor] = {}
 
     def of(self, view: View) -> Tensor:
@@ -93,7 +93,7 @@ class Measured:
             return torch.maximum(most, -least)
         if not rows.shape[2]:
             return rows.new_zeros(rows.shape[:2])
-        dtype = torch.float64 if self._wide else sum_type(rows)
+        dtype = torch.float64 if self.wide else sum_type(rows)
         norm: Tensor = torch.linalg.vector_norm(rows, order, dim=2, dtype=dtype)
         return norm if norm.dtype == torch.float32 else norm.float()
 
