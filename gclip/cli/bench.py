@@ -13,6 +13,16 @@ from gclip.cli import screen
 from gclip.cli.options import Json, Plugins, load_plugins
 from gclip.errors import UsageError
 
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="NAME", help="Which net; again for more.", show_default=False),
+]
+Batches = Annotated[
+    list[int] | None,
+    typer.Option("--batch", help="Batch size; again for more. 4, 32, 128.", show_default=False),
+]
+Seconds = Annotated[float, typer.Option("--seconds", help="How long to measure each row, about.")]
+
 app = typer.Typer(
     no_args_is_help=True, help="Measure gclip beside its peers on this machine, in a minute or so."
 )
@@ -51,6 +61,81 @@ def data(
     _report("data", measured.rows(data), json)
 
 
+@app.command("train")
+def train(
+    model: Models = None,
+    batch: Batches = None,
+    optimizer: Annotated[str, typer.Option("--optimizer", metavar="NAME", help="Of all.")] = "adam",
+    seconds: Seconds = 6.0,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Images for the tutorial loop; else random."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Time training beside a minimal loop over tensors, and beside the loop of tutorials.
+
+    \b
+    Examples:
+      gclip bench train
+      gclip bench train --model lenet --batch 128 --data images
+    """
+    from gclip.bench import train as measured
+
+    found = measured.rows(
+        tuple(model or ("lenet", "resnet9")), tuple(batch or (4, 32, 128)), optimizer=optimizer,
+        seconds=_positive(seconds), data=data, progress=_progress,
+    )  # fmt: skip
+    _report("train", found, json, "ours, theirs: images a second.")
+
+
+@app.command("fleet")
+def fleet(
+    model: Models = None,
+    batch: Batches = None,
+    runs: Annotated[
+        list[int] | None,
+        typer.Option("--runs", help="Runs in a fleet; again for more.", show_default=False),
+    ] = None,
+    optimizer: Annotated[str, typer.Option("--optimizer", metavar="NAME", help="Of all.")] = "adam",
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy",
+            "-s",
+            metavar="NAME",
+            help="norm; again for a mixed fleet.",
+            show_default=False,
+        ),
+    ] = None,
+    seconds: Seconds = 4.0,
+    tutorial: Annotated[
+        bool, typer.Option("--tutorial/--no-tutorial", help="Beside the loop of tutorials, too.")
+    ] = True,
+    json: Json = False,
+) -> None:
+    """Time many runs as one program beside the same runs one after another.
+
+    \b
+    Examples:
+      gclip bench fleet
+      gclip bench fleet --model resnet9 --batch 32 --runs 4
+      gclip bench fleet --batch 4 --runs 32 -s norm -s agc -s percentile -s zclip
+    """
+    from gclip.bench import fleet as measured
+
+    found = [
+        row
+        for each in model or ("lenet",)
+        for row in measured.rows(
+            each, tuple(batch or (4, 32, 128)), tuple(runs or ()), optimizer=optimizer,
+            strategies=tuple(strategy or ("norm",)), seconds=_positive(seconds),
+            tutorial=tutorial, progress=_progress,
+        )
+    ]  # fmt: skip
+    _report("fleet", found, json, "ours, theirs: images · models a second.")
+
+
 @app.command("strategies")
 def strategies(
     strategy: Annotated[
@@ -77,8 +162,7 @@ def strategies(
     """
     from gclip.bench import strategies as measured
 
-    if not seconds >= 0:
-        raise UsageError(f"--seconds must be at least 0, but got {seconds:g}")
+    _positive(seconds)
     if write and plugin:
         raise UsageError("--write is for the strategies that ship with gclip: leave --plugin out")
     load_plugins(plugin)
@@ -134,7 +218,13 @@ def _costs_to_keep(here: dict[str, Any], some: bool) -> dict[str, Any]:
     return dict(old.get("costs", {}))
 
 
-def _report(name: str, rows: list[dict[str, Any]], json: bool) -> None:
+def _positive(seconds: float) -> float:
+    if not seconds >= 0:
+        raise UsageError(f"--seconds must be at least 0, but got {seconds:g}")
+    return seconds
+
+
+def _report(name: str, rows: list[dict[str, Any]], json: bool, more: str = "") -> None:
     if json:
         screen.say_json({"bench": name, "machine": machine(), "rows": rows})
         return
@@ -143,7 +233,9 @@ def _report(name: str, rows: list[dict[str, Any]], json: bool) -> None:
     for row in rows:
         table.add_row(*(_cell(key, row.get(key)) for key in headings))
     screen.show(table)
-    screen.say("\nspeedup: the peer's median time over ours; above 1 we are faster.")
+    screen.say(
+        f"\nspeedup: the peer's median time over ours; above 1 we are faster. {more}".rstrip()
+    )
 
 
 def machine() -> dict[str, Any]:

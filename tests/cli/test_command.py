@@ -32,7 +32,7 @@ OPTIONS: dict[str, set[str]] = {
     "train": {"--strategy", "-s", "--seed", "--checkpoint", "--plugin", "--json", *SETTING, *PLACE},
     "compare": {
         *("--strategy", "-s", "--seeds", "--baseline", "--workers", "--plugin", "--out"),
-        *("--no-figures", "--json", *SETTING, *PLACE),
+        *("--no-figures", "--json", "--fleet", *SETTING, *PLACE),
     },
     "figures": {"--store", "--out", "--figure"},
     "list": {"--family", "--side", "--page", "--plugin", "--json"},
@@ -47,7 +47,7 @@ OPTIONS: dict[str, set[str]] = {
         *("--strategy", "-s", "--trials", "--fixed-lr", "--lr-range", "--sampler", "--seed"),
         *("--name", "--workers", "--plugin", "--json", *SETTING, *PLACE),
         *("--seeds", "--space", "--pruner", "--seeds-per-trial", "--objective", "--points"),
-        *("--file", "--out"),
+        *("--file", "--out", "--fleet"),
     },
     "study list": {"--store", "--json"},
     "study report": {
@@ -59,6 +59,11 @@ OPTIONS: dict[str, set[str]] = {
     "bench": set(),
     "bench clip": {"--json"},
     "bench strategies": {"--strategy", "-s", "--seconds", "--write", "--plugin", "--json"},
+    "bench train": {"--model", "--batch", "--optimizer", "--seconds", "--data", "--json"},
+    "bench fleet": {
+        *("--model", "--batch", "--runs", "--optimizer", "--strategy", "-s", "--seconds"),
+        *("--tutorial", "--no-tutorial", "--json"),
+    },
     "bench data": {"--data", "--json"},
 }
 
@@ -157,6 +162,9 @@ BAD = [
     (["compare", "--seeds", "1,1"], "seed 1 is there twice"),
     (["compare", "-s", "norm", "--baseline", "agc"], "unknown baseline 'agc'"),
     (["compare", "--workers", "0"], "workers must be at least 1"),
+    (["compare", "--fleet", "many"], "fleet must be auto, off or a whole number ≥ 1"),
+    (["compare", "--fleet", "0"], "fleet must be auto, off or a whole number ≥ 1, but got '0'"),
+    (["study", "run", "thresholds", "-s", "agc", "--fleet", "-3"], "but got '-3'"),
     (["compare", "--device", "cuda:99"], "cuda:99"),
     (["figures"], "the store 'runs' does not exist"),
     (["figures", "--figure", "acuracy"], "did you mean 'accuracy'?"),

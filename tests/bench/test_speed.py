@@ -1,0 +1,61 @@
+"""The benchmarks of training and fleets: their rows; the numbers are the machine's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gclip.bench import fleet
+from gclip.bench.tutorial import minimal_epoch
+from gclip.cli import main
+from gclip.training import load_dataset
+
+KEYS = {"case", "peer", "speedup", "ours", "theirs"}
+
+
+def test_fleet_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(fleet, "STEPS", {64: 1})
+    command = ["bench", "fleet", "--batch", "64", "--runs", "2", "--seconds", "0"]
+    assert main([*command, "--no-tutorial", "-s", "norm", "-s", "agc", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["bench"] == "fleet"
+    assert {"cores", "torch", "processor"} <= set(found["machine"])
+    one, machine = found["rows"]
+    assert one["case"] == "lenet batch=64 runs=2"
+    assert one["peer"].startswith("one after another")
+    assert machine["case"].startswith("lenet batch=64 runs=2 workers=")
+    for row in found["rows"]:
+        assert set(row) == KEYS
+        assert row["speedup"] == pytest.approx(row["ours"] / row["theirs"])
+        assert row["theirs"] > 0
+
+
+def test_train_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["bench", "train", "--model", "lenet", "--batch", "512", "--seconds", "0", "--json"]
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["case"] for row in found["rows"]] == ["lenet batch=512"] * 2
+    assert [row["peer"].split()[0] for row in found["rows"]] == ["minimal", "tutorial"]
+    assert all(set(row) == KEYS and row["speedup"] > 0 for row in found["rows"])
+
+
+def test_the_minimal_loop_trains() -> None:
+    epoch = minimal_epoch("lenet", 32, "adam", load_dataset("digits"), 64, 1e-3)
+    epoch()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["fleet", "--batch", "0"], "batches are whole numbers of at least 1, but got 0"),
+        (["fleet", "--runs", "-1"], "sizes are whole numbers of at least 1, but got -1"),
+        (["train", "--batch", "0"], "batches are whole numbers of at least 1, but got 0"),
+        (["fleet", "--seconds", "-1"], "--seconds must be at least 0, but got -1"),
+        (["train", "--model", "lenett"], "did you mean 'lenet'"),
+        (["fleet", "--model", "lenett"], "did you mean 'lenet'"),
+    ],
+)
+def test_typed_wrong(more: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *more]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
