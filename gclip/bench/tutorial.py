@@ -53,7 +53,11 @@ def minimal_epoch(
     model: str, batch: int, optimizer: str, dataset: Dataset, count: int, lr: float
 ) -> Callable[[], None]:
     """The best plain loop: images normalised once and kept in memory, ``channels_last``, a fused
-    optimizer, `clip_grad_norm_`, and nothing that looks at a number. Returns an epoch of `count` images."""
+    optimizer, `clip_grad_norm_`, and nothing that looks at a number.
+
+    Returns:
+        An epoch of `count` images.
+    """
     mean, std = (torch.tensor(each).view(3, 1, 1) for each in (dataset.mean, dataset.std))
     images = (dataset.train_images[:count].float() / 255 - mean) / std
     images = images.contiguous(memory_format=torch.channels_last)

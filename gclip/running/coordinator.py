@@ -90,10 +90,7 @@ class Coordinator:
         """
         from gclip.training import RunConfig
 
-        pool.attempts = WORKERS_LOST
-        if self.pruner is not None:
-            self.study.pruner = self.pruner
-            pool.judge = None if self.prune_seeds else self._judge
+        self._hire(pool)
         self.recover()
         earlier = counted(self.study)
         for trial in earlier:
@@ -123,6 +120,13 @@ class Coordinator:
                 self._again(self._frozen(number), died=False)
             raise
 
+    def _hire(self, pool: Pool) -> None:
+        """Make `pool` one whose runs this process judges."""
+        pool.attempts = WORKERS_LOST
+        if self.pruner is not None:
+            self.study.pruner = self.pruner
+            pool.judge = None if self.prune_seeds else self._judge
+
     def recover(self) -> None:
         """Settle the trials that were under way when the last coordinator ended."""
         from optuna.trial import TrialState
@@ -146,7 +150,10 @@ class Coordinator:
         """The next trial's first job, or None if the trial has ended without training."""
         count = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = self.sampler(seeded(self.seed, count))
-        trial = self.study.ask()
+        return self._begin(self.study.ask())
+
+    def _begin(self, trial: Trial) -> Job | None:
+        """A trial's first job, or None if the trial has ended without training."""
         try:
             config = self.propose(trial)
         except UsageError as error:  # values that the strategy refuses together
@@ -294,13 +301,17 @@ class Coordinator:
 
         attempt = int(trial.user_attrs.get("attempt", 1))
         if trial.number not in superseded(self.study) and (not died or attempt < MAX_ATTEMPTS):
-            # With nothing suggested yet there is nothing to keep: then it is a new proposal.
-            more = {"attempt": attempt + died, "replaces": trial.number}
-            given = trial.system_attrs.get("fixed_params", {})
-            self.study.enqueue_trial({**given, **trial.params}, user_attrs=more)
+            self._queue(trial, attempt + died)
         self._note(trial.number, status="failed", message="the process that ran it ended")
         self._open.pop(trial.number, None)
         self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _queue(self, trial: FrozenTrial, attempt: int) -> None:
+        """Queue the parameters of a trial that will not end for another attempt."""
+        # With nothing suggested yet there is nothing to keep: then it is a new proposal.
+        given = trial.system_attrs.get("fixed_params", {})
+        more = {"attempt": attempt, "replaces": trial.number}
+        self.study.enqueue_trial({**given, **trial.params}, user_attrs=more)
 
     def _dearest(self) -> float:
         """The largest cost that a trial was told with."""

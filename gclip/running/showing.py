@@ -57,7 +57,8 @@ def shown(path: Path, best: int = 5) -> dict[str, Any]:
 def importances(study: Study, plan: Plan) -> dict[str, float] | None:
     """Which share of the accuracy's variance each field explains, by fANOVA (Hutter et al., 2014).
 
-    The rest to 1 is explained by fields together. None with fewer than `FEWEST` complete trials, with one field, or where all score the same.
+    The rest to 1 is explained by fields together. None with fewer than `FEWEST` complete trials,
+    with one field, or where all score the same.
     """
     import optuna
     from optuna.importance import FanovaImportanceEvaluator

@@ -4,7 +4,8 @@ A trial carries, as Optuna's user attributes: ``config`` (of its first run) and 
 its runs in the store), written before it trains; ``status``, ``accuracies`` (run by run),
 ``clip_rate``, ``seconds`` (of all runs together), and ``stopped_at`` (steps; of the first run that
 diverged) or ``message`` (why it failed) when it has ended; ``pruned_at`` when it was given up;
-``attempt`` and ``replaces`` (a trial's number) when it repeats a lost one.
+``attempt`` and ``replaces`` (a trial's number) when it repeats a lost one; ``worker`` (host and
+process id) where many machines work on the study.
 """
 
 from __future__ import annotations

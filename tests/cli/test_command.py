@@ -50,6 +50,12 @@ OPTIONS: dict[str, set[str]] = {
         *("--file", "--out", "--fleet"),
     },
     "study list": {"--store", "--json"},
+    "study create": {
+        *("--storage", "--store", "--heartbeat", "--json", "--strategy", "-s", "--trials"),
+        *("--fixed-lr", "--lr-range", "--sampler", "--seed", "--name", "--plugin", "--space"),
+        *("--pruner", "--seeds-per-trial", "--objective", "--points", "--file", *SETTING),
+    },
+    "study work": {"--storage", "--workers", "--data", "--plugin", "--json", *PLACE},
     "study report": {
         *("--store", "--device", "--threads", "--seeds", "--data", "--workers", "--plugin"),
         *("--out", "--json"),

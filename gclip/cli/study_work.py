@@ -1,0 +1,275 @@
+"""``gclip study create`` and ``gclip study work``: one study on many machines."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from gclip.cli import screen
+from gclip.cli.options import Json, Place, Plugins, Setting, expand, load_data, load_plugins
+from gclip.cli.progress import RunsDisplay
+from gclip.errors import UsageError
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+    from sqlalchemy import URL
+
+    from gclip.running.plan import Plan
+    from gclip.running.study import Request
+
+Storage = Annotated[
+    str,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        help="PostgreSQL that all machines reach: postgresql://user@host/database.",
+    ),
+]
+
+_NOT_CREATED = ("seeds", "workers", "out", "json", "device", "threads", "fleet")
+"""Options of ``gclip study run`` that are about where trials train, or about what comes after."""
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("create")(_like_run(create))
+    app.command("work")(work)
+
+
+def create(
+    storage: Storage,
+    store: Annotated[
+        Path, typer.Option("--store", metavar="DIR", help="As in the work command it prints.")
+    ] = Path("runs"),
+    heartbeat: Annotated[
+        int | None,
+        typer.Option(
+            "--heartbeat",
+            metavar="SECONDS",
+            help="Between a worker's signs of life; silent for four, it is taken for dead; 15.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+    **options: Any,
+) -> None:
+    """Begin a study for many machines; then `gclip study work` on each of them.
+
+    The other options are those of gclip study run. The same command again changes nothing, and
+    with a larger --trials it adds what is missing.
+
+    \b
+    Examples:
+      gclip study create thresholds -s agc --storage postgresql://me@db/x
+      gclip study work thresholds-agc-digits --storage postgresql://me@db/x
+    """
+    from gclip.running import remote
+    from gclip.running.storage import has_password, read_url
+    from gclip.studies.thresholds import plans, trials_of
+
+    url = read_url(storage)
+    request = _request(options, store)
+    made = plans(request)
+    trials = trials_of(request, made)
+    created = [remote.create(url, plan, trials, heartbeat) for plan in made]
+    commands = [_command(each.name, url, request) for each in created]
+    if json:
+        screen.say_json(
+            {
+                "studies": [
+                    {"name": each.name, "trials": each.trials, "added": each.added, "work": command}
+                    for each, command in zip(created, commands, strict=True)
+                ]
+            }
+        )
+        return
+    for each in created:
+        new = "" if each.added == each.trials else f", {each.added} of them new"
+        screen.say(f"study {each.name}: {screen.plural(each.trials, 'trial')}{new}")
+    screen.say("\nOn every machine, as often as you like:")
+    for command in commands:
+        screen.say(f"  {command}")
+    if has_password(url):
+        screen.say("The password is left out: set PGPASSWORD there, or write it into ~/.pgpass.")
+
+
+@expand
+def work(
+    place: Place,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the study, as it was created.")],
+    storage: Storage,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="Runs at a time; one a core by default, one on a GPU."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Folder of the images on this machine."),
+    ] = None,
+    plugin: Plugins = None,
+    json: Json = False,
+) -> None:
+    """Make trials of a created study, together with all others that do, until it has ended.
+
+    It may be stopped and started at any time, on any number of machines.
+
+    \b
+    Examples:
+      gclip study work thresholds-agc-digits --storage postgresql://me@db/x
+      gclip study work thresholds-agc-digits --storage postgresql://me@db/x
+    """
+    from gclip.results import Store
+    from gclip.running import remote
+    from gclip.running.storage import read_url
+    from gclip.training import load_dataset
+
+    url = read_url(storage)
+    plugins = load_plugins(plugin)
+    plan, trials, heartbeat = remote.plan_at(url, name)
+    dataset = load_dataset(plan.base.task, data)
+    remote.check_data(plan, dataset)
+    store = Store(place.store, create=True)
+    display = RunsDisplay(trials * plan.seeds_per_trial)
+    again = "the trials under way are back in the queue; the same command goes on"
+    with screen.interruptible(lambda: again), _ended_by_sigterm(), display:
+        ended = remote.work(
+            url,
+            plan,
+            store,
+            heartbeat=heartbeat,
+            workers=workers,
+            device=place.device,
+            data=data,
+            dataset=dataset,
+            plugins=plugins,
+            threads=place.threads,
+            on_event=display,
+            on_trouble=screen.note,
+        )
+    _report(plan, ended, display.trained, json=json)
+
+
+def _report(plan: Plan, ended: list[FrozenTrial], trained: int, *, json: bool) -> None:
+    from gclip.studies.thresholds import outcome_of
+
+    outcome = outcome_of(plan, ended)
+    best, counts = outcome.best, outcome.counts
+    if json:
+        screen.say_json(
+            {
+                "study": plan.name,
+                "trials": counts.trials,
+                "finished": counts.finished,
+                "diverged": counts.diverged,
+                "pruned": counts.pruned,
+                "failed": counts.failed,
+                "trained_here": trained,
+                "score": outcome.score,
+                "trial": outcome.number,
+                "best": None if best is None else {"strategy": best.strategy, "lr": best.lr},
+            }
+        )
+    else:
+        screen.say(f"study {plan.name}: {counts}; {screen.plural(trained, 'run')} trained here")
+        if best is None:
+            screen.say("No trial was completed, so there is no best.")
+        else:
+            screen.say(
+                f"best: {best.strategy} at lr {best.lr:g}, {screen.percent(outcome.score)} % "
+                f"validation accuracy (trial {outcome.number})"
+            )
+    if best is None:
+        raise typer.Exit(1)
+
+
+def _command(name: str, url: URL, request: Request) -> str:
+    """What to type on every machine."""
+    from gclip.running.storage import shown
+
+    parts = ["gclip", "study", "work", name, "--storage", shown(url)]
+    parts += ["--store", str(request.store)]
+    if request.data is not None:
+        parts += ["--data", str(request.data)]
+    for plugin in request.plugins:
+        parts += ["--plugin", str(plugin)]
+    return shlex.join(parts)
+
+
+def _request(options: dict[str, Any], store: Path) -> Request:
+    """The same as ``gclip study run`` makes of the same options."""
+    from gclip import studies
+    from gclip.cli import study
+    from gclip.running.space import parse_space
+    from gclip.running.study import Request
+
+    alike = ("name", "trials", "sampler", "pruner", "seeds_per_trial", "points", "seed")
+    strategies, objectives = options["strategy"], options["objective"]
+    chosen = {
+        **{each: options[each] for each in alike},
+        "strategies": tuple(strategies) if strategies else None,
+        "lr_range": study._lr_range(options["lr_range"]),
+        "fixed_lr": options["fixed_lr"] or None,
+        "space": parse_space(options["space"]) if options["space"] else None,
+        "objectives": tuple(objectives) if objectives else None,
+    }
+    given = study._together(
+        options["name_of_study"], chosen, options["run"], options["plugin"], None, options["file"]
+    )
+    studies.get(given.study)
+    if given.study != "thresholds":
+        raise UsageError(
+            f"the study {given.study} runs on one machine: gclip study run {given.study}; "
+            "the one for many machines is thresholds"
+        )
+    study._refuse_unused(given.study, given.settings)
+    plugins = load_plugins(list(given.plugins))
+    base, _ = load_data(given.run.config(**given.more), given.run.data)
+    return Request(
+        **given.settings,
+        base=base,
+        store=cast("Any", store),  # a plan is made without looking into one
+        data=given.run.data,
+        plugins=plugins,
+    )
+
+
+def _like_run(command: Any) -> Any:
+    """Give `command`, in place of its ``**options``, the options of ``gclip study run``."""
+    from gclip.cli import study
+
+    own = inspect.signature(command, eval_str=True).parameters
+    named = [each for each in own.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    theirs = inspect.signature(study.run).parameters
+    borrowed = [
+        each for name, each in theirs.items() if name not in _NOT_CREATED and name not in own
+    ]
+
+    def wrapped(**values: Any) -> Any:
+        setting = {name: values.pop(name) for name in Setting.__dataclass_fields__}
+        return command(run=Setting(**setting), **values)
+
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*named, *borrowed)]
+    wrapped.__doc__ = command.__doc__
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
+    return wrapped
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM is Ctrl-C: so a scheduler that ends a job says so, before it kills."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
