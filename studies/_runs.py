@@ -85,6 +85,7 @@ def trained(request: Request, cells: Sequence[Cell]) -> pd.DataFrame:
         dataset=request.dataset,
         plugins=request.plugins,
         threads=request.threads,
+        fleet=request.fleet,
         on_event=request.on_event,
     )
     return table_of([(labels, run) for (labels, _), run in zip(cells, found, strict=True)])

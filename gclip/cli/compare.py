@@ -9,6 +9,7 @@ import typer
 
 from gclip.cli import screen
 from gclip.cli.options import (
+    Fleet,
     Json,
     Place,
     Plugins,
@@ -20,6 +21,7 @@ from gclip.cli.options import (
 )
 from gclip.cli.progress import RunsDisplay
 from gclip.cli.tables import FOOTNOTE, comparison_table
+from gclip.fleet.plan import read_fleet
 
 if TYPE_CHECKING:
     from gclip.running import Comparison
@@ -55,6 +57,7 @@ def compare(
         int | None,
         typer.Option("--workers", help="Runs at a time; one a core by default, one on a GPU."),
     ] = None,
+    fleet: Fleet = None,
     plugin: Plugins = None,
     out: Annotated[
         Path | None,
@@ -80,6 +83,7 @@ def compare(
     from gclip.running.compare import plan
     from gclip.training import RunConfig
 
+    together = read_fleet("auto" if fleet is None else fleet)
     plugins = load_plugins(plugin)
     names = tuple(strategy) if strategy else gclip.names()
     chosen = parse_seeds(seeds)
@@ -109,6 +113,7 @@ def compare(
                 plugins=plugins,
                 baseline=reference,
                 threads=place.threads,
+                fleet=together,
                 on_event=display,
             )
         drawn = [] if no_figures else _draw(found, out or place.store / "figures")

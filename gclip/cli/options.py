@@ -42,6 +42,16 @@ Plugins = Annotated[
         help="Python file or module that registers strategies; again for more.",
     ),
 ]
+Fleet = Annotated[
+    str | None,
+    typer.Option(
+        "--fleet",
+        metavar="auto|off|N",
+        help="Train up to N runs of one shape as one program; auto (default) measures which N "
+        "is the fastest. The last bits of a result depend on it; off gives those of gclip train.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 StoreFolder = Annotated[
     Path, typer.Option("--store", metavar="DIR", help="Folder that keeps the runs.")

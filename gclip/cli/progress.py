@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PLAIN_SECONDS = 10.0
 _PLAIN_SHARE = 0.1
+_LINES = 12
 
 
 class RunsDisplay:
@@ -32,6 +33,7 @@ class RunsDisplay:
         self._began = time.monotonic()
         self._states: Counter[str] = Counter()
         self._shares: dict[int, float] = {}
+        self._notes: set[str] = set()
         self._lines: dict[int, TaskID] = {}
         self._bars: Bars | None = None
         self._overall: TaskID | None = None
@@ -68,9 +70,12 @@ class RunsDisplay:
         self._count(event)
         if self._bars is not None:
             self._draw(event)
-        if event.kind in ("failed", "retried"):
+        if event.kind == "failed" or (event.kind == "retried" and event.message):
             what = f"{event.config.strategy} seed {event.config.seed}: {event.message}"
             self._print(f"{event.kind}: {what}")
+        if event.kind == "note" and event.message not in self._notes:
+            self._notes.add(event.message)
+            self._print(event.message)
         self._refresh()
 
     @property
@@ -138,6 +143,8 @@ class RunsDisplay:
         if bars is None:
             return
         if event.kind in ("started", "progress") and index not in self._lines:
+            if len(self._lines) >= _LINES:  # fleets have more runs under way than a screen lines
+                return
             name = f"{event.config.strategy} seed {event.config.seed}"
             self._lines[index] = bars.add_task(name, total=1.0, said="starting")
         if event.kind == "progress" and event.progress is not None:

@@ -12,6 +12,7 @@ import typer
 
 from gclip.cli import screen
 from gclip.cli.options import (
+    Fleet,
     Json,
     Place,
     Plugins,
@@ -25,6 +26,7 @@ from gclip.cli.options import (
 )
 from gclip.cli.progress import RunsDisplay
 from gclip.errors import UsageError
+from gclip.fleet.plan import read_fleet
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -70,6 +72,7 @@ class Given:
     more: dict[str, Any]
     plugins: tuple[str, ...]
     workers: int | None
+    fleet: int | str
 
 
 @app.command("run")
@@ -157,6 +160,7 @@ def run(
         int | None,
         typer.Option("--workers", help="Runs at a time; one a core by default, one on a GPU."),
     ] = None,
+    fleet: Fleet = None,
     plugin: Plugins = None,
     file: Annotated[
         Path | None,
@@ -202,6 +206,7 @@ def run(
         "seed": seed,
     }
     given = _together(name_of_study, options, run, plugin, workers, file)
+    together = read_fleet(given.fleet if fleet is None else fleet)
     study = studies.get(given.study)
     _refuse_unused(given.study, given.settings)
     plugins = load_plugins(list(given.plugins))
@@ -216,6 +221,7 @@ def run(
         dataset=dataset,
         plugins=plugins,
         threads=place.threads,
+        fleet=together,
     )
     answer, drawn = _answer(study, request, out or place.store / "figures")
     if json:
@@ -373,6 +379,7 @@ def _together(
         more={name: value for name, value in said.run.items() if name not in own},
         plugins=tuple(plugin or found.pop("plugins", ())),
         workers=workers if workers is not None else found.pop("workers", None),
+        fleet=found.pop("fleet", "auto"),
         settings={k: v for k, v in found.items() if k not in ("plugins", "workers")},
     )
 

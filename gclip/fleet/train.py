@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,7 +39,12 @@ def cannot(config: RunConfig) -> str:
     parts = parsed.strategies if isinstance(parsed, gclip.Chain) else (parsed,)
     if any(part.side == "sample" for part in parts):
         return f"{config.strategy} clips single examples, whose gradients are not stacked"
-    return why_not(models.build(config.model))
+    return _unstackable(config.model)
+
+
+@functools.cache
+def _unstackable(model: str) -> str:
+    return why_not(models.build(model))
 
 
 def train_fleet(

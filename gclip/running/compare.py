@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gclip.errors import UsageError, unknown
+from gclip.fleet.plan import Asked
 from gclip.running.events import Listener, ignore
 from gclip.running.many import run_all
 
@@ -92,6 +93,7 @@ def compare(
     plugins: Iterable[str | Path] = (),
     baseline: str | None = None,
     threads: int = 1,
+    fleet: Asked = "off",
     on_event: Listener = ignore,
 ) -> Comparison:
     """Train every strategy with every seed and compare them, pair by pair.
@@ -136,6 +138,7 @@ def compare(
         dataset=dataset,
         plugins=plugins,
         threads=threads,
+        fleet=fleet,
         on_event=on_event,
     )
     frame = results.load(kept, keys=[run.config.key for run in runs])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from gclip.training import Progress, RunConfig, RunResult
 
-Kind = Literal["cached", "queued", "started", "progress", "retried", "done", "failed"]
+Kind = Literal["cached", "queued", "started", "progress", "retried", "done", "failed", "note"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,9 @@ class Event:
     """One thing that happened to one run.
 
     ``cached`` (it was in the store), ``queued``, ``started``, ``progress`` (with `progress`),
-    ``retried`` (its worker died; `message` says how), and at the end ``done`` (finished, diverged
-    or pruned) or ``failed``, with `result`.
+    ``retried`` (its worker died, or its fleet raised; `message` says how, for the first of a
+    fleet), and at the end ``done`` (finished, diverged or pruned) or ``failed``, with `result`.
+    A ``note`` is about many runs, this one among them: its `message` says how they are trained.
 
     `index` is the run's place in the list that was asked for.
     """

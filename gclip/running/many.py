@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from gclip.errors import UsageError
+from gclip.fleet.plan import Asked, read_fleet
 from gclip.running.events import Event, Listener, ignore
 from gclip.running.machine import workers_for
 from gclip.running.pool import InProcess, Job, Pool, Processes
@@ -25,15 +27,20 @@ def open_pool(
     dataset: Dataset | None = None,
     plugins: Iterable[str | Path] = (),
     threads: int = 1,
+    fleet: int | Literal["off"] = "off",
     listener: Listener = ignore,
 ) -> Pool:
-    """The pool for `workers` runs at a time; a single one trains in this process."""
+    """The pool for `workers` runs, or fleets of runs, at a time; one trains in this process."""
+    size = read_fleet(fleet)
+    if size == "auto":
+        raise UsageError("a pool must know how large its fleets are; see gclip.fleet.auto.choose")
     settings = WorkerSettings(
         store=str(store.path.resolve()),
         device=device,
         data=None if data is None else str(data),
         plugins=tuple(str(plugin) for plugin in plugins),
         threads=threads,
+        fleet=size,
     )
     if workers == 1:
         return InProcess(store, settings, listener, dataset)
@@ -50,6 +57,7 @@ def run_all(
     dataset: Dataset | None = None,
     plugins: Iterable[str | Path] = (),
     threads: int = 1,
+    fleet: Asked = "off",
     on_event: Listener = ignore,
 ) -> list[RunResult]:
     """The result of every config, in their order; those that the store has are only read.
@@ -66,6 +74,9 @@ def run_all(
             process too, before the configs are made.
         threads: for the computations of each run. Pinned, because the last bits of a result
             depend on it.
+        fleet: how many runs of one shape are trained as one program, at most; ``auto`` for what is
+            measured to be the fastest (`gclip.fleet.auto`). The last bits of a result depend on
+            it; with ``off`` they are those of `gclip.training.train`.
         on_event: is told everything that happens, in this thread.
 
     A run that raises has the status ``failed`` and a message; the others go on. Ctrl-C
@@ -73,7 +84,7 @@ def run_all(
     """
     from gclip.training import resolve_device
 
-    where = str(resolve_device(device))
+    where, asked = str(resolve_device(device)), read_fleet(fleet)
     results: dict[str, RunResult] = {}
     todo: list[Job] = []
     for index, config in enumerate(configs):
@@ -88,6 +99,26 @@ def run_all(
         on_event(Event(kind="queued", index=job.index, config=job.config))
     if todo:
         count = min(workers_for(where, workers), len(todo))
+        size = 1
+        if asked != 1:
+            from gclip.fleet import auto
+
+            def note(message: str) -> None:
+                first = todo[0]
+                on_event(
+                    Event(kind="note", index=first.index, config=first.config, message=message)
+                )
+
+            work = auto.Work(
+                configs=list(configs),
+                waiting=len(todo),
+                workers=count,
+                device=where,
+                threads=threads,
+                dataset=dataset,
+                data=data,
+            )
+            size = auto.choose(asked, work, store.path, note)
         with open_pool(
             store,
             workers=count,
@@ -96,19 +127,13 @@ def run_all(
             dataset=dataset,
             plugins=plugins,
             threads=threads,
+            fleet=size,
             listener=on_event,
         ) as pool:
-            for job, result in _drain(pool, todo):
-                results[job.config.key] = result
+            pool.submit_all(todo)
+            left = len(todo)
+            while left:
+                for job, result in pool.wait():
+                    results[job.config.key] = result
+                    left -= 1
     return [results[config.key] for config in configs]
-
-
-def _drain(pool: Pool, todo: list[Job]) -> Iterable[tuple[Job, RunResult]]:
-    waiting, open_runs = list(reversed(todo)), 0
-    while waiting or open_runs:
-        while waiting and pool.free:
-            pool.submit(waiting.pop())
-            open_runs += 1
-        ended = pool.wait()
-        open_runs -= len(ended)
-        yield from ended

@@ -6,6 +6,7 @@ with, and a process that has nothing but the study can make its trials: `Plan.of
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -163,6 +164,20 @@ class Plan:
     def propose(self, trial: Trial) -> RunConfig:
         """The config of a trial's first run."""
         return self.space.config(trial, self.base)
+
+    def examples(self, count: int) -> list[RunConfig]:
+        """The first runs of up to `count` trials such as there may be, drawn at random."""
+        import optuna
+
+        from gclip.running.kept import quiet
+
+        found = []
+        with quiet():
+            study = optuna.create_study(sampler=make_sampler("random", self.seed))
+            for _ in range(count):
+                with contextlib.suppress(UsageError):  # values that do not go together
+                    found.append(self.propose(study.ask()))
+        return found
 
     def make_sampler(self, its_seed: int) -> BaseSampler:
         """The sampler for one trial, from a seed of its own."""

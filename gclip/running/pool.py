@@ -3,6 +3,10 @@
 Both kinds of pool take a run with `submit` and give results back from `wait`; who decides which
 run comes next (a fixed list, an Optuna study) does not see the difference. A worker that dies
 (``kill -9``, out of memory) costs its run one retry; a run that loses two workers has failed.
+
+A worker may be given several runs to train as one fleet. Each result is in the store the moment
+its run ends. If the worker dies or the fleet raises, the runs that had not ended begin again one by
+one, so that one that kills what it touches takes no other with it.
 """
 
 from __future__ import annotations
@@ -17,15 +21,22 @@ import sys
 import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from gclip.errors import UsageError
+from gclip.fleet.plan import Waiting
 from gclip.running.events import Event, Kind, Listener, ignore
-from gclip.running.worker import BOOT, WorkerSettings, ask_at_epochs, code_changed, describe
+from gclip.running.worker import (
+    BOOT,
+    WorkerSettings,
+    ask_at_epochs,
+    code_changed,
+    describe,
+    train_together,
+)
 
 if TYPE_CHECKING:
     from gclip.results import Store
@@ -74,11 +85,17 @@ class Pool(ABC):
     @property
     @abstractmethod
     def free(self) -> int:
-        """How many more runs could begin at once."""
+        """How many more runs could begin at once; a worker with a fleet in its hands has no room
+        until the last of its runs has ended."""
 
     @abstractmethod
     def submit(self, job: Job) -> None:
-        """Take a run. It begins now or when a worker is free."""
+        """Take a run. It begins now or when a worker is free; in fleets, on `wait`."""
+
+    def submit_all(self, jobs: Sequence[Job]) -> None:
+        """Take all the runs that there will be: known to be the last, they are spread evenly."""
+        for job in jobs:
+            self.submit(job)
 
     @abstractmethod
     def wait(self) -> list[tuple[Job, RunResult]]:
@@ -106,6 +123,15 @@ class Pool(ABC):
         self._tell("failed" if failed else "done", job, result=result, message=result.message)
         return job, result
 
+    def _note(self, job: Job, message: str) -> None:
+        self._tell("note", job, message=message)
+
+    def _retry(self, jobs: Sequence[Job], message: str) -> None:
+        """Tell of each that it begins again, and of the first of them why."""
+        for job in jobs:
+            self._tell("retried", job, message=message)
+            message = ""
+
     def _fail(self, job: Job, message: str) -> tuple[Job, RunResult]:
         from gclip.training import RunResult
 
@@ -116,7 +142,7 @@ class Pool(ABC):
 
 
 class InProcess(Pool):
-    """One run after another in this process: for a single worker, and for a GPU."""
+    """One run, or one fleet, after another in this process: for a single worker, and for a GPU."""
 
     def __init__(
         self,
@@ -127,63 +153,114 @@ class InProcess(Pool):
     ) -> None:
         super().__init__(store, listener)
         self._settings = settings
-        self._waiting: deque[Job] = deque()
+        self._waiting = Waiting(settings.fleet, 1, self._note)
         self._datasets = {} if dataset is None else {dataset.name: dataset}
 
     @property
     def free(self) -> int:
-        return 0 if self._waiting else 1
+        return max(0, self._settings.fleet - len(self._waiting))
 
     def submit(self, job: Job) -> None:
-        self._waiting.append(job)
+        self._waiting.add(job)
+
+    def submit_all(self, jobs: Sequence[Job]) -> None:
+        self._waiting.complete = True
+        super().submit_all(jobs)
 
     def wait(self) -> list[tuple[Job, RunResult]]:
-        job = self._waiting.popleft()
-        self._tell("started", job)
+        while True:
+            jobs = self._waiting.take()
+            for job in jobs:
+                self._tell("started", job)
+            ended = [self._alone(jobs[0])] if len(jobs) == 1 else self._together(jobs)
+            if ended:
+                return ended
+
+    def _alone(self, job: Job) -> tuple[Job, RunResult]:
         try:
             result = self._train(job)
             self.store.save(result)
         except Exception as error:
-            return [self._fail(job, describe(error))]
-        return [self._finish(job, result)]
+            return self._fail(job, describe(error))
+        return self._finish(job, result)
+
+    def _together(self, jobs: Sequence[Job]) -> list[tuple[Job, RunResult]]:
+        """Train a fleet; if it raises, those that had not ended wait again, each for itself."""
+        ended: list[tuple[Job, RunResult]] = []
+        going: list[Job] = []
+        for job in jobs:
+            changed = code_changed(job.config)
+            if changed:
+                ended.append(self._fail(job, changed))
+            else:
+                going.append(job)
+
+        def say(place: int, progress: Progress, asks: bool) -> bool:
+            return self._judged(going[place], progress, asks)
+
+        def keep(place: int, result: RunResult) -> None:
+            self.store.save(result)
+            ended.append(self._finish(going[place], result))
+
+        try:
+            configs = [job.config for job in going]
+            if configs:
+                train_together(
+                    configs, self._dataset(configs[0].task), self._settings, say=say, keep=keep
+                )
+        except Exception as error:
+            done = {job.index for job, _ in ended}
+            left = [job for job in going if job.index not in done]
+            self._retry(left, broken(len(jobs), describe(error)))
+            self._waiting.again(left)
+        return ended
 
     def _train(self, job: Job) -> RunResult:
-        from gclip.training import load_dataset, train
+        from gclip.training import train
 
         changed = code_changed(job.config)
         if changed:
             raise ValueError(changed)
-        task = job.config.task
-        if task not in self._datasets:
-            self._datasets[task] = load_dataset(task, self._settings.data, download=False)
-
-        judge = self.judge
 
         def say(progress: Progress, asks: bool) -> bool:
-            self._tell("progress", job, progress=progress)
-            return judge(job, progress) if asks and judge is not None else True
+            return self._judged(job, progress, asks)
 
         return train(
             job.config,
-            dataset=self._datasets[task],
+            dataset=self._dataset(job.config.task),
             device=self._settings.device,
             threads=self._settings.threads,
             on_progress=ask_at_epochs(say),
         )
 
+    def _judged(self, job: Job, progress: Progress, asks: bool) -> bool:
+        self._tell("progress", job, progress=progress)
+        return self.judge(job, progress) if asks and self.judge is not None else True
+
+    def _dataset(self, task: str) -> Dataset:
+        from gclip.training import load_dataset
+
+        if task not in self._datasets:
+            self._datasets[task] = load_dataset(task, self._settings.data, download=False)
+        return self._datasets[task]
+
 
 @dataclass(eq=False)
 class _Worker:
+    """A worker process; what it was given, and of that what has not ended, by index."""
+
     process: subprocess.Popen[str]
     errors: IO[bytes]
-    job: Job | None = None
+    jobs: dict[int, Job] = field(default_factory=dict)
+    given: frozenset[int] = frozenset()
     ready: bool = False
 
-    def give(self, job: Job, *, ask: bool) -> None:
-        """Hand over a run. A worker that is already dead is noticed by its reader, not here."""
-        self.job = job
-        order = {"index": job.index, "config": job.config.to_json(), "ask": ask}
-        self.write(json.dumps(order) + "\n")
+    def give(self, jobs: Sequence[Job], *, ask: bool) -> None:
+        """Hand over runs. A worker that is already dead is noticed by its reader, not here."""
+        self.jobs = {job.index: job for job in jobs}
+        self.given = frozenset(self.jobs)
+        runs = [{"index": job.index, "config": job.config.to_json()} for job in jobs]
+        self.write(json.dumps({"runs": runs, "ask": ask}) + "\n")
 
     def write(self, line: str) -> None:
         if self.process.stdin is None:
@@ -225,28 +302,39 @@ class Processes(Pool):
         self._settings = settings
         self._count = count
         self._workers: list[_Worker] = []
-        self._waiting: deque[Job] = deque()
+        self._waiting = Waiting(settings.fleet, count, self._note)
         self._lost: dict[int, int] = {}
         self._heard: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
 
     @property
     def free(self) -> int:
-        busy = sum(worker.job is not None for worker in self._workers)
-        return max(0, self._count - busy - len(self._waiting))
+        return max(0, self._idle * self._settings.fleet - len(self._waiting))
+
+    @property
+    def _idle(self) -> int:
+        """Workers without a run, those that were not started yet among them."""
+        return self._count - sum(bool(worker.jobs) for worker in self._workers)
 
     def submit(self, job: Job) -> None:
-        self._waiting.append(job)
-        self._hand_out()
+        self._waiting.add(job)
+        if self._settings.fleet == 1:
+            self._hand_out()
+
+    def submit_all(self, jobs: Sequence[Job]) -> None:
+        self._waiting.complete = True
+        super().submit_all(jobs)
 
     def wait(self) -> list[tuple[Job, RunResult]]:
-        if not self._waiting and all(worker.job is None for worker in self._workers):
+        if not self._waiting and not any(worker.jobs for worker in self._workers):
             raise RuntimeError("wait() with no run submitted would never return")
         while True:
+            self._hand_out()
             worker, message = self._listen()
             ended = self._bury(worker) if message is None else self._understand(worker, message)
-            self._hand_out()
-            if ended is not None:
-                return [ended]
+            if ended:
+                if self._settings.fleet == 1:
+                    self._hand_out()
+                return ended
 
     def pids(self) -> tuple[int, ...]:
         """The process ids of the living workers."""
@@ -268,59 +356,72 @@ class Processes(Pool):
                     return worker, message
 
     def _hand_out(self) -> None:
-        while self._waiting:
-            idle = next((worker for worker in self._workers if worker.job is None), None)
+        while self._waiting and self._idle > 0:
+            idle = next((worker for worker in self._workers if not worker.jobs), None)
             if idle is None:
-                if len(self._workers) >= self._count:
-                    return
                 idle = self._start()
-            idle.give(self._waiting.popleft(), ask=self.judge is not None)
-            if idle.ready and idle.job is not None:
-                self._tell("started", idle.job)
+            idle.give(self._waiting.take(self._idle), ask=self.judge is not None)
+            if idle.ready:
+                self._started(idle)
 
-    def _understand(self, worker: _Worker, message: dict[str, Any]) -> tuple[Job, RunResult] | None:
+    def _started(self, worker: _Worker) -> None:
+        for job in worker.jobs.values():
+            self._tell("started", job)
+
+    def _understand(self, worker: _Worker, message: dict[str, Any]) -> list[tuple[Job, RunResult]]:
         from gclip.training import Progress
 
-        kind, job = message["kind"], worker.job
+        kind = message["kind"]
         if kind == "ready":
             worker.ready = True
-            if job is not None:
-                self._tell("started", job)
-            return None
-        if job is None or message["index"] != job.index:
-            return None
+            self._started(worker)
+            return []
+        if kind == "broken":
+            if message["index"] not in worker.given:  # all its runs had ended before
+                return []
+            left = list(worker.jobs.values())
+            worker.jobs = {}
+            self._retry(left, broken(len(worker.given), message["message"]))
+            self._waiting.again(left)
+            return []
+        job = worker.jobs.get(message["index"])
+        if job is None:
+            return []
         if kind == "progress":
             progress = Progress(**message["progress"])
             self._tell("progress", job, progress=progress)
             if message["asks"]:
                 go = self.judge is None or self.judge(job, progress)
                 worker.write(json.dumps({"go": go}) + "\n")
-            return None
-        worker.job = None
+            return []
+        del worker.jobs[job.index]
         if kind == "failed":
-            return self._fail(job, message["message"])
-        return self._finish(job, self.store.load(job.config.key))
+            return [self._fail(job, message["message"])]
+        return [self._finish(job, self.store.load(job.config.key))]
 
-    def _bury(self, worker: _Worker) -> tuple[Job, RunResult] | None:
-        """A worker is gone: its run begins again elsewhere, or has failed."""
+    def _bury(self, worker: _Worker) -> list[tuple[Job, RunResult]]:
+        """A worker is gone: its runs begin again elsewhere, one by one, or have failed."""
         self._workers.remove(worker)
         code = worker.process.wait()
         words = worker.last_words()
         worker.end()
         if not worker.ready and code > 0:
             raise WorkersFailed(f"a worker process does not start: {words or f'exit code {code}'}")
-        job = worker.job
-        if job is None:
-            return None
-        if self.store.has(job.config.key):  # it died between storing the run and saying so
-            return self._finish(job, self.store.load(job.config.key))
-        self._lost[job.index] = self._lost.get(job.index, 0) + 1
         how = _cause(code, words)
-        if self._lost[job.index] < self.attempts:
-            self._tell("retried", job, message=f"its worker process {how}; it starts again")
-            self._waiting.appendleft(job)
-            return None
-        return self._fail(job, f"its worker process {how}, {self.attempts} times")
+        ended, again = [], []
+        for job in worker.jobs.values():
+            if self.store.has(job.config.key):  # it died between storing the run and saying so
+                ended.append(self._finish(job, self.store.load(job.config.key)))
+                continue
+            self._lost[job.index] = self._lost.get(job.index, 0) + 1
+            if self._lost[job.index] < self.attempts:
+                again.append(job)
+            else:
+                ended.append(self._fail(job, f"its worker process {how}, {self.attempts} times"))
+        starts = "it starts again" if len(worker.given) == 1 else "its runs start again one by one"
+        self._retry(again, f"its worker process {how}; {starts}")
+        self._waiting.again(again)
+        return ended
 
     def _start(self) -> _Worker:
         threads = str(self._settings.threads)
@@ -355,6 +456,11 @@ class Processes(Pool):
             for line in worker.process.stdout:
                 self._heard.put((worker, json.loads(line)))
         self._heard.put((worker, None))
+
+
+def broken(count: int, message: str) -> str:
+    """What is said of a fleet of `count` runs that raised."""
+    return f"its fleet of {count} failed ({message}); its runs start again one by one"
 
 
 def _cause(code: int, words: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gclip.fleet.plan import Asked
 from gclip.running.events import Listener, ignore
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Request:
         points: how many values of a grid.
         seed: of the sampler and of the trials' training.
         name: of the study.
-        workers, device, data, dataset, plugins, threads, on_event: as `gclip.running.run_all`.
+        workers, device, data, dataset, plugins, threads, fleet, on_event: as
+            `gclip.running.run_all`.
     """
 
     base: RunConfig
@@ -64,6 +66,7 @@ class Request:
     dataset: Dataset | None = None
     plugins: Iterable[str | Path] = ()
     threads: int = 1
+    fleet: Asked = "off"
     on_event: Listener = ignore
 
 

@@ -46,6 +46,7 @@ _KINDS: dict[str, tuple[str, str]] = {
     "points": ("whole", "a whole number"),
     "seed": ("whole", "a whole number"),
     "workers": ("whole", "a whole number"),
+    "fleet": ("fleet", "auto, off or a whole number"),
     "plugins": ("words", 'a list such as ["my_strategies.py"]'),
 }
 _NOT_IN_RUN = {"split", "strategy", "code", "seed"}
@@ -149,6 +150,8 @@ def _fits(value: Any, kind: str) -> bool:
     some = isinstance(value, list) and len(value) > 0
     if kind == "word":
         return isinstance(value, str) and bool(value)
+    if kind == "fleet":
+        return isinstance(value, str) or whole(value)
     if kind == "flag":
         return isinstance(value, bool)
     if kind == "whole":

@@ -4,26 +4,28 @@ A worker owns nothing that cannot be lost. A result is in the store before it is
 worker may be killed at any moment at the cost of the run in its hands. When its standard input
 closes, its parent has finished or died, and the worker ends at once: it never outlives the parent.
 
-The protocol is a JSON object a line. In: first the `WorkerSettings`, then ``{"index", "config",
-"ask"}``. Out: ``ready``, and for each run ``progress`` …, then ``done`` or ``failed``. With
-``ask``, a ``progress`` at an epoch's end has ``asks``, and the worker waits for ``{"go": …}``.
+The protocol is a JSON object a line. In: first the `WorkerSettings`, then ``{"runs": [{"index",
+"config"}, …], "ask"}``; several runs are one fleet. Out: ``ready``, and for each run ``progress``
+…, then ``done`` or ``failed``; or ``broken`` when a fleet raised, for all of it that has not ended.
+With ``ask``, a ``progress`` at an epoch's end has ``asks``, and the worker waits for ``{"go": …}``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gclip.training import Dataset, Progress, RunConfig
+    from gclip.training import Dataset, Progress, RunConfig, RunResult
 
 # Started with ``-P -c``: the settings carry the parent's import path, so that a worker finds the
 # same gclip and the same plugins however the parent was started, and never imports its script.
@@ -36,13 +38,14 @@ BOOT = (
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """What a worker must know before its first run."""
+    """What a worker must know before its first run; `fleet`: how many it is given at once."""
 
     store: str
     device: str = "cpu"
     data: str | None = None
     plugins: tuple[str, ...] = ()
     threads: int = 1
+    fleet: int = 1
 
     def line(self) -> str:
         """The first line of a worker's input."""
@@ -67,14 +70,16 @@ def serve(settings: dict[str, Any]) -> None:
     _say(out, kind="ready")
     datasets: dict[str, Dataset] = {}
     while True:
-        job = jobs.get()
-        index = job["index"]
+        order = jobs.get()
+        runs = order["runs"]
         try:
-            _run(job, chosen, datasets, jobs, out)
+            if len(runs) == 1:
+                _run(order, chosen, datasets, jobs, out)
+            else:
+                _run_fleet(order, chosen, datasets, jobs, out)
         except Exception as error:
-            _say(out, kind="failed", index=index, message=describe(error))
-        else:
-            _say(out, kind="done", index=index)
+            kind = "failed" if len(runs) == 1 else "broken"
+            _say(out, kind=kind, index=runs[0]["index"], message=describe(error))
 
 
 def describe(error: BaseException) -> str:
@@ -114,36 +119,115 @@ def ask_at_epochs(say: Callable[[Progress, bool], bool]) -> Callable[[Progress],
     return listen
 
 
+def train_together(
+    configs: Sequence[RunConfig],
+    dataset: Dataset,
+    settings: WorkerSettings,
+    *,
+    say: Callable[[int, Progress, bool], bool],
+    keep: Callable[[int, RunResult], None],
+) -> None:
+    """Train a fleet; `say` and `keep` are told the place in `configs` first.
+
+    Args:
+        say: as that of `ask_at_epochs`.
+        keep: is given each result as soon as its run has ended.
+    """
+    from gclip.fleet.train import train_fleet
+
+    listeners = [ask_at_epochs(functools.partial(say, place)) for place in range(len(configs))]
+    train_fleet(
+        configs,
+        dataset=dataset,
+        device=settings.device,
+        threads=settings.threads,
+        on_progress=lambda place, progress: listeners[place](progress),
+        on_result=keep,
+    )
+
+
 def _run(
-    job: dict[str, Any],
+    order: dict[str, Any],
     settings: WorkerSettings,
     datasets: dict[str, Dataset],
     inbox: queue.SimpleQueue[dict[str, Any]],
     out: IO[str],
 ) -> None:
     from gclip.results import Store
-    from gclip.training import RunConfig, load_dataset, train
+    from gclip.training import RunConfig, train
 
-    config = RunConfig.from_json(job["config"])
+    [job] = order["runs"]
+    index, config = job["index"], RunConfig.from_json(job["config"])
     changed = code_changed(config)
     if changed:
         raise ValueError(changed)
-    if config.task not in datasets:
-        datasets[config.task] = load_dataset(config.task, settings.data, download=False)
 
     def say(progress: Progress, asks: bool) -> bool:
-        told, asks = dataclasses.asdict(progress), asks and job["ask"]
-        _say(out, kind="progress", index=job["index"], progress=told, asks=asks)
-        return bool(inbox.get()["go"]) if asks else True
+        return _judged(index, progress, asks and order["ask"], inbox, out)
 
     result = train(
         config,
-        dataset=datasets[config.task],
+        dataset=_dataset(config.task, settings, datasets),
         device=settings.device,
         threads=settings.threads,
         on_progress=ask_at_epochs(say),
     )
     Store(settings.store).save(result)
+    _say(out, kind="done", index=index)
+
+
+def _run_fleet(
+    order: dict[str, Any],
+    settings: WorkerSettings,
+    datasets: dict[str, Dataset],
+    inbox: queue.SimpleQueue[dict[str, Any]],
+    out: IO[str],
+) -> None:
+    from gclip.results import Store
+    from gclip.training import RunConfig
+
+    store = Store(settings.store)
+    going: list[int] = []
+    configs: list[RunConfig] = []
+    for job in order["runs"]:
+        config = RunConfig.from_json(job["config"])
+        changed = code_changed(config)
+        if changed:
+            _say(out, kind="failed", index=job["index"], message=changed)
+        else:
+            going.append(job["index"])
+            configs.append(config)
+
+    def say(place: int, progress: Progress, asks: bool) -> bool:
+        return _judged(going[place], progress, asks and order["ask"], inbox, out)
+
+    def keep(place: int, result: RunResult) -> None:
+        store.save(result)
+        _say(out, kind="done", index=going[place])
+
+    if configs:
+        dataset = _dataset(configs[0].task, settings, datasets)
+        train_together(configs, dataset, settings, say=say, keep=keep)
+
+
+def _judged(
+    index: int,
+    progress: Progress,
+    asks: bool,
+    inbox: queue.SimpleQueue[dict[str, Any]],
+    out: IO[str],
+) -> bool:
+    """Say how far a run is, and whether it should go on: the parent's answer, if it is asked."""
+    _say(out, kind="progress", index=index, progress=dataclasses.asdict(progress), asks=asks)
+    return bool(inbox.get()["go"]) if asks else True
+
+
+def _dataset(task: str, settings: WorkerSettings, known: dict[str, Dataset]) -> Dataset:
+    from gclip.training import load_dataset
+
+    if task not in known:
+        known[task] = load_dataset(task, settings.data, download=False)
+    return known[task]
 
 
 def _listen(jobs: queue.SimpleQueue[dict[str, Any]]) -> None:

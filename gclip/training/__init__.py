@@ -6,6 +6,8 @@
     result.accuracy, result.clipping["verdict"]
 """
 
+from typing import TYPE_CHECKING, Any
+
 from gclip.training.batches import Epoch as Epoch
 from gclip.training.batches import Normalizer as Normalizer
 from gclip.training.batches import batches as batches
@@ -18,3 +20,15 @@ from gclip.training.recipes import task_defaults as task_defaults
 from gclip.training.result import RunResult as RunResult
 from gclip.training.trainer import Progress as Progress
 from gclip.training.trainer import train as train
+
+if TYPE_CHECKING:
+    from gclip.fleet.train import train_fleet as train_fleet
+
+
+def __getattr__(name: str) -> Any:
+    # Fleets are made of what is here, so they can be imported only once all of it is.
+    if name == "train_fleet":
+        from gclip.fleet.train import train_fleet
+
+        return train_fleet
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

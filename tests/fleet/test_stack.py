@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gclip.errors import UsageError
+from gclip.fleet import modules
 from gclip.fleet.stack import keep, stack, unstack, why_not
 from gclip.training import models
 
@@ -50,6 +51,24 @@ def test_values_and_gradients_are_those_of_each_model(name: str, shared: bool) -
     torch.testing.assert_close(
         together(images[0])[1], single[1].eval()(images[0]), rtol=1e-9, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one batch", "own batches"])
+def test_wide_convolutions_one_after_another_are_those_in_groups(
+    shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = [nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2).double() for _ in range(3)]
+    images = torch.randn(2, 4 if shared else 12, 8, 8, dtype=torch.float64)
+    outcomes = []
+    for wide in (1, 1000):
+        monkeypatch.setattr(modules, "_WIDE", wide)
+        together = stack([nn.Sequential(layer) for layer in layers])
+        given = images.clone().requires_grad_()
+        found = together(given)
+        found.square().sum().backward()
+        outcomes.append([found, given.grad, *(p.grad for p in together.parameters())])
+    for one, other in zip(*outcomes, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_runs_that_leave_take_their_weights_along() -> None:

@@ -1,0 +1,374 @@
+"""How many runs should a fleet have? Measured here and now, on the work to be done.
+
+A few training steps of the runs themselves, one after another and in fleets of a few sizes, take
+turns, so that whatever else the machine does hits all of them; the fastest for each run and step
+wins. One run after another stays unless a fleet is faster by `WIN`. The finding is kept beside the
+store, so that the same command decides the same again.
+
+Nothing is measured where it would not pay: fewer than two runs for each worker, fewer than
+`LEAST_STEPS` training steps for each, or less than `LEAST_SECONDS` of work. Then there are no
+fleets, and nothing is said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import statistics
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gclip.fleet.plan import evenly, why_alone
+
+if TYPE_CHECKING:
+    import torch
+
+    from gclip.training import Dataset, RunConfig
+
+WIN = 1.05
+"""A fleet must be so much faster than one run after another."""
+LEAST_STEPS = 1000
+LEAST_SECONDS = 10.0
+"""Below so much work for each worker there is nothing to gain."""
+BUDGET, SHARE = 2.5, 0.07
+"""Seconds that a measurement may take, and the share of the work that it may take."""
+SIZES = (4, 8, 16, 32, 64)
+MOST = {"cpu": 32}
+ALIKE = 1.03
+"""Of sizes that are so close the smallest is taken: it loses less when a worker dies."""
+
+MANY = 32
+"""Examples of runs to come that are enough to measure with."""
+
+FILE = "fleet.json"
+_SINGLES = 4
+_ROUNDS = 6
+_FEWEST_ROUNDS = 2
+_EPOCH_SECONDS = 0.012
+_SINGLES_SECONDS = 0.06
+_MOST_STEPS = 12
+_TOO_SLOW = BUDGET / 12  # seconds a step: the smallest fleet takes four of them, three times
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is to be trained, and with what.
+
+    Attributes:
+        configs: the runs, or runs like them.
+        waiting: how many runs wait.
+        workers: among whom they are divided.
+        most: no fleet may be larger, for the sake of those who learn from runs that ended; None
+            for no such bound.
+        rounds: how many runs each of those that wait stands for, one after the other.
+        device, threads, dataset, data: as `gclip.running.run_all`.
+    """
+
+    configs: Sequence[RunConfig]
+    waiting: int
+    workers: int
+    device: str
+    threads: int = 1
+    most: int | None = None
+    rounds: int = 1
+    dataset: Dataset | None = None
+    data: str | Path | None = None
+
+    @property
+    def cap(self) -> int:
+        """The largest fleet that makes sense."""
+        most = min(MOST.get(self.device, SIZES[-1]), self.most or SIZES[-1])
+        return min(most, math.ceil(self.waiting / self.workers))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was measured.
+
+    Attributes:
+        times: how many times faster than one run after another is a fleet, by its size.
+        most: the largest size that was measured, or thought of and left out.
+    """
+
+    times: Mapping[int, float] = field(default_factory=dict)
+    most: int = 1
+
+    def best(self, cap: int) -> int:
+        """The size to take, at most `cap`; 1 for no fleets."""
+        able = {size: times for size, times in self.times.items() if size <= cap}
+        fastest = max(able.values(), default=1.0)
+        if fastest < WIN:
+            return 1
+        return min(size for size, times in able.items() if ALIKE * times >= fastest)
+
+
+def choose(
+    asked: int | Literal["auto"], work: Work, folder: Path, say: Callable[[str], None]
+) -> int:
+    """How many runs a fleet has at most; 1 for no fleets.
+
+    Args:
+        asked: a number, or ``auto`` for the fastest.
+        folder: where findings are kept.
+        say: is told what was decided and why.
+    """
+    able = [config for config in work.configs if not why_alone(config)]
+    if asked == 1 or not work.configs:
+        return 1
+    if not able:
+        if asked != "auto" or work.cap > 1:
+            say(f"no fleets: {why_alone(work.configs[0])}")
+        return 1
+    if asked != "auto":
+        return asked
+    cap = work.cap
+    if cap < 2:
+        return 1
+    from gclip.fleet.train import fleet_key
+    from gclip.training import load_dataset
+
+    [(shape, _)] = Counter(fleet_key(config) for config in able).most_common(1)
+    alike = [config for config in able if fleet_key(config) == shape]
+    dataset = work.dataset
+    if dataset is None:
+        dataset = load_dataset(alike[0].task, work.data, download=False)
+    steps = work.waiting * work.rounds * _steps(alike[0], dataset) / work.workers
+    if steps < LEAST_STEPS:
+        return 1
+    described = describe(work, alike)
+    found = read(folder, described)
+    when = "measured before"
+    if found is None or found.most < cap or min(found.times, default=0) > cap:
+        more = measure(alike, dataset, work, cap, steps)
+        if more is None:
+            return 1
+        if found is not None:
+            more = Finding({**found.times, **more.times}, max(found.most, more.most))
+        found, when = more, "measured"
+        keep(folder, described, found)
+    size = found.best(cap)
+    if not found.times:
+        say(f"no fleets: a training step is too slow to try them out, {when}")
+    elif size == 1:
+        say(f"no fleets: one run after another is as fast, {when}")
+    else:
+        say(f"fleets of {size}: {found.times[size]:.1f}x one after another, {when}")
+    return size
+
+
+def describe(work: Work, configs: Sequence[RunConfig]) -> dict[str, Any]:
+    """What a measurement depends on, and nothing that may differ when a command is repeated."""
+    import torch
+
+    from gclip.training.device import environment
+
+    config = configs[0]
+    machine = environment(torch.device(work.device), work.threads)
+    names = {config.strategy.partition("(")[0] for config in configs}
+    shape = {
+        name: getattr(config, name)
+        for name in ("task", "model", "optimizer", "batch_size", "accumulate", "precision")
+    }
+    return {
+        **shape,
+        "augment": config.augment,
+        "schedule": config.schedule,
+        "strategies": "one" if len(names) == 1 else "several",
+        "batches": "shared" if _shared(configs) else "own",
+        **{name: machine[name] for name in ("device", "threads", "torch", "gclip")},
+    }
+
+
+def read(folder: Path, described: Mapping[str, Any]) -> Finding | None:
+    """What was found before for such work; None where nothing was."""
+    found: Any = _all(folder).get(_key(described))
+    try:
+        times = {int(size): float(each) for size, each in found["times"].items()}
+        return Finding(times, int(found["most"]))
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return None
+
+
+def keep(folder: Path, described: Mapping[str, Any], found: Finding) -> None:
+    """Keep a finding; where that is not possible it is measured again."""
+    entry = {
+        "of": dict(described),
+        "times": {str(size): round(times, 3) for size, times in sorted(found.times.items())},
+        "most": found.most,
+    }
+    text = json.dumps({**_all(folder), _key(described): entry}, indent=2) + "\n"
+    temporary = folder / f".{FILE}.{uuid.uuid4().hex}"
+    with contextlib.suppress(OSError):
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, folder / FILE)
+
+
+def measure(
+    configs: Sequence[RunConfig], dataset: Dataset, work: Work, cap: int, steps: float
+) -> Finding | None:
+    """Time training steps of `configs`; None where the work is too little to pay for it.
+
+    Args:
+        steps: that each worker has to do.
+    """
+    import torch
+
+    from gclip.training.device import reproducible
+
+    device = torch.device(work.device)
+    # Slow learning: as dear as any, and no run diverges and leaves.
+    slow = [config.replace(lr=1e-4 * config.lr, fraction=1.0, split="test") for config in configs]
+    slow = [config.replace(epochs=_ROUNDS + 4) for config in slow]
+    with reproducible(device, work.threads):
+        small = _some(slow[0], dataset, 1)
+        _one(slow[0], small, device)  # the first of everything is slow
+        began = time.perf_counter()
+        first = _one(slow[0], small, device)
+        building = time.perf_counter() - began
+        first()
+        if (step := min(first(), first())) > _TOO_SLOW:
+            return Finding({}, cap)
+        seconds = step * steps
+        if seconds < LEAST_SECONDS:
+            return None
+        until = began + min(BUDGET, SHARE * seconds)
+        count = min(_MOST_STEPS, max(1, round(_EPOCH_SECONDS / step)))
+        several = min(_SINGLES, max(1, round(_SINGLES_SECONDS / (step * count))))
+        data = _some(slow[0], dataset, count)
+        singles = [_one(each, data, device) for each in _spread(slow, several)]
+        return _compare(singles, slow, data, device, cap, building, until)
+
+
+def _compare(
+    singles: Sequence[Callable[[], float]],
+    configs: Sequence[RunConfig],
+    data: Dataset,
+    device: torch.device,
+    cap: int,
+    building: float,
+    until: float,
+) -> Finding:
+    steps = math.ceil(len(data.train_labels) / (configs[0].batch_size * configs[0].accumulate))
+
+    def one() -> float:
+        return statistics.fmean([single() for single in singles]) / steps
+
+    one()
+    a_round = (guess := one()) * steps * len(singles)
+    fleets: dict[int, Callable[[], float]] = {}
+    for size in _sizes(cap):
+        dearest = guess * steps * size
+        measuring = building * size + dearest + _FEWEST_ROUNDS * (a_round + dearest)
+        if time.perf_counter() + measuring > until:
+            break
+        try:
+            fleet = _fleet(_together(configs, size), data, device)
+            took = fleet()
+        except (RuntimeError, MemoryError):  # too large for this device
+            break
+        fleets[size] = fleet
+        a_round += took
+    times: dict[int, list[float]] = {size: [] for size in fleets}
+    for turn in range(_ROUNDS):
+        if turn >= _FEWEST_ROUNDS and time.perf_counter() + a_round > until:
+            break
+        beside = one()
+        for size in list(fleets)[:: -1 if turn % 2 else 1]:
+            times[size].append(beside * steps * size / fleets[size]())
+    return Finding({size: statistics.median(each) for size, each in times.items()}, cap)
+
+
+def _one(config: RunConfig, data: Dataset, device: torch.device) -> Callable[[], float]:
+    from gclip.training.run import Run
+
+    run = Run(config, data, device)
+    return _timed(lambda: run.train_epoch(lambda: True))
+
+
+def _fleet(
+    configs: Sequence[RunConfig], data: Dataset, device: torch.device
+) -> Callable[[], float]:
+    from gclip.fleet.run import FleetRun
+
+    run = FleetRun(configs, data, device)
+    return _timed(run.train_epoch)
+
+
+def _timed(epoch: Callable[[], object]) -> Callable[[], float]:
+    """The seconds of an epoch, which ends with a look at the losses: on a GPU, too, all is done."""
+
+    def time_it() -> float:
+        began = time.perf_counter()
+        epoch()
+        return time.perf_counter() - began
+
+    return time_it
+
+
+def _some(config: RunConfig, dataset: Dataset, steps: int) -> Dataset:
+    """As many images as fill a few whole steps, where there are as many."""
+    group = config.batch_size * config.accumulate
+    count = len(dataset.train_labels)
+    count = min(group * steps, max(count // group * group, min(count, group)))
+    return dataclasses.replace(
+        dataset,
+        train_images=dataset.train_images[:count],
+        train_labels=dataset.train_labels[:count],
+        test_images=dataset.test_images[:1],
+        test_labels=dataset.test_labels[:1],
+    )
+
+
+def _steps(config: RunConfig, dataset: Dataset) -> int:
+    """Optimizer steps of a run, to a few."""
+    learned = config.fraction * (0.9 if config.split == "validation" else 1.0)
+    images = learned * len(dataset.train_labels)
+    return math.ceil(images / (config.batch_size * config.accumulate)) * config.epochs
+
+
+def _sizes(cap: int) -> list[int]:
+    return [*(size for size in SIZES if 1.4 * size <= cap), cap]
+
+
+def _shared(configs: Sequence[RunConfig]) -> bool:
+    """Whether most fleets will be of one seed."""
+    each = Counter(config.seed for config in configs)
+    return 2 * statistics.median(each.values()) >= min(SIZES[0], len(configs))
+
+
+def _together(configs: Sequence[RunConfig], size: int) -> list[RunConfig]:
+    """A fleet as there will be: of one seed, if there are enough for that; else of several."""
+    ordered = list(configs)
+    if _shared(configs):
+        seed = Counter(config.seed for config in configs).most_common(1)[0][0]
+        ordered = [config for config in configs if config.seed == seed]
+    found = _spread(ordered, size)
+    return [found[place % len(found)] for place in range(size)]
+
+
+def _spread(configs: Sequence[RunConfig], count: int) -> list[RunConfig]:
+    """So many of the configs, from all over the list."""
+    parts = evenly(range(len(configs)), min(count, len(configs)))
+    return [configs[part[0]] for part in parts]
+
+
+def _all(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _key(described: Mapping[str, Any]) -> str:
+    text = json.dumps(described, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
