@@ -7,6 +7,7 @@ the timed part.
 
 from __future__ import annotations
 
+import importlib
 import statistics
 import time
 from collections.abc import Callable
@@ -15,40 +16,66 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gclip.bench import roofline
 from gclip.clipper import Clipper
 from gclip.history import push
 from gclip.registry import create
 from gclip.training.models import build
 
 Call = Callable[[], Any]
+Case = tuple[str, Call, str, Call, tuple[int, int]]
+CACHED = 32 * 2**20  # bytes: what a cache may hold
 PAST_STEPS = 100_000
 
 
 def rows(
     models: tuple[str, ...] = ("lenet", "resnet18"), seconds: float = 2.0
 ) -> list[dict[str, Any]]:
-    """One row a case: `case`, `peer`, both medians in microseconds, and `speedup`.
+    """One row a case: `case`, `peer`, both medians in microseconds, `speedup`, and `roofline`.
 
-    `speedup` is the peer's median time over ours: above 1 we are faster. Each row measures for
-    about `seconds`.
+    `speedup` is the peer's median time over ours: above 1 we are faster. `roofline` is our time
+    over the time that the memory traffic takes at the bandwidth measured here; None for nets that
+    a cache holds. A peer that is not installed has a row with its `reason` and no numbers. Each
+    row measures for about `seconds`.
     """
-    found = []
+    found: list[dict[str, Any]] = []
+    memory = roofline.measure()
     for model in models:
         params = list(build(model, 10, seed=0).named_parameters())
         reset = _gradients(params)
-        for case, ours, peer, theirs in _cases(params):
+        size = 4 * sum(p.numel() for _, p in params)
+        for case, ours, peer, theirs, passes in _cases(params):
             mine, other = _paired(ours, theirs, reset, seconds)
             found.append(
                 {
                     "case": f"{model} {case}", "peer": peer, "speedup": other / mine,
                     "ours_us": mine * 1e6, "peer_us": other * 1e6,
+                    "roofline": mine / memory.floor(size, *passes) if size > CACHED else None,
                 }
             )  # fmt: skip
+        for case, ours, make in _jax_cases(params):
+            row = {"case": f"{model} {case}", "peer": "optax, jitted, donated"}
+            try:
+                theirs, restore = make()
+            except ImportError:
+                found.append({**row, "speedup": None, "reason": "jax or optax is not installed"})
+                continue
+
+            both = _after(reset, restore)
+            mine, other = _paired(ours, theirs, both, seconds)
+            found.append(
+                {**row, "speedup": other / mine, "ours_us": mine * 1e6, "peer_us": other * 1e6}
+            )
     return found
 
 
-def _cases(params: list[tuple[str, nn.Parameter]]) -> list[tuple[str, Call, str, Call]]:
-    """What is compared: case, our call, the peer's name, the peer's call."""
+def _after(first: Call, then: Call) -> Call:
+    return lambda: (first(), then())
+
+
+def _cases(params: list[tuple[str, nn.Parameter]]) -> list[Case]:
+    """What is compared: case, our call, the peer's name, the peer's call; and how often we must
+    read the gradients (or the weights), and how often read and write them."""
     tensors = [p for _, p in params]
     size = sum(p.numel() for p in tensors)
     clip_norm, clip_value = nn.utils.clip_grad_norm_, nn.utils.clip_grad_value_
@@ -56,26 +83,29 @@ def _cases(params: list[tuple[str, nn.Parameter]]) -> list[tuple[str, Call, str,
     loose = Clipper(params, "norm(max_norm=1e9)").step
     value = create("value", clip_value=0.01)
     bare = Clipper(params, value, nonfinite="keep", record=False).step
-    cases: list[tuple[str, Call, str, Call]] = [
-        ("norm", norm, "torch clip_grad_norm_", lambda: clip_norm(tensors, 0.1)),
-        ("norm, nothing to clip", loose, "torch clip_grad_norm_", lambda: clip_norm(tensors, 1e9)),
+    cases: list[Case] = [
+        ("norm", norm, "torch clip_grad_norm_", lambda: clip_norm(tensors, 0.1), (1, 1)),
+        (
+            "norm, nothing to clip", loose,
+            "torch clip_grad_norm_", lambda: clip_norm(tensors, 1e9), (1, 0),
+        ),
         (
             "value, unchecked and unrecorded as the peer", bare,
-            "torch clip_grad_value_", lambda: clip_value(tensors, 0.01),
+            "torch clip_grad_value_", lambda: clip_value(tensors, 0.01), (0, 1),
         ),
         (
             "value, checked and recorded", Clipper(params, value).step,
-            "torch clip_grad_value_", lambda: clip_value(tensors, 0.01),
+            "torch clip_grad_value_", lambda: clip_value(tensors, 0.01), (2, 1),
         ),
         (
             f"percentile after {PAST_STEPS:,} steps", _aged(params, size),
-            "gclip norm", norm,
+            "gclip norm", norm, (1, 1),
         ),
     ]  # fmt: skip
     timm = _timm_agc()
     if timm is not None:
         agc = Clipper(params, create("agc", clip_factor=0.001)).step
-        cases.append(("agc", agc, "timm adaptive_clip_grad", lambda: timm(tensors, 0.001)))
+        cases.append(("agc", agc, "timm adaptive_clip_grad", lambda: timm(tensors, 0.001), (2, 1)))
     return cases
 
 
@@ -118,6 +148,40 @@ def _paired(ours: Call, theirs: Call, reset: Call, seconds: float) -> tuple[floa
             calls[place]()
             times[place].append(time.perf_counter() - start)
     return statistics.median(times[0]), statistics.median(times[1])
+
+
+def _jax_cases(
+    params: list[tuple[str, nn.Parameter]],
+) -> list[tuple[str, Call, Callable[[], tuple[Call, Call]]]]:
+    """Case, our call, and what makes optax's call and the one that restores its gradients."""
+    norm = Clipper(params, create("norm", max_norm=0.1)).step
+    agc = Clipper(params, create("agc", clip_factor=0.001)).step
+    return [
+        ("norm", norm, lambda: _optax(params, "clip_by_global_norm", 0.1)),
+        ("agc", agc, lambda: _optax(params, "adaptive_grad_clip", 0.001)),
+    ]
+
+
+def _optax(params: list[tuple[str, nn.Parameter]], name: str, limit: float) -> tuple[Call, Call]:
+    """One of optax's clips, compiled, its gradients' memory given to the result."""
+    jax: Any = importlib.import_module("jax")
+    optax: Any = importlib.import_module("optax")
+
+    weights = [jax.numpy.asarray(p.detach().numpy()) for _, p in params]
+    saved = [p.grad.numpy().copy() for _, p in params if p.grad is not None]
+    method = getattr(optax, name)(limit)
+    state = method.init(weights)
+    clip = jax.jit(lambda grads, at: method.update(grads, state, at)[0], donate_argnums=0)
+    now: list[Any] = []
+
+    def restore() -> None:
+        now[:] = [jax.numpy.array(grad) for grad in saved]
+        jax.block_until_ready(now)
+
+    def call() -> None:
+        jax.block_until_ready(clip(list(now), weights))
+
+    return call, restore
 
 
 def _timm_agc() -> Callable[..., Any] | None:

@@ -39,7 +39,10 @@ def clip(json: Json = False) -> None:
     """
     from gclip.bench import clip as measured
 
-    _report("clip", measured.rows(), json)
+    _report(
+        "clip", measured.rows(), json,
+        "roofline: our time over the time that the memory traffic takes at this machine's bandwidth.",
+    )  # fmt: skip
 
 
 @app.command("data")
