@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gclip.clipper import Clipper, Nonfinite
 from gclip.errors import UsageError
+from gclip.folding import Folded
 from gclip.parameters import Parameters, Spec
 from gclip.record import Record
 from gclip.report import ClipReport
@@ -27,8 +28,11 @@ class Attached:
         report: what the last step saw and did; None before the first.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, clipper: Clipper) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, clipper: Clipper, fold: bool = False
+    ) -> None:
         self.optimizer, self.clipper = optimizer, clipper
+        self._folded = Folded(optimizer, clipper) if fold else None
         self.report: ClipReport | None = None
         self._original = optimizer.step
         self._active = True
@@ -67,6 +71,8 @@ class Attached:
 
     def _step(self, closure: Closure) -> Any:
         if closure is not None:
+            if self._folded is not None:
+                raise UsageError("fold=True and a closure do not go together; attach without fold")
             try:
                 with self.clipper.updating():
                     return self._original(self._with_clipping(closure))
@@ -78,6 +84,9 @@ class Attached:
                 "scaler.step(optimizer), so that clipping sees their true size"
             )
         self.report = report = self.clipper.step()
+        if self._folded is not None and report.norm is not None:
+            with self._folded.folding(report.skipped):
+                return self._original(None)
         try:
             with self.clipper.updating():
                 if _fused_on_gpu(self.optimizer):
@@ -120,6 +129,7 @@ def attach(
     nonfinite: Nonfinite = "skip",
     record: bool = True,
     total_steps: int | None = None,
+    fold: bool = False,
 ) -> Attached:
     """Clip by `strategy` before every ``optimizer.step()`` from now on.
 
@@ -136,6 +146,9 @@ def attach(
         model: gives the parameters their names, for patterns and the scope ``layer``; an
             optimizer made from ``named_parameters()`` has them itself. Needed to clip examples.
         total_steps: how many steps the run will have, for schedules that do not say it.
+        fold: let a fused optimizer multiply by the factor as it reads the gradients, so that
+            clipping costs one read of them. For one limit of all gradients (`gclip.folding`);
+            ``.grad`` holds clipped values only after the step.
 
     Returns:
         A handle with ``.remove()``, ``.report`` and ``.record``.
@@ -151,7 +164,7 @@ def attach(
         _parameters(optimizer, model), strategy, exclude=exclude, nonfinite=nonfinite,
         record=record, optimizer=optimizer, total_steps=total_steps, model=model,
     )  # fmt: skip
-    return Attached(optimizer, clipper)
+    return Attached(optimizer, clipper, fold)
 
 
 def _parameters(optimizer: torch.optim.Optimizer, model: nn.Module | None) -> Parameters:

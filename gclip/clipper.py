@@ -148,7 +148,7 @@ class Clipper:
         skip = self._clip(finite, grads)
         if self.nonfinite == "skip" and finite is not YES:
             skip = ~finite if skip is None else skip | ~finite
-        if skip is not None:
+        if skip is not None and not any(part.folds for part in self._parts):
             _zero_if(skip, self._stored(grads))
         if self._samples is not None:
             self._samples.settle(self._recording)

@@ -58,6 +58,7 @@ class Part:
         self._grads: list[Tensor | None] = []
         self._complete = False
         self._norm: Tensor
+        self.folds = False  # another multiplies by the factor: see gclip.folding
         self._clamps = strategy.scope == "element" or strategy.rule == "clamp"
         # What a clamp compares with its limit is the largest element.
         self._order = math.inf if self._clamps else strategy.order
@@ -131,7 +132,7 @@ class Part:
         if self._clamps and isinstance(self.made.bounds, Band):
             self.made = self._decided_by_band(self.made, self.made.bounds)
         if not self._clamps:
-            if not self.made.idle:
+            if not self.made.idle and not self.folds:
                 self.groups.scale(self._grads, self.made.factor, self.made.clipped)
             self.total_after = self.made.clipped_norm
             self._give_back()

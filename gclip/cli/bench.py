@@ -41,7 +41,7 @@ def clip(json: Json = False) -> None:
 
     _report(
         "clip", measured.rows(), json,
-        "roofline: our time over the time that the memory traffic takes at this machine's bandwidth.",
+        "roofline: our time over that of the memory traffic at the bandwidth measured here.",
     )  # fmt: skip
 
 

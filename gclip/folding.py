@@ -1,0 +1,72 @@
+"""Clipping inside a fused optimizer: its kernel multiplies the gradients by the factor.
+
+torch's fused optimizers divide the gradients by ``grad_scale`` as they read them (it is there for
+mixed precision) and leave a step out where ``found_inf`` is 1. A limit that is one for all
+gradients can go the same way: then clipping reads the gradients once, for their norm, and makes no
+pass of its own to change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gclip.clipper import Clipper
+from gclip.errors import UsageError
+from gclip.part import Part
+from gclip.strategy import Transform
+
+
+class Folded:
+    """A clipper that leaves the multiplication to an optimizer.
+
+    Raises:
+        UsageError: the optimizer is not fused; the clipper has more than one limit for all of the
+            optimizer's gradients, or one that is not a factor.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, clipper: Clipper) -> None:
+        self._optimizer: Any = optimizer
+        self._part = _only_part(optimizer, clipper)
+        self._part.folds = True
+
+    @contextmanager
+    def folding(self, skipped: Tensor) -> Iterator[None]:
+        """Around the optimizer's own step, after the clipper's."""
+        optimizer = self._optimizer
+        before = getattr(optimizer, "found_inf", None)
+        factor = self._part.made.factor.reshape(()).float()
+        # Where the step is left out, its factor may be anything; 1 harms nobody.
+        scale = torch.where(skipped.reshape(()), 1.0, factor).reciprocal()
+        optimizer.grad_scale = scale
+        left_out = skipped.reshape(()).float()
+        optimizer.found_inf = left_out if before is None else before + left_out
+        try:
+            yield
+        finally:
+            optimizer.grad_scale, optimizer.found_inf = None, before
+
+
+def _only_part(optimizer: torch.optim.Optimizer, clipper: Clipper) -> Part:
+    if not all(group.get("fused") for group in optimizer.param_groups):
+        raise UsageError(
+            f"fold=True needs a fused optimizer: {type(optimizer).__name__}(…, fused=True)"
+        )
+    parts = clipper._all
+    count = sum(len(group["params"]) for group in optimizer.param_groups)
+    whole = len(parts) == 1 and parts[0] in clipper._parts and len(parts[0].places) == count
+    strategy = parts[0].strategy
+    if not whole or strategy.scope != "global" or strategy.rule in ("clamp", "skip"):
+        raise UsageError(
+            "fold=True needs one limit for all of the optimizer's gradients, such as 'norm' or "
+            f"'percentile' with scope=global, and no exclude, but got {strategy}"
+        )
+    if isinstance(strategy, Transform):
+        raise UsageError(f"fold=True needs a factor, but {strategy} changes single elements")
+    if clipper.nonfinite == "keep":
+        raise UsageError('fold=True leaves steps out that are not finite: nonfinite="keep" cannot')
+    return parts[0]
