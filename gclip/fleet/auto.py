@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gclip.fleet.plan import evenly, why_alone
+from gclip.fleet.plan import evenly, plan, why_alone
 
 if TYPE_CHECKING:
     import torch
@@ -183,7 +183,7 @@ def describe(work: Work, configs: Sequence[RunConfig]) -> dict[str, Any]:
         "augment": config.augment,
         "schedule": config.schedule,
         "strategies": "one" if len(names) == 1 else "several",
-        "batches": "shared" if _shared(configs) else "own",
+        "of a seed": _each(configs),
         **{name: machine[name] for name in ("device", "threads", "torch", "gclip")},
     }
 
@@ -245,33 +245,41 @@ def measure(
         several = min(_SINGLES, max(1, round(_SINGLES_SECONDS / (step * count))))
         data = _some(slow[0], dataset, count)
         singles = [_one(each, data, device) for each in _spread(slow, several)]
-        return _compare(singles, slow, data, device, cap, building, until)
+        fleets = {size: _together(slow, size, work.workers) for size in _sizes(cap)}
+        found = _compare(singles, fleets, data, device, building, until)
+        return Finding(found, cap)
 
 
 def _compare(
     singles: Sequence[Callable[[], float]],
-    configs: Sequence[RunConfig],
+    runs: Mapping[int, Sequence[RunConfig]],
     data: Dataset,
     device: torch.device,
-    cap: int,
     building: float,
     until: float,
-) -> Finding:
-    steps = math.ceil(len(data.train_labels) / (configs[0].batch_size * configs[0].accumulate))
+) -> dict[int, float]:
+    """How many times faster the fleets are, as far as time allows; the smaller come first.
+
+    Args:
+        singles: train an epoch of `data` each, and give its seconds.
+        runs: of the fleets.
+        building: seconds that it takes to make a run.
+        until: then there should be an end.
+    """
 
     def one() -> float:
-        return statistics.fmean([single() for single in singles]) / steps
+        return statistics.fmean([single() for single in singles])
 
     one()
-    a_round = (guess := one()) * steps * len(singles)
+    a_round = (guess := one()) * len(singles)
     fleets: dict[int, Callable[[], float]] = {}
-    for size in _sizes(cap):
-        dearest = guess * steps * size
-        measuring = building * size + dearest + _FEWEST_ROUNDS * (a_round + dearest)
+    for size, configs in runs.items():
+        dearest = guess * len(configs)
+        measuring = building * len(configs) + dearest + _FEWEST_ROUNDS * (a_round + dearest)
         if time.perf_counter() + measuring > until:
             break
         try:
-            fleet = _fleet(_together(configs, size), data, device)
+            fleet = _fleet(configs, data, device)
             took = fleet()
         except (RuntimeError, MemoryError):  # too large for this device
             break
@@ -283,8 +291,8 @@ def _compare(
             break
         beside = one()
         for size in list(fleets)[:: -1 if turn % 2 else 1]:
-            times[size].append(beside * steps * size / fleets[size]())
-    return Finding({size: statistics.median(each) for size, each in times.items()}, cap)
+            times[size].append(beside * len(runs[size]) / fleets[size]())
+    return {size: statistics.median(each) for size, each in times.items()}
 
 
 def _one(config: RunConfig, data: Dataset, device: torch.device) -> Callable[[], float]:
@@ -339,20 +347,21 @@ def _sizes(cap: int) -> list[int]:
     return [*(size for size in SIZES if 1.4 * size <= cap), cap]
 
 
-def _shared(configs: Sequence[RunConfig]) -> bool:
-    """Whether most fleets will be of one seed."""
-    each = Counter(config.seed for config in configs)
-    return 2 * statistics.median(each.values()) >= min(SIZES[0], len(configs))
+def _each(configs: Sequence[RunConfig]) -> int:
+    """How many runs of a seed there are, as far as that matters to fleets."""
+    counts = Counter(config.seed for config in configs)
+    return min(MANY, statistics.median_low(counts.values()))
 
 
-def _together(configs: Sequence[RunConfig], size: int) -> list[RunConfig]:
-    """A fleet as there will be: of one seed, if there are enough for that; else of several."""
-    ordered = list(configs)
-    if _shared(configs):
-        seed = Counter(config.seed for config in configs).most_common(1)[0][0]
-        ordered = [config for config in configs if config.seed == seed]
-    found = _spread(ordered, size)
-    return [found[place % len(found)] for place in range(size)]
+def _together(configs: Sequence[RunConfig], size: int, workers: int) -> list[RunConfig]:
+    """A fleet such as there will be: as many runs of each seed, with strategies from all over."""
+    longest = max(plan(configs, size, workers), key=len)
+    counts = Counter(configs[place].seed for place in longest)
+    return [
+        config
+        for seed, count in counts.items()
+        for config in _spread([config for config in configs if config.seed == seed], count)
+    ]
 
 
 def _spread(configs: Sequence[RunConfig], count: int) -> list[RunConfig]:

@@ -457,8 +457,8 @@ def test_it_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     if size > 1:
         assert said[0].startswith(f"fleets of {size}: ")
         assert said[0].endswith("x one after another, measured")
-    # Fewer runs are decided from the same finding; of another shape, anew.
-    auto.choose("auto", work(10, dataset=todo.dataset), tmp_path, said.append)
+    # Fewer runs that wait are decided from the same finding; of another shape, anew.
+    auto.choose("auto", dataclasses.replace(todo, waiting=10), tmp_path, said.append)
     other = [config.replace(batch_size=32) for config in todo.configs]
     with pytest.raises(TypeError):
         auto.choose("auto", dataclasses.replace(todo, configs=other), tmp_path, said.append)
