@@ -160,6 +160,8 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
+        # Where the tests run in the background, SIGINT is ignored, and that would be inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert command.stderr is not None
     while not re.search(r"\b[1-9]\d? of 30 runs", command.stderr.readline()):
