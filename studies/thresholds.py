@@ -12,17 +12,17 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
 from gclip.fleet.plan import read_fleet
 from gclip.running.commands import as_options
-from gclip.running.events import Event
 from gclip.running.kept import open_study
 from gclip.running.machine import workers_for
 from gclip.running.many import open_pool
 from gclip.running.plan import TUNING_SEEDS as TUNING_SEEDS
 from gclip.running.plan import Plan
+from gclip.running.sizing import fleet_size
 from gclip.running.space import (
     LR,
     Space,
@@ -54,7 +54,6 @@ USES = (
     *("seeds_per_trial", "objectives", "points"),
 )
 TRIALS = 20
-WAVES = 4
 
 _COLUMNS = {
     "strategy": "strategy",
@@ -209,6 +208,18 @@ def tune(request: Request, plan: Plan, trials: int) -> Outcome:
     asked = read_fleet(request.fleet)
     with open_study(request.store.path, plan.name, plan.settings, plan.objectives) as study:
         waiting = trials - len(counted(study))
+        size = fleet_size(
+            asked,
+            plan,
+            waiting,
+            request.store.path,
+            workers=count,
+            device=where,
+            threads=request.threads,
+            dataset=request.dataset,
+            data=request.data,
+            listener=request.on_event,
+        )
         with open_pool(
             request.store,
             workers=count,
@@ -217,49 +228,11 @@ def tune(request: Request, plan: Plan, trials: int) -> Outcome:
             dataset=request.dataset,
             plugins=request.plugins,
             threads=request.threads,
-            fleet=1 if waiting < 1 else _fleet_size(request, plan, waiting, count, where, asked),
+            fleet=size,
             listener=request.on_event,
         ) as pool:
             plan.coordinator(study, request.store, request.on_event).run(pool, trials)
         return outcome_of(plan, counted(study))
-
-
-def _fleet_size(
-    request: Request,
-    plan: Plan,
-    waiting: int,
-    workers: int,
-    device: str,
-    asked: int | Literal["auto"],
-) -> int:
-    """How many trials train as one fleet.
-
-    Who proposes trials in the light of earlier ones, or gives up on those that are worse, needs
-    some that have ended: then ``auto`` leaves at least `WAVES` fleets for each worker.
-    """
-    if asked == 1:
-        return 1
-    from gclip.fleet import auto
-
-    learns = plan.sampler not in ("random", "qmc", "grid") or plan.pruner != "none"
-    examples = plan.examples(auto.MANY)
-
-    def note(message: str) -> None:
-        first = examples[0]
-        request.on_event(Event(kind="note", index=0, config=first, message=message))
-
-    work = auto.Work(
-        configs=examples,
-        waiting=waiting,
-        workers=workers,
-        most=max(1, waiting // (WAVES * workers)) if learns else None,
-        rounds=plan.seeds_per_trial,
-        device=device,
-        threads=request.threads,
-        dataset=request.dataset,
-        data=request.data,
-    )
-    return auto.choose(asked, work, request.store.path, note)
 
 
 def outcome_of(plan: Plan, trials: Sequence[FrozenTrial]) -> Outcome:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from gclip.cli import screen
-from gclip.cli.options import Json, Place, Plugins, Setting, expand, load_data, load_plugins
+from gclip.cli.options import Fleet, Json, Place, Plugins, Setting, expand, load_data, load_plugins
 from gclip.cli.progress import RunsDisplay
 from gclip.errors import UsageError
+from gclip.fleet.plan import read_fleet
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -113,6 +114,7 @@ def work(
         typer.Option("--data", metavar="DIR", help="Folder of the images on this machine."),
     ] = None,
     plugin: Plugins = None,
+    fleet: Fleet = None,
     json: Json = False,
 ) -> None:
     """Make trials of a created study, together with all others that do, until it has ended.
@@ -122,7 +124,7 @@ def work(
     \b
     Examples:
       gclip study work thresholds-agc-digits --storage postgresql://me@db/x
-      gclip study work thresholds-agc-digits --storage postgresql://me@db/x
+      gclip study work thresholds-agc-digits --storage postgresql://me@db/x --fleet off
     """
     from gclip.results import Store
     from gclip.running import remote
@@ -130,6 +132,7 @@ def work(
     from gclip.training import load_dataset
 
     url = read_url(storage)
+    together = read_fleet("auto" if fleet is None else fleet)
     plugins = load_plugins(plugin)
     plan, trials, heartbeat = remote.plan_at(url, name)
     dataset = load_dataset(plan.base.task, data)
@@ -149,6 +152,7 @@ def work(
             dataset=dataset,
             plugins=plugins,
             threads=place.threads,
+            fleet=together,
             on_event=display,
             on_trouble=screen.note,
         )

@@ -25,8 +25,10 @@ from gclip.training.batches import Epoch, Normalizer, batches
 from gclip.training.dataset import SIZE, Dataset, select
 from gclip.training.device import memory_format
 from gclip.training.disturbances import Disturbance, wrong_labels
+from gclip.training.graphs import Backward, recorder
+from gclip.training.later import Later
 
-_LOOK = 64  # steps between two looks at the losses
+_LOOK = 64  # steps whose losses are looked at together
 _MEASURED_AT_ONCE = 1000  # images · runs in a forward pass without gradients; they fit the cache
 
 
@@ -84,6 +86,8 @@ class FleetRun:
         ]
         self._disturbances = [Disturbance(c.gradient_noise, c.spikes, c.seed) for c in configs]
         self.epoch = self.step = 0
+        self.backward = self._backward()
+        self._sent: tuple[Later, Later] | None = None
 
     def train_epoch(self) -> bool:
         """Train one epoch; False if it was broken off because no run is left that goes on.
@@ -93,7 +97,7 @@ class FleetRun:
         self.model.train()
         parameters = list(self.model.parameters())
         stream = self._epoch()
-        precision, unclipped = self._precision(), contextlib.nullcontext()
+        unclipped = contextlib.nullcontext()
         disturbed = any(self._disturbances[place] for place in self.present)
         changing = self.config.schedule != "constant"
         losses: list[Tensor] = []
@@ -104,13 +108,12 @@ class FleetRun:
             for _ in range(math.ceil(in_group / self.config.batch_size)):
                 images, labels = next(stream)
                 share = labels.shape[-1] / in_group
-                with precision:
-                    logits = self.model(images)
-                part = _losses(logits, labels)
-                if share != 1:
-                    part = part * share
-                torch.autograd.backward(part, torch.ones_like(part))
-                loss = part.detach() if loss is None else loss + part.detach()
+                part = (
+                    self.backward(images, labels)
+                    if share == 1
+                    else self._compute(images, labels, share)
+                )
+                loss = part if loss is None else loss + part
             if disturbed:
                 self._disturb(parameters)
             report = self.clipper.step()
@@ -128,7 +131,7 @@ class FleetRun:
                     return False
                 losses, finites = [], []
         self.epoch += 1
-        return self._look(losses, finites)
+        return self._look(losses, finites, last=True)
 
     @torch.inference_mode()
     def measure(self) -> list[tuple[float, float]]:
@@ -160,6 +163,7 @@ class FleetRun:
         self.present = [self.present[place] for place in places]
         self.clipper.keep(places, named, optimizer=self._optimizer.optimizer)
         self._set_rates(self.step - 1)
+        self.backward = self._backward()
 
     def records(self) -> list[gclip.Record]:
         """What clipping did in each present run."""
@@ -200,15 +204,43 @@ class FleetRun:
             own: Any = [SimpleNamespace(grad=cast(Tensor, p.grad)[place]) for p in parameters]
             self._disturbances[run].apply(own)
 
-    def _look(self, losses: list[Tensor], finites: list[Tensor]) -> bool:
-        """Look at what happened since the last time; False if no present run goes on."""
+    def _backward(self) -> Backward:
+        """The pass of the present stack, for the steps to come."""
+        whole = self.config.accumulate == 1
+        record, why = recorder(self.device, self.steps - self.step, whole=whole)
+        return Backward(self.model, self._compute, record, why)
+
+    def _compute(self, images: Tensor, labels: Tensor, share: float = 1) -> Tensor:
+        """Add the gradients of a batch; each run's mean loss, times its share of the step's
+        images."""
+        with self._precision():
+            logits = self.model(images)
+        part = _losses(logits, labels)
+        if share != 1:
+            part = part * share
+        torch.autograd.backward(part, torch.ones_like(part))
+        return part.detach()
+
+    def _look(self, losses: list[Tensor], finites: list[Tensor], last: bool = False) -> bool:
+        """Look at what happened since the last time; False if no present run goes on.
+
+        Before the `last` look of an epoch a GPU is not waited for: what has come is seen.
+        """
+        self._see()
         if losses:
-            values = torch.stack(losses).double().cpu().tolist()
-            fine = torch.stack(finites).cpu().tolist()
-            for place, run in enumerate(self.present):
-                for row, ok in zip(values, fine, strict=True):
-                    self.members[run].note(row[place], ok[place])
+            self._sent = (Later(torch.stack(losses)), Later(torch.stack(finites)))
+        if last or self.device.type != "cuda":
+            self._see()
         return any(self.members[run].diverged_at is None for run in self.present)
+
+    def _see(self) -> None:
+        if self._sent is None:
+            return
+        values, fine = (sent.values() for sent in self._sent)
+        self._sent = None
+        for place, run in enumerate(self.present):
+            for row, ok in zip(values, fine, strict=True):
+                self.members[run].note(row[place], ok[place])
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.precision == "bf16":

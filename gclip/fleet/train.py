@@ -152,8 +152,9 @@ class _Fleet:
             return
         for place, record in zip(run.present, run.records(), strict=True):
             if run.members[place].ended is not None:
+                facts = {**self._facts, **run.backward.facts}
                 result = run.members[place].result(
-                    record, seconds=self._spent[place], environment=self._facts
+                    record, seconds=self._spent[place], environment=facts
                 )
                 self._results[place] = result
                 if self._on_result is not None:

@@ -21,6 +21,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
+from gclip.fleet.plan import Asked, read_fleet
 from gclip.running.coordinator import MAX_ATTEMPTS, Coordinator
 from gclip.running.events import Listener, ignore
 from gclip.running.kept import begin, check_name
@@ -29,6 +30,7 @@ from gclip.running.many import open_pool
 from gclip.running.plan import Plan
 from gclip.running.pool import Job, Pool
 from gclip.running.samplers import replaced_by, seeded
+from gclip.running.sizing import fleet_size
 from gclip.running.storage import Unreachable, alone, cause, connect, find, shown
 from gclip.running.trials import counted, superseded
 
@@ -139,6 +141,7 @@ def work(
     dataset: Dataset | None = None,
     plugins: Iterable[str | Path] = (),
     threads: int = 1,
+    fleet: Asked = "off",
     on_event: Listener = ignore,
     on_trouble: Callable[[str], None] = lambda message: None,
     patience: int = 8,
@@ -152,6 +155,8 @@ def work(
         plan, heartbeat: of `plan_at`.
         on_trouble: is told when the server does not answer.
         patience: so often it is asked again, each time after twice as long.
+        fleet: how many trials are trained as one program, at most; ``auto`` for what is measured
+            to be the fastest here and leaves trials for other machines.
         workers, device, data, dataset, plugins, threads, on_event: as `gclip.running.run_all`.
 
     Raises:
@@ -162,15 +167,30 @@ def work(
 
     from gclip.training import resolve_device
 
-    where = str(resolve_device(device))
+    where, asked = str(resolve_device(device)), read_fleet(fleet)
     count = workers_for(where, workers)
     failures = 0
     while True:
         worker = None
         try:
-            with (
-                connect(url, grace=SILENT * heartbeat) as storage,
-                open_pool(
+            with connect(url, grace=SILENT * heartbeat) as storage:
+                worker = Worker.of(
+                    plan, find(storage, url, plan.name), storage, store, heartbeat, on_event
+                )
+                size = fleet_size(
+                    asked,
+                    plan,
+                    len(worker._waiting()),
+                    store.path,
+                    workers=count,
+                    device=where,
+                    threads=threads,
+                    dataset=dataset,
+                    data=data,
+                    shared=True,
+                    listener=on_event,
+                )
+                with open_pool(
                     store,
                     workers=count,
                     device=where,
@@ -178,14 +198,11 @@ def work(
                     dataset=dataset,
                     plugins=plugins,
                     threads=threads,
+                    fleet=size,
                     listener=on_event,
-                ) as pool,
-            ):
-                worker = Worker.of(
-                    plan, find(storage, url, plan.name), storage, store, heartbeat, on_event
-                )
-                worker.work(pool)
-                return counted(worker.study)
+                ) as pool:
+                    worker.work(pool)
+                    return counted(worker.study)
         except (SQLAlchemyError, StorageInternalError, Unreachable) as error:
             failures = 1 if worker is not None and worker.told else failures + 1
             said = str(error) if isinstance(error, Unreachable) else cause(_root(error))

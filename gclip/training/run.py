@@ -19,6 +19,7 @@ from gclip.training.config import RunConfig
 from gclip.training.dataset import SIZE, Dataset, select
 from gclip.training.device import memory_format
 from gclip.training.disturbances import Disturbance, wrong_labels
+from gclip.training.graphs import Backward, recorder
 from gclip.training.result import RunResult, Status
 from gclip.training.watch import Watch
 
@@ -80,6 +81,10 @@ class Run:
             total_steps=self.steps,
         )
         self._rates = optimizers.learning_rates(config.schedule, config.lr, self.steps)
+        whole = config.accumulate == 1 and not self.clipper.per_sample
+        self.backward = Backward(
+            self.model, self._compute, *recorder(device, self.steps, whole=whole)
+        )
         self.epoch = self.step = 0
         self.curve: list[dict[str, Any]] = []
 
@@ -116,13 +121,10 @@ class Run:
                 if clipper.per_sample:
                     with precision:
                         part = clipper.backward(images, labels, scale=share, chunk=_EXAMPLES)
+                elif share == 1:
+                    part = self.backward(images, labels)
                 else:
-                    with precision:
-                        logits = model(images)
-                    part = F.cross_entropy(logits.float(), labels)
-                    if share != 1:
-                        part = part * share
-                    torch.autograd.backward(part)
+                    part = self._compute(images, labels, share)
                 loss = part.detach() if loss is None else loss + part.detach()
             if disturbance:
                 disturbance.apply(parameters)
@@ -142,6 +144,16 @@ class Run:
                 return False
         self.epoch += 1
         return watch.look()
+
+    def _compute(self, images: Tensor, labels: Tensor, share: float = 1) -> Tensor:
+        """Add the gradients of a batch; its mean loss, times its share of the step's images."""
+        with self._precision():
+            logits = self.model(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        if share != 1:
+            loss = loss * share
+        torch.autograd.backward(loss)
+        return loss.detach()
 
     def measure(self, seconds: float) -> None:
         """Measure accuracy and loss on ``config.split`` and put them on the curve."""

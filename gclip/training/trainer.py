@@ -110,7 +110,7 @@ def train(
             status,
             message,
             seconds=time.perf_counter() - began,
-            environment=environment(where, pinned),
+            environment={**environment(where, pinned), **run.backward.facts},
         )
 
 

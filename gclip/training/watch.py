@@ -7,8 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from gclip.training.later import Later
+
 PATIENCE = 20  # steps in a row whose gradients are not finite, until the run counts as diverged
-_GPU_STEPS = 64  # steps between two looks at the values on a GPU; a CPU looks at every one
+_GPU_STEPS = 64  # steps whose values a GPU sends together; a CPU looks at every one
 
 
 class Watch:
@@ -29,32 +31,52 @@ class Watch:
         self.broken = 0  # steps in a row without finite gradients, up to now
         self._every = 1 if device.type == "cpu" else _GPU_STEPS
         self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._sent: Later | None = None
 
     def note(self, loss: Tensor, finite: Tensor) -> bool:
         """Note a step's mean loss, shape (), and whether its gradients were finite, (1,).
 
         Returns:
-            False once the run is known to have diverged.
+            False once the run is known to have diverged. On a GPU that is some steps later:
+            values are sent while training goes on, and seen when they have come.
         """
         self._waiting.append((loss, finite))
-        return len(self._waiting) < self._every or self.look()
+        if self._every == 1:
+            return self.look()
+        if self._sent is None and len(self._waiting) >= self._every:
+            self._send()
+        if self._sent is not None and self._sent.ready:
+            self._receive()
+        return self.diverged_at is None
 
     def look(self) -> bool:
-        """Look at what was noted since the last time; False if the run has diverged."""
-        if not self._waiting:
-            return self.diverged_at is None
+        """Look at all that was noted; False if the run has diverged."""
         if self._every == 1:
-            seen = [(float(loss), bool(finite)) for loss, finite in self._waiting]
+            for loss, finite in self._waiting:
+                self._see(float(loss), bool(finite))
+            self._waiting.clear()
         else:
-            losses = torch.stack([loss for loss, _ in self._waiting]).double()
-            finites = torch.cat([finite for _, finite in self._waiting]).to(losses.device)
-            values, oks = torch.stack([losses, finites.double()]).tolist()
-            seen = [(value, ok > 0) for value, ok in zip(values, oks, strict=True)]
-        self._waiting.clear()
-        for loss, finite in seen:
-            if self.diverged_at is None:
-                self._judge(loss, finite)
+            self._receive()
+            self._send()
+            self._receive()
         return self.diverged_at is None
+
+    def _send(self) -> None:
+        if self._waiting:
+            losses = torch.stack([loss for loss, _ in self._waiting]).float()
+            finites = torch.cat([finite for _, finite in self._waiting]).to(losses.device)
+            self._sent = Later(torch.stack([losses, finites.float()]))
+            self._waiting.clear()
+
+    def _receive(self) -> None:
+        if self._sent is not None:
+            for loss, finite in zip(*self._sent.values(), strict=True):
+                self._see(loss, finite > 0)
+            self._sent = None
+
+    def _see(self, loss: float, finite: bool) -> None:
+        if self.diverged_at is None:
+            self._judge(loss, finite)
 
     def _judge(self, loss: float, finite: bool) -> None:
         step = len(self.losses)

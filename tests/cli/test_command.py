@@ -55,7 +55,9 @@ OPTIONS: dict[str, set[str]] = {
         *("--fixed-lr", "--lr-range", "--sampler", "--seed", "--name", "--plugin", "--space"),
         *("--pruner", "--seeds-per-trial", "--objective", "--points", "--file", *SETTING),
     },
-    "study work": {"--storage", "--workers", "--data", "--plugin", "--json", *PLACE},
+    "study work": {
+        *("--storage", "--workers", "--data", "--plugin", "--fleet", "--json", *PLACE),
+    },
     "study report": {
         *("--store", "--device", "--threads", "--seeds", "--data", "--workers", "--plugin"),
         *("--out", "--json"),

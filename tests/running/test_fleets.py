@@ -23,6 +23,7 @@ from gclip.results import Store
 from gclip.running import Event, InProcess, Job, Processes, run_all
 from gclip.running.compare import plan as compared
 from gclip.running.kept import read_study, study_file
+from gclip.running.sizing import fleet_size
 from gclip.running.study import Request
 from gclip.running.trials import counted
 from gclip.running.worker import WorkerSettings
@@ -475,7 +476,7 @@ def test_it_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_sampling_that_learns_keeps_some_rounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caps = {}
+    caps, found = {}, {}
 
     def note(size: Any, work: auto.Work, folder: Path, say: Any) -> int:
         caps[size, work.most] = work.cap
@@ -485,8 +486,15 @@ def test_sampling_that_learns_keeps_some_rounds(
     for sampler in ("tpe", "random"):
         request = asked(tmp_path / sampler, sampler=sampler, trials=24, fleet="auto", workers=2)
         [made] = thresholds.plans(request)
-        thresholds._fleet_size(request, made, 24, 2, "cpu", "auto")
-    assert caps == {("auto", 3): 3, ("auto", None): 12}
+        for shared in (False, True):
+            fleet_size(
+                "auto", made, 24, tmp_path, workers=2, device="cpu", shared=shared, listener=print
+            )  # fmt: skip
+            found[sampler, shared] = caps.popitem()[1]
+    # Where other machines take from the same trials, there must be some left for them.
+    assert found == {
+        ("tpe", False): 3, ("tpe", True): 3, ("random", False): 12, ("random", True): 3
+    }  # fmt: skip
 
 
 # -- what is shown -------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def test_create_and_work(server: str, tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"gclip study work one --storage '{server}'" in unquote(said)
     assert create(server, "one", 3) == 0  # changes nothing
     work = ["study", "work", "one", "--storage", server, "--store", str(tmp_path / "runs")]
-    assert main([*work, "--workers", "1", "--json"]) == 0
+    assert main([*work, "--workers", "1", "--fleet", "2", "--json"]) == 0
     out = capsys.readouterr().out
     found = json.loads(out[out.index("{") :])
     assert (found["trials"], found["trained_here"], found["failed"]) == (3, 3, 0)
@@ -56,6 +56,8 @@ def test_create_and_work(server: str, tmp_path: Path, capsys: pytest.CaptureFixt
             [key] = trial.user_attrs["keys"]
             assert store.load(key).accuracy == trial.values[0]
             assert trial.user_attrs["worker"]
+            together = store.load(key).environment.get("fleet")
+            assert together == (2 if trial.number < 2 else None)
     # A larger total adds what is missing; another node's store makes no difference.
     assert create(server, "one", 4) == 0
     other = [*work[:-1], str(tmp_path / "other"), "--workers", "1", "--json"]
