@@ -107,18 +107,18 @@ def _images(folder: Path | None) -> Any:
 
 
 class _InMemory(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """Random images as PIL's, as torchvision's CIFAR10 holds them."""
+    """Random images in one array, each made PIL's when it is asked for, as torchvision's CIFAR10."""
 
     def __init__(self, transform: Callable[[Any], Tensor]) -> None:
-        from PIL import Image
-
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randint(256, (IMAGES, 32, 32, 3), generator=generator, dtype=torch.uint8)
-        self._images = [Image.fromarray(each.numpy()) for each in pixels]
+        self._images = pixels.numpy()
         self._transform = transform
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, place: int) -> tuple[Tensor, int]:
-        return self._transform(self._images[place]), place % 10
+        from PIL import Image
+
+        return self._transform(Image.fromarray(self._images[place])), place % 10
