@@ -107,7 +107,7 @@ def _images(folder: Path | None) -> Any:
 
 
 class _InMemory(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """Random images in one array, each made PIL's when it is asked for, as torchvision's CIFAR10."""
+    """Random images in one array, each made PIL's when asked for, as torchvision's CIFAR10."""
 
     def __init__(self, transform: Callable[[Any], Tensor]) -> None:
         generator = torch.Generator().manual_seed(0)
