@@ -208,18 +208,6 @@ def tune(request: Request, plan: Plan, trials: int) -> Outcome:
     asked = read_fleet(request.fleet)
     with open_study(request.store.path, plan.name, plan.settings, plan.objectives) as study:
         waiting = trials - len(counted(study))
-        size = fleet_size(
-            asked,
-            plan,
-            waiting,
-            request.store.path,
-            workers=count,
-            device=where,
-            threads=request.threads,
-            dataset=request.dataset,
-            data=request.data,
-            listener=request.on_event,
-        )
         with open_pool(
             request.store,
             workers=count,
@@ -228,9 +216,22 @@ def tune(request: Request, plan: Plan, trials: int) -> Outcome:
             dataset=request.dataset,
             plugins=request.plugins,
             threads=request.threads,
-            fleet=size,
             listener=request.on_event,
         ) as pool:
+            size = fleet_size(
+                asked,
+                plan,
+                waiting,
+                request.store.path,
+                workers=count,
+                device=where,
+                threads=request.threads,
+                dataset=request.dataset,
+                data=request.data,
+                listener=request.on_event,
+                by=pool.measure,
+            )
+            pool.resize(size)
             plan.coordinator(study, request.store, request.on_event).run(pool, trials)
         return outcome_of(plan, counted(study))
 

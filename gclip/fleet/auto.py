@@ -2,8 +2,12 @@
 
 A few training steps of the runs themselves, one after another and in fleets of a few sizes, take
 turns, so that whatever else the machine does hits all of them; the fastest for each run and step
-wins. One run after another stays unless a fleet is faster by `WIN`. The finding is kept beside the
-store, so that the same command decides the same again.
+wins. Several workers measure at the same time, as they will train: the largest fleet that pays for
+one alone is too large where all share a cache. One run after another stays unless a fleet is faster
+by `WIN`. The finding is kept beside the store, so that the same command decides the same again.
+
+The number of threads of each worker is not chosen here: it is pinned, as results depend on it. A
+worker of one thread for each core is the faster way besides (``gclip bench fleet`` measures both).
 
 Nothing is measured where it would not pay: fewer than two runs for each worker, fewer than
 `LEAST_STEPS` training steps for each, or less than `LEAST_SECONDS` of work. Then there are no
@@ -25,7 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from gclip.fleet.plan import evenly, plan, why_alone
 
@@ -50,6 +54,9 @@ MANY = 32
 """Examples of runs to come that are enough to measure with."""
 
 FILE = "fleet.json"
+
+Measure: TypeAlias = "Callable[[Sequence[RunConfig], Dataset, Work, int, float], Finding | None]"
+"""How `measure` is called, for those who have others do it."""
 _SINGLES = 4
 _ROUNDS = 6
 _FEWEST_ROUNDS = 2
@@ -110,9 +117,34 @@ class Finding:
             return 1
         return min(size for size, times in able.items() if ALIKE * times >= fastest)
 
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept, and sent by a worker."""
+        times = {str(size): round(times, 3) for size, times in sorted(self.times.items())}
+        return {"times": times, "most": self.most}
+
+    @classmethod
+    def of(cls, found: Any) -> Finding | None:
+        """What `to_json` gave; None for anything else."""
+        try:
+            times = {int(size): float(each) for size, each in found["times"].items()}
+            return cls(times, int(found["most"]))
+        except (TypeError, KeyError, ValueError, AttributeError):
+            return None
+
+    @classmethod
+    def together(cls, found: Sequence[Finding]) -> Finding:
+        """What several workers found at the same time: the mean of each size they all measured."""
+        sizes = set.intersection(*(set(each.times) for each in found))
+        times = {size: statistics.fmean(each.times[size] for each in found) for size in sizes}
+        return cls(dict(sorted(times.items())), min(each.most for each in found))
+
 
 def choose(
-    asked: int | Literal["auto"], work: Work, folder: Path, say: Callable[[str], None]
+    asked: int | Literal["auto"],
+    work: Work,
+    folder: Path,
+    say: Callable[[str], None],
+    by: Measure | None = None,
 ) -> int:
     """How many runs a fleet has at most; 1 for no fleets.
 
@@ -120,6 +152,7 @@ def choose(
         asked: a number, or ``auto`` for the fastest.
         folder: where findings are kept.
         say: is told what was decided and why.
+        by: measures in place of `measure`: `gclip.running.pool.Pool.measure`.
     """
     able = [config for config in work.configs if not why_alone(config)]
     if asked == 1 or not work.configs:
@@ -148,7 +181,7 @@ def choose(
     found = read(folder, described)
     when = "measured before"
     if found is None or found.most < cap or min(found.times, default=0) > cap:
-        more = measure(alike, dataset, work, cap, steps)
+        more = (by or measure)(alike, dataset, work, cap, steps)
         if more is None:
             return 1
         if found is not None:
@@ -184,27 +217,19 @@ def describe(work: Work, configs: Sequence[RunConfig]) -> dict[str, Any]:
         "schedule": config.schedule,
         "strategies": "one" if len(names) == 1 else "several",
         "of a seed": _each(configs),
+        "workers": work.workers,
         **{name: machine[name] for name in ("device", "threads", "torch", "gclip")},
     }
 
 
 def read(folder: Path, described: Mapping[str, Any]) -> Finding | None:
     """What was found before for such work; None where nothing was."""
-    found: Any = _all(folder).get(_key(described))
-    try:
-        times = {int(size): float(each) for size, each in found["times"].items()}
-        return Finding(times, int(found["most"]))
-    except (TypeError, KeyError, ValueError, AttributeError):
-        return None
+    return Finding.of(_all(folder).get(_key(described)))
 
 
 def keep(folder: Path, described: Mapping[str, Any], found: Finding) -> None:
     """Keep a finding; where that is not possible it is measured again."""
-    entry = {
-        "of": dict(described),
-        "times": {str(size): round(times, 3) for size, times in sorted(found.times.items())},
-        "most": found.most,
-    }
+    entry = {"of": dict(described), **found.to_json()}
     text = json.dumps({**_all(folder), _key(described): entry}, indent=2) + "\n"
     temporary = folder / f".{FILE}.{uuid.uuid4().hex}"
     with contextlib.suppress(OSError):

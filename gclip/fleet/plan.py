@@ -127,6 +127,7 @@ class Waiting:
         self._new: list[Job] = []
         self._fleets: deque[list[Job]] = deque()
         self._said: set[str] = set()
+        self._taken = 0
 
     def __len__(self) -> int:
         return len(self._new) + sum(map(len, self._fleets))
@@ -143,7 +144,10 @@ class Waiting:
         """The next fleet, for one of `idle` workers; there must be one."""
         if self._new:
             self._arrange(idle)
-        ready = self._workers if self.complete else idle
+        # Of the last fleets there is one for each worker, in the round that has begun.
+        rest = self._workers - self._taken % self._workers if self.complete else 1
+        self._taken += 1
+        ready = max(idle, rest)
         while len(self._fleets) < ready:
             largest = max(self._fleets, key=len)
             if len(largest) < 4:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from gclip.errors import UsageError
 from gclip.fleet.plan import Asked, read_fleet
 from gclip.running.events import Event, Listener, ignore
 from gclip.running.machine import workers_for
@@ -27,20 +26,16 @@ def open_pool(
     dataset: Dataset | None = None,
     plugins: Iterable[str | Path] = (),
     threads: int = 1,
-    fleet: int | Literal["off"] = "off",
     listener: Listener = ignore,
 ) -> Pool:
-    """The pool for `workers` runs, or fleets of runs, at a time; one trains in this process."""
-    size = read_fleet(fleet)
-    if size == "auto":
-        raise UsageError("a pool must know how large its fleets are; see gclip.fleet.auto.choose")
+    """The pool for `workers` runs at a time; one trains in this process. For fleets of runs see
+    `Pool.resize`."""
     settings = WorkerSettings(
         store=str(store.path.resolve()),
         device=device,
         data=None if data is None else str(data),
         plugins=tuple(str(plugin) for plugin in plugins),
         threads=threads,
-        fleet=size,
     )
     if workers == 1:
         return InProcess(store, settings, listener, dataset)
@@ -99,26 +94,11 @@ def run_all(
         on_event(Event(kind="queued", index=job.index, config=job.config))
     if todo:
         count = min(workers_for(where, workers), len(todo))
-        size = 1
-        if asked != 1:
-            from gclip.fleet import auto
 
-            def note(message: str) -> None:
-                first = todo[0]
-                on_event(
-                    Event(kind="note", index=first.index, config=first.config, message=message)
-                )
+        def note(message: str) -> None:
+            first = todo[0]
+            on_event(Event(kind="note", index=first.index, config=first.config, message=message))
 
-            work = auto.Work(
-                configs=list(configs),
-                waiting=len(todo),
-                workers=count,
-                device=where,
-                threads=threads,
-                dataset=dataset,
-                data=data,
-            )
-            size = auto.choose(asked, work, store.path, note)
         with open_pool(
             store,
             workers=count,
@@ -127,9 +107,21 @@ def run_all(
             dataset=dataset,
             plugins=plugins,
             threads=threads,
-            fleet=size,
             listener=on_event,
         ) as pool:
+            if asked != 1:
+                from gclip.fleet import auto
+
+                work = auto.Work(
+                    configs=list(configs),
+                    waiting=len(todo),
+                    workers=count,
+                    device=where,
+                    threads=threads,
+                    dataset=dataset,
+                    data=data,
+                )
+                pool.resize(auto.choose(asked, work, store.path, note, pool.measure))
             pool.submit_all(todo)
             left = len(todo)
             while left:

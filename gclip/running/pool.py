@@ -12,6 +12,7 @@ one, so that one that kills what it touches takes no other with it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import queue
@@ -39,6 +40,7 @@ from gclip.running.worker import (
 )
 
 if TYPE_CHECKING:
+    from gclip.fleet.auto import Finding, Work
     from gclip.results import Store
     from gclip.training import Dataset, Progress, RunConfig, RunResult
 
@@ -49,6 +51,9 @@ _THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+
+
+_WORK = ("waiting", "workers", "most", "rounds")  # of `gclip.fleet.auto.Work`: numbers
 
 
 class WorkersFailed(RuntimeError):
@@ -76,8 +81,12 @@ class Pool(ABC):
         attempts: so many workers may a run lose; then it has failed.
     """
 
-    def __init__(self, store: Store, listener: Listener = ignore) -> None:
+    def __init__(
+        self, store: Store, settings: WorkerSettings, workers: int, listener: Listener = ignore
+    ) -> None:
         self.store = store
+        self._settings = settings
+        self._waiting = Waiting(settings.fleet, workers, self._note)
         self.judge: Judge | None = None
         self.attempts = 2
         self._listener = listener
@@ -100,6 +109,24 @@ class Pool(ABC):
     @abstractmethod
     def wait(self) -> list[tuple[Job, RunResult]]:
         """Block until at least one submitted run has ended; the results are in the store."""
+
+    def measure(
+        self,
+        configs: Sequence[RunConfig],
+        dataset: Dataset,
+        work: Work,
+        cap: int,
+        steps: float,
+    ) -> Finding | None:
+        """`gclip.fleet.auto.measure`, done by those who will train, all at the same time."""
+        from gclip.fleet import auto
+
+        return auto.measure(configs, dataset, work, cap, steps)
+
+    def resize(self, fleet: int) -> None:
+        """From now on fleets have at most so many runs; 1: there are none."""
+        self._settings = dataclasses.replace(self._settings, fleet=fleet)
+        self._waiting.size = fleet
 
     def close(self) -> None:  # noqa: B027 - a pool without processes has nothing to stop
         """Stop at once. Runs in progress are given up; those that ended are stored."""
@@ -151,9 +178,7 @@ class InProcess(Pool):
         listener: Listener = ignore,
         dataset: Dataset | None = None,
     ) -> None:
-        super().__init__(store, listener)
-        self._settings = settings
-        self._waiting = Waiting(settings.fleet, 1, self._note)
+        super().__init__(store, settings, 1, listener)
         self._datasets = {} if dataset is None else {dataset.name: dataset}
 
     @property
@@ -298,11 +323,9 @@ class Processes(Pool):
         count: int,
         listener: Listener = ignore,
     ) -> None:
-        super().__init__(store, listener)
-        self._settings = settings
+        super().__init__(store, settings, count, listener)
         self._count = count
         self._workers: list[_Worker] = []
-        self._waiting = Waiting(settings.fleet, count, self._note)
         self._lost: dict[int, int] = {}
         self._heard: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
 
@@ -335,6 +358,43 @@ class Processes(Pool):
                 if self._settings.fleet == 1:
                     self._hand_out()
                 return ended
+
+    def measure(
+        self,
+        configs: Sequence[RunConfig],
+        dataset: Dataset,
+        work: Work,
+        cap: int,
+        steps: float,
+    ) -> Finding | None:
+        from gclip.fleet.auto import Finding
+
+        while len(self._workers) < self._count:
+            self._start()
+        while not all(worker.ready for worker in self._workers):
+            worker, message = self._listen()
+            if message is None:
+                self._bury(worker)
+            else:
+                self._understand(worker, message)
+        order = {
+            "configs": [config.to_json() for config in configs],
+            "work": {name: getattr(work, name) for name in _WORK},
+            "cap": cap,
+            "steps": steps,
+        }
+        asked = list(self._workers)
+        for worker in asked:
+            worker.write(json.dumps({"measure": order}) + "\n")
+        found: list[Finding | None] = []
+        while len(found) < len(asked):
+            worker, message = self._listen()
+            if message is None:
+                self._bury(worker)
+            found.append(None if message is None else Finding.of(message["finding"]))
+        able = [each for each in found if each is not None]
+        # One that could not, or need not, measure is as good as none: then there are no fleets.
+        return Finding.together(able) if able and len(able) == len(found) else None
 
     def pids(self) -> tuple[int, ...]:
         """The process ids of the living workers."""

@@ -177,19 +177,6 @@ def work(
                 worker = Worker.of(
                     plan, find(storage, url, plan.name), storage, store, heartbeat, on_event
                 )
-                size = fleet_size(
-                    asked,
-                    plan,
-                    len(worker._waiting()),
-                    store.path,
-                    workers=count,
-                    device=where,
-                    threads=threads,
-                    dataset=dataset,
-                    data=data,
-                    shared=True,
-                    listener=on_event,
-                )
                 with open_pool(
                     store,
                     workers=count,
@@ -198,9 +185,23 @@ def work(
                     dataset=dataset,
                     plugins=plugins,
                     threads=threads,
-                    fleet=size,
                     listener=on_event,
                 ) as pool:
+                    size = fleet_size(
+                        asked,
+                        plan,
+                        len(worker._waiting()),
+                        store.path,
+                        workers=count,
+                        device=where,
+                        threads=threads,
+                        dataset=dataset,
+                        data=data,
+                        shared=True,
+                        listener=on_event,
+                        by=pool.measure,
+                    )
+                    pool.resize(size)
                     worker.work(pool)
                     return counted(worker.study)
         except (SQLAlchemyError, StorageInternalError, Unreachable) as error:

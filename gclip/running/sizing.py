@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from gclip.running.events import Event, Listener
 
 if TYPE_CHECKING:
+    from gclip.fleet.auto import Measure
     from gclip.running.plan import Plan
     from gclip.training import Dataset
 
@@ -28,6 +29,7 @@ def fleet_size(
     data: str | Path | None = None,
     shared: bool = False,
     listener: Listener,
+    by: Measure | None = None,
 ) -> int:
     """The largest fleet; 1 for no fleets.
 
@@ -41,6 +43,7 @@ def fleet_size(
         folder: where measurements are kept.
         shared: whether other machines make trials of the study too.
         listener: is told how it was decided.
+        by: who measures: `gclip.running.pool.Pool.measure`.
         workers, device, threads, dataset, data: as `gclip.running.run_all`.
     """
     if asked == 1 or waiting < 1:
@@ -65,4 +68,4 @@ def fleet_size(
         dataset=dataset,
         data=data,
     )
-    return auto.choose(asked, work, folder, note)
+    return auto.choose(asked, work, folder, note, by)

@@ -8,6 +8,7 @@ The protocol is a JSON object a line. In: first the `WorkerSettings`, then ``{"r
 "config"}, …], "ask"}``; several runs are one fleet. Out: ``ready``, and for each run ``progress``
 …, then ``done`` or ``failed``; or ``broken`` when a fleet raised, for all of it that has not ended.
 With ``ask``, a ``progress`` at an epoch's end has ``asks``, and the worker waits for ``{"go": …}``.
+To ``{"measure": …}``, between runs, the answer is ``measured``: how fast fleets are there.
 """
 
 from __future__ import annotations
@@ -71,6 +72,9 @@ def serve(settings: dict[str, Any]) -> None:
     datasets: dict[str, Dataset] = {}
     while True:
         order = jobs.get()
+        if "measure" in order:
+            _say(out, kind="measured", finding=_measured(order["measure"], chosen, datasets))
+            continue
         runs = order["runs"]
         try:
             if len(runs) == 1:
@@ -80,6 +84,25 @@ def serve(settings: dict[str, Any]) -> None:
         except Exception as error:
             kind = "failed" if len(runs) == 1 else "broken"
             _say(out, kind=kind, index=runs[0]["index"], message=describe(error))
+
+
+def _measured(
+    order: dict[str, Any], settings: WorkerSettings, datasets: dict[str, Dataset]
+) -> dict[str, Any] | None:
+    """How fast fleets are here; None where that is not worth knowing, or cannot be known."""
+    from gclip.fleet import auto
+    from gclip.training import RunConfig
+
+    try:
+        configs = [RunConfig.from_json(each) for each in order["configs"]]
+        work = auto.Work(
+            configs=configs, device=settings.device, threads=settings.threads, **order["work"]
+        )
+        dataset = _dataset(configs[0].task, settings, datasets)
+        found = auto.measure(configs, dataset, work, order["cap"], order["steps"])
+    except Exception:  # what is wrong is said by the run that fails of it
+        return None
+    return None if found is None else found.to_json()
 
 
 def describe(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -122,9 +123,14 @@ def test_the_end_of_a_list_is_for_all_workers() -> None:
     line.complete = True
     for index in range(24):
         line.add(job(index))
-    sizes = [len(line.take(2)) for _ in range(3)]
-    assert sizes == [6, 6, 6]
-    assert [len(line.take()), len(line.take())] == [3, 3], "the last is shared"
+    # Both are idle, then one after the other: in each round there is one for each.
+    assert [len(line.take(idle)) for idle in (2, 1, 1, 1)] == [6, 6, 6, 6]
+    assert len(line) == 0
+    line = Waiting(12, 2, lambda _, message: said.append(message))
+    line.complete = True
+    for index in range(18):
+        line.add(job(index, seed=index // 6))
+    assert [len(line.take(idle)) for idle in (2, 1, 1, 1)] == [6, 6, 3, 3], "the last is shared"
     assert len(line) == 0
     # Where more is to come, only workers that are idle have a share.
     open_line = Waiting(8, 2, lambda _, message: said.append(message))
@@ -473,12 +479,66 @@ def test_it_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [path.name for path in tmp_path.iterdir()] == [auto.FILE]
 
 
+def test_several_workers_measure_together_and_then_train(tmp_path: Path) -> None:
+    store, todo = Store(tmp_path, create=True), work(8)
+    with Processes(store, settings(store), 2) as pool:
+        found = pool.measure(todo.configs, load_dataset("digits"), todo, 4, 1e6)
+        assert found is not None
+        assert (set(found.times), found.most) == ({4}, 4)
+        assert 0.1 < found.times[4] < 100
+        measuring = pool.pids()
+        assert len(measuring) == 2
+        pool.resize(4)
+        pool.submit_all([Job(place, config) for place, config in enumerate(todo.configs)])
+        ended: list[Any] = []
+        while len(ended) < 8:
+            ended += pool.wait()
+        assert pool.pids() == measuring
+    assert [result.environment["fleet"] for _, result in ended] == [4] * 8
+
+
+@posix
+def test_workers_that_cannot_measure_train_one_by_one(tmp_path: Path) -> None:
+    store, todo = Store(tmp_path, create=True), work(8)
+    digits = load_dataset("digits")
+    with Processes(store, settings(store), 2) as pool:
+        # Too little work is worth no measurement.
+        assert pool.measure(todo.configs, digits, todo, 4, 10) is None
+        # What these workers do not know is for the runs to say.
+        other = [config.replace(task="cifar10", data="") for config in todo.configs]
+        assert pool.measure(other, digits, todo, 4, 1e6) is None
+        # One that is killed is another's to replace.
+        listen, killed = pool._listen, []
+
+        def kill() -> Any:
+            if not killed:
+                killed.append(pool.pids()[0])
+                os.kill(killed[0], signal.SIGKILL)
+            return listen()
+
+        pool._listen = kill  # type: ignore[method-assign]
+        assert pool.measure(todo.configs, digits, todo, 4, 1e6) is None
+        assert killed[0] not in pool.pids()
+        pool.submit_all([Job(place, config) for place, config in enumerate(todo.configs[:2])])
+        ended: list[Any] = []
+        while len(ended) < 2:
+            ended += pool.wait()
+    assert all("fleet" not in result.environment for _, result in ended)
+
+
+def test_what_workers_found_is_one_finding() -> None:
+    one, other = auto.Finding({4: 2.0, 8: 3.0, 16: 9.0}, 16), auto.Finding({8: 4.0, 4: 1.0}, 8)
+    assert auto.Finding.together([one, other]) == auto.Finding({4: 1.5, 8: 3.5}, 8)
+    assert auto.Finding.of(json.loads(json.dumps(one.to_json()))) == one
+    assert auto.Finding.of({"times": {"x": 1}, "most": 2}) is None
+
+
 def test_sampling_that_learns_keeps_some_rounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caps, found = {}, {}
 
-    def note(size: Any, work: auto.Work, folder: Path, say: Any) -> int:
+    def note(size: Any, work: auto.Work, folder: Path, say: Any, by: Any) -> int:
         caps[size, work.most] = work.cap
         return 1
 
