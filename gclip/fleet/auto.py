@@ -152,7 +152,7 @@ def choose(
         asked: a number, or ``auto`` for the fastest.
         folder: where findings are kept.
         say: is told what was decided and why.
-        by: measures in place of `measure`: `gclip.running.pool.Pool.measure`.
+        by: measures in place of `measure`: `gclip.running.pool.Training.measure`.
     """
     able = [config for config in work.configs if not why_alone(config)]
     if asked == 1 or not work.configs:

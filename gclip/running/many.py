@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gclip.fleet.plan import Asked, read_fleet
 from gclip.running.events import Event, Listener, ignore
 from gclip.running.machine import workers_for
-from gclip.running.pool import InProcess, Job, Pool, Processes
+from gclip.running.pool import InProcess, Job, Processes, Training
 from gclip.running.worker import WorkerSettings
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ def open_pool(
     plugins: Iterable[str | Path] = (),
     threads: int = 1,
     listener: Listener = ignore,
-) -> Pool:
+) -> Training:
     """The pool for `workers` runs at a time; one trains in this process. For fleets of runs see
-    `Pool.resize`."""
+    `Training.resize`."""
     settings = WorkerSettings(
         store=str(store.path.resolve()),
         device=device,

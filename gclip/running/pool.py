@@ -81,12 +81,8 @@ class Pool(ABC):
         attempts: so many workers may a run lose; then it has failed.
     """
 
-    def __init__(
-        self, store: Store, settings: WorkerSettings, workers: int, listener: Listener = ignore
-    ) -> None:
+    def __init__(self, store: Store, listener: Listener = ignore) -> None:
         self.store = store
-        self._settings = settings
-        self._waiting = Waiting(settings.fleet, workers, self._note)
         self.judge: Judge | None = None
         self.attempts = 2
         self._listener = listener
@@ -109,24 +105,6 @@ class Pool(ABC):
     @abstractmethod
     def wait(self) -> list[tuple[Job, RunResult]]:
         """Block until at least one submitted run has ended; the results are in the store."""
-
-    def measure(
-        self,
-        configs: Sequence[RunConfig],
-        dataset: Dataset,
-        work: Work,
-        cap: int,
-        steps: float,
-    ) -> Finding | None:
-        """`gclip.fleet.auto.measure`, done by those who will train, all at the same time."""
-        from gclip.fleet import auto
-
-        return auto.measure(configs, dataset, work, cap, steps)
-
-    def resize(self, fleet: int) -> None:
-        """From now on fleets have at most so many runs; 1: there are none."""
-        self._settings = dataclasses.replace(self._settings, fleet=fleet)
-        self._waiting.size = fleet
 
     def close(self) -> None:  # noqa: B027 - a pool without processes has nothing to stop
         """Stop at once. Runs in progress are given up; those that ended are stored."""
@@ -168,7 +146,43 @@ class Pool(ABC):
         return self._finish(job, result)
 
 
-class InProcess(Pool):
+class Training(Pool):
+    """A pool that trains, in fleets where it is told so."""
+
+    def __init__(
+        self, store: Store, settings: WorkerSettings, workers: int, listener: Listener = ignore
+    ) -> None:
+        super().__init__(store, listener)
+        self._settings = settings
+        self._waiting = Waiting(settings.fleet, workers, self._note)
+
+    def submit(self, job: Job) -> None:
+        self._waiting.add(job)
+
+    def submit_all(self, jobs: Sequence[Job]) -> None:
+        self._waiting.complete = True
+        super().submit_all(jobs)
+
+    def measure(
+        self,
+        configs: Sequence[RunConfig],
+        dataset: Dataset,
+        work: Work,
+        cap: int,
+        steps: float,
+    ) -> Finding | None:
+        """`gclip.fleet.auto.measure`, done by those who will train, all at the same time."""
+        from gclip.fleet import auto
+
+        return auto.measure(configs, dataset, work, cap, steps)
+
+    def resize(self, fleet: int) -> None:
+        """From now on fleets have at most so many runs; 1: there are none."""
+        self._settings = dataclasses.replace(self._settings, fleet=fleet)
+        self._waiting.size = fleet
+
+
+class InProcess(Training):
     """One run, or one fleet, after another in this process: for a single worker, and for a GPU."""
 
     def __init__(
@@ -184,13 +198,6 @@ class InProcess(Pool):
     @property
     def free(self) -> int:
         return max(0, self._settings.fleet - len(self._waiting))
-
-    def submit(self, job: Job) -> None:
-        self._waiting.add(job)
-
-    def submit_all(self, jobs: Sequence[Job]) -> None:
-        self._waiting.complete = True
-        super().submit_all(jobs)
 
     def wait(self) -> list[tuple[Job, RunResult]]:
         while True:
@@ -309,7 +316,7 @@ class _Worker:
                     pipe.close()
 
 
-class Processes(Pool):
+class Processes(Training):
     """Worker processes, each a fresh Python with its own thread count, started when needed.
 
     They are started with ``subprocess``, not ``multiprocessing``: a caller's script needs no
@@ -339,13 +346,9 @@ class Processes(Pool):
         return self._count - sum(bool(worker.jobs) for worker in self._workers)
 
     def submit(self, job: Job) -> None:
-        self._waiting.add(job)
+        super().submit(job)
         if self._settings.fleet == 1:
             self._hand_out()
-
-    def submit_all(self, jobs: Sequence[Job]) -> None:
-        self._waiting.complete = True
-        super().submit_all(jobs)
 
     def wait(self) -> list[tuple[Job, RunResult]]:
         if not self._waiting and not any(worker.jobs for worker in self._workers):

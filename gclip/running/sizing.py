@@ -43,7 +43,7 @@ def fleet_size(
         folder: where measurements are kept.
         shared: whether other machines make trials of the study too.
         listener: is told how it was decided.
-        by: who measures: `gclip.running.pool.Pool.measure`.
+        by: who measures: `gclip.running.pool.Training.measure`.
         workers, device, threads, dataset, data: as `gclip.running.run_all`.
     """
     if asked == 1 or waiting < 1:
