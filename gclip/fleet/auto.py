@@ -247,12 +247,14 @@ def measure(
     """
     import torch
 
+    from gclip.training import graphs
     from gclip.training.device import reproducible
 
     device = torch.device(work.device)
     # Slow learning: as dear as any, and no run diverges and leaves.
     slow = [config.replace(lr=1e-4 * config.lr, fraction=1.0, split="test") for config in configs]
-    slow = [config.replace(epochs=_ROUNDS + 4) for config in slow]
+    # So many epochs that a GPU's pass is recorded here where it is in training.
+    slow = [config.replace(epochs=max(_ROUNDS + 4, graphs.LEAST_STEPS)) for config in slow]
     with reproducible(device, work.threads):
         small = _some(slow[0], dataset, 1)
         _one(slow[0], small, device)  # the first of everything is slow
