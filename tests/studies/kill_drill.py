@@ -38,7 +38,7 @@ from tests.studies.servers import postgres
 if TYPE_CHECKING:
     from optuna import Study
 
-TINY = ("--fraction", "0.1", "--epochs", "1", "--batch-size", "64")
+TINY = ("--fraction", "0.1", "--epochs", "4", "--batch-size", "64")
 PATIENCE = 600.0
 
 
@@ -108,8 +108,7 @@ def on_postgres(url: str, folder: Path, *, trials: int, kills: int, seed: int) -
     try:
         for after in _moments(generator, trials, kills):
             _wait_for_runs(stores, after, *workers)
-            place = generator.randrange(2)
-            _wait_until_busy(url, name, workers[place])
+            place = generator.choice(_busy(url, name, workers))
             time.sleep(generator.uniform(0.0, 0.1))
             workers[place].kill()
             workers[place].wait()
@@ -159,7 +158,7 @@ def _start(*arguments: str) -> subprocess.Popen[bytes]:
 
 def _moments(generator: random.Random, trials: int, count: int) -> list[int]:
     """After how many runs there is a kill: never so late that it has nothing left to hit."""
-    return sorted(generator.sample(range(1, max(count + 1, trials * 4 // 5)), count))
+    return sorted(generator.sample(range(1, max(count + 1, trials // 2)), count))
 
 
 def _tries(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
@@ -173,13 +172,16 @@ def _tries(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
         time.sleep(0.02)
 
 
-def _wait_until_busy(url: str, name: str, process: subprocess.Popen[bytes]) -> None:
-    """Wait until a worker has a trial in its hands, so that a kill costs something."""
-    for _ in _tries(process):
+def _busy(url: str, name: str, processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+    """The places of the workers that have a trial in their hands, so that a kill costs something;
+    waits until there is one."""
+    for _ in _tries(*processes):
         with read_study_at(url, name) as study:
             running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            if any(t.user_attrs.get("worker", "").endswith(f":{process.pid}") for t in running):
-                return
+            by = [trial.user_attrs.get("worker", "").rpartition(":")[2] for trial in running]
+            if found := [i for i, each in enumerate(processes) if str(each.pid) in by]:
+                return found
+    return []
 
 
 def _wait_for_runs(stores: Sequence[Path], count: int, *processes: subprocess.Popen[bytes]) -> None:

@@ -109,8 +109,8 @@ def _wait(storage: object, study: int) -> None:
 
 
 def test_workers_that_are_killed(server: str, tmp_path: Path) -> None:
-    said = kill_drill.on_postgres(server, tmp_path, trials=5, kills=1, seed=0)
-    assert "5 of 5 complete" in said
+    said = kill_drill.on_postgres(server, tmp_path, trials=8, kills=1, seed=0)
+    assert "8 of 8 complete" in said
 
 
 def test_what_a_server_cannot_do_is_said(server: str, capsys: pytest.CaptureFixture[str]) -> None:
