@@ -17,7 +17,8 @@ class AdaGC(Strategy):
     """Keep each tensor near its own past: g ← g · min(1, λ_rel·γ/n), γ the mean of clipped norms.
 
     During a group's first `warmup` steps all gradients are clipped by their global norm N
-    instead, g ← g · min(1, λ_abs/N), while γ is the smallest clipped norm so far.
+    instead, g ← g · min(1, λ_abs/N), while γ is the smallest clipped norm so far. By default γ
+    binds from the 101st on, as in the authors' code.
 
     Memory: γ and a count for each group. After the warm-up γ ← β·γ + (1 − β)·n̂, with n̂ the norm
     after clipping (not its square). The count is of steps with a gradient, so that a group which
@@ -25,7 +26,7 @@ class AdaGC(Strategy):
     is not clipped. A norm of zero does not enter: γ = 0 would silence a tensor for ever.
 
     Wang, Li, Chen, Zeng, Yang, Yu, Ma, Shen (2025), AdaGC: Enhancing LLM Pretraining Stability
-    via Adaptive Gradient Clipping, arXiv:2502.11034.
+    via Adaptive Gradient Clipping, arXiv:2502.11034. Their code of 2026 has λ_rel = 1.04, β = 0.99.
     """
 
     family = "past norms"

@@ -19,8 +19,8 @@ class AdaNorm(Strategy):
     e ← γ·e + (1 − γ)·n with this step's norm before correction, then g is scaled **up** where
     e > n. Nothing is scaled down. A zero gradient stays zero.
 
-    Memory: e for each group. It starts at 0 and is not corrected for that, as published: nothing
-    is raised in the first steps, while e climbs.
+    Memory: e for each group. It starts at 0 and is not corrected for that, as published: never
+    the first gradient, and in the first steps, while e climbs, only much smaller ones are raised.
 
     In the paper the optimizer's first moment gets the corrected gradient, and its second moment
     the gradient as it was; here the optimizer sees the corrected one alone.

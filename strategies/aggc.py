@@ -32,9 +32,11 @@ class AGGC(Strategy):
     spikes too: set ``floor=0`` to bring every norm down to the limit.
 
     Memory: S for each group, S ← β·S + (1 − β)·n̂ with n̂ the norm after clipping. It starts at
-    the first norm, which is not clipped (started at 0, as published, it would shrink everything
-    at first). A norm of zero does not enter. The authors move low and high in the course of a
-    run; a schedule does that: ``aggc(high=linear(0.7, 1))``.
+    the first norm, which is not clipped. (In the authors' code the first passes too, but S starts
+    at 0 and so shrinks all the next ones, whatever their norms.) A norm of zero does not enter.
+
+    The authors move low and high in the course of a run; a schedule does that:
+    ``aggc(high=linear(0.7, 1))``.
 
     Li, Wu, Chang (2026), AGGC: Adaptive Group Gradient Clipping for Stabilizing Large Language
     Model Training, arXiv:2601.11864.

@@ -17,7 +17,8 @@ class EMARatio(Strategy):
     """Allow a multiple of the usual norm: c = ratio · m, m the moving average of clipped norms.
 
     Memory: m for each group. It starts at the group's first norm, which is therefore not clipped,
-    and then m ← d·m + (1 − d)·n̂ with n̂ the norm after clipping. OLMo takes for d the larger of
+    and then m ← d·m + (1 − d)·n̂ with n̂ the norm after clipping. (OLMo's starts at the second, only
+    because its optimizer has no state to keep it in before.) OLMo takes for d the larger of
     Adam's two betas; 0.95 is the one that it trains with. A norm of zero does not enter: m = 0
     would silence a tensor for ever. For the same reason the ratio is at least 1.
 

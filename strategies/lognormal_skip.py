@@ -20,10 +20,16 @@ class LogNormalSkip(Strategy):
 
     Memory: the moving mean μ and variance σ² of each group's log n, with `decay`, corrected for
     their start, and the weight 1 − decay^t that they have gathered. They bind once that weight is
-    above `ready`. The log of a skipped step's norm enters as if it had been μ + k·σ, so that one
-    spike cannot widen the limit, but norms that stay large are let through in the end. This,
-    σ ≥ 0.001, and the defaults are those of Lingvo, the authors' framework; the paper names only
-    the rule. A norm of zero has no logarithm and does not enter.
+    above `ready`: by default at the 278th step. The log of a skipped step's norm enters as if it
+    had been μ + k·σ, so that one spike cannot widen the limit, but norms that stay large are let
+    through in the end. A norm of zero has no logarithm and does not enter.
+
+    The paper names only the rule. The defaults, σ ≥ 0.001 and when it binds are those of the
+    authors' framework, Lingvo (``GradNormTracker``), from which two things differ on purpose. It
+    takes log(max(n, 0.01) + 1), which for small norms is n itself; here, as in the paper, log n, so
+    that the scale of the norms does not matter. And it cuts logs at its cap from the first step on,
+    while its mean still climbs from zero: norms near 150 that vary by 5 % then seem to vary by a
+    factor of two when it first binds. Here logs enter as they are until it binds.
 
     With ``rule=scale`` such a step is scaled down instead.
 

@@ -19,11 +19,11 @@ EARLY = (10, 20, 40)
 class MedianWindow(Strategy):
     """Clip to twice the usual norm: c = scale · median of the last `window` norms.
 
-    The limit is set anew at every `window`-th norm of a group, counting that norm in, and holds
-    until the next. Not to wait for the first full window, it is also set at the 10th, 20th and
-    40th norm, from those seen so far, and is then twice as large, as norms may be changing
-    quickly. Before the 10th nothing is clipped. The median of k norms is the one with 2·⌊k/4⌋
-    smaller ones, as in icefall (which leaves the very first step out of its count).
+    A group's first norm is left out, as in icefall. The limit is set anew at every `window`-th norm
+    after it, counting that norm in, and holds until the next. Not to wait for the first full
+    window, it is also set at the 10th, 20th and 40th, from those counted so far, and is then twice
+    as large, as norms may be changing quickly. So the 11th gradient is the first to be clipped. The
+    median of k norms is the one with 2·⌊k/4⌋ smaller ones.
 
     Memory: the last `window` norms of each group, before clipping, and the limit. icefall weighs
     each tensor's gradient with the size of its weights before it takes the norm; here the norm is
@@ -55,17 +55,20 @@ class MedianWindow(Strategy):
     def _updated(self, past: windows.Window, seen: Seen, memory: Memory) -> Tensor:
         """The limit, set anew where the count of norms says so."""
         old: Tensor = memory["limit"]
-        count = past["count"]
+        count = past["count"] - 1  # without the group's first
         early = torch.zeros_like(count, dtype=torch.bool)
         for place in EARLY:
             early = early | ((count == place) & (place < self.window))
-        due = early | (count % self.window == 0)
+        due = early | ((count % self.window == 0) & (count > 0))
         if seen.valid is not None:
             due = due & seen.valid
         if on_host(due) and not bool(due.any()):
             return old  # most steps: nothing to sort
-        held = windows.count(past).unsqueeze(-1)
-        slots = torch.arange(self.window, device=held.device)
-        ordered = torch.where(slots < held, past["values"], math.inf).sort(dim=-1).values
-        median = ordered.gather(-1, 2 * (held // 4)).squeeze(-1)
+        counted = count.unsqueeze(-1)
+        slots = torch.arange(self.window, device=counted.device)
+        # The first norm lies in slot 0 until the window has come round to it.
+        held = (slots <= counted) & ((slots > 0) | (counted >= self.window))
+        ordered = torch.where(held, past["values"], math.inf).sort(dim=-1).values
+        middle = 2 * (counted.clamp(0, self.window) // 4)
+        median = ordered.gather(-1, middle).squeeze(-1)
         return torch.where(due, self.scale * torch.where(early, 2 * median, median), old)

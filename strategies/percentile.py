@@ -15,9 +15,9 @@ from gclip.history import empty, push, quantile
 class Percentile(Strategy):
     """Clip to the p-th percentile of all gradient norms so far, this step's included.
 
-    c_t = percentile_p(n_1 … n_t), linearly interpolated; then g ← g · min(1, c_t/n_t). With a
-    `window`, only the last `window` norms count (the paper keeps all). The cost of a step stays
-    O(log t): see `gclip.history`.
+    c_t = percentile_p(n_1 … n_t), linearly interpolated; then g ← g · min(1, c_t/n_t). The first
+    step's limit is its own norm, and so it is not clipped. With a `window`, only the last `window`
+    norms count (the paper keeps all). The cost of a step stays O(log t): see `gclip.history`.
 
     Seetharaman, Wichern, Pardo, Le Roux (2020), AutoClip: Adaptive Gradient Clipping for Source
     Separation Networks, arXiv:2007.14469.

@@ -14,14 +14,16 @@ from gclip import Memory, RuleName, Seen, Strategy, averages, register, setting,
 class RatioSkip(Strategy):
     """Skip the step when n > k·m, with m the moving average of the norms of accepted steps.
 
-    The first step is never skipped.
+    The first step is never skipped. (In axlearn m is 1 before it, on purpose positive: there a
+    first norm of 20 is skipped, and so is every later one that is as large.)
 
     Memory: m for each group, corrected for its start. The norms of a skipped step do not enter,
     nor do norms of zero. Where norms grow beyond the ratio and stay there, every step is skipped
     from then on: choose k large, as a safety net.
 
     Apple's axlearn, ``skip_and_clip_by_global_norm`` with ``drop_norm_by_grad_norm_ema``
-    (thresholds of 20, 40 and 100 times the average; it suggests the decay 0.99).
+    (thresholds of 20, 40 and 100 times the average, of which the least decides; it suggests the
+    decay 0.99).
     """
 
     family = "skips steps"

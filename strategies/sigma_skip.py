@@ -16,20 +16,22 @@ from gclip import Memory, RuleName, Seen, Strategy, UsageError, register, settin
 class SigmaSkip(Strategy):
     """Skip the step when n > mean + k·std of the last `window` norms, this step's left out.
 
-    The deviation is that of a sample (n − 1). Nothing is skipped before a group has `start` norms.
+    The deviation is that of a sample (n − 1). Nothing is skipped before a group has `start` norms:
+    with 63 the 64th step is the first that can be, as in OLMo-core, whose half a window counts the
+    step itself.
 
     Memory: the last `window` norms of each group, those of skipped steps included: norms that
     stay large are let through once they have filled enough of the window.
 
     Walsh et al. (2025), 2 OLMo 2 Furious, arXiv:2501.00656; the rule is that of OLMo-core's
-    ``SkipStepOptimizer``, which watches the loss in the same way.
+    ``SkipStepOptimizer``, which holds the loss to it as well.
     """
 
     family = "skips steps"
 
     sigmas: float = tunable(6.0, low=2.0, high=12.0, doc="deviations above the mean, k")
     window: int = setting(128, at_least=2, doc="how many past norms count")
-    start: int = setting(64, at_least=2, doc="norms before steps are skipped")
+    start: int = setting(63, at_least=2, doc="norms before steps are skipped")
     rule: RuleName = "skip"
 
     def validate(self) -> None:

@@ -18,11 +18,13 @@ class Spam(Transform):
 
     v is a running mean of each element's g², v ← β·v + (1 − β)·g², of the clipped g and without
     bias correction; a step is held against the v from before it. As v starts at zero, the first
-    `warmup` gradients of a tensor only fill it. An element whose v is zero has no past to be
-    compared with, and passes: else it would stay zero for ever.
+    `warmup` gradients of a tensor only fill it. With 19 of them the 20th is the first to be cut,
+    as in the authors' code, where v is Adam's own. It starts again there, warm-up and all, at each
+    momentum reset (every 500 steps); that is the optimizer's business, and v goes on here. An
+    element whose v is zero has no past to be compared with and passes; there it would become zero,
+    and stay so for ever.
 
-    Memory: one number an element, as much as the gradient. The momentum reset of the paper is the
-    optimizer's business. On the side ``update``, g is the update.
+    Memory: one number an element, as much as the gradient. On the side ``update``, g is the update.
 
     Huang, Zhu, Jin, Liu, Wang, Liu (2025), SPAM: Spike-Aware Adam with Momentum Reset for Stable
     LLM Training, arXiv:2501.06842.
@@ -34,7 +36,7 @@ class Spam(Transform):
 
     threshold: float = tunable(5000.0, low=10.0, high=1e5, log=True, above=0, doc="largest g²/v, θ")
     decay: float = setting(0.999, at_least=0, below=1, doc="how v forgets, β")
-    warmup: int = setting(20, at_least=0, doc="a tensor's gradients before the limit binds")
+    warmup: int = setting(19, at_least=0, doc="a tensor's gradients before the limit binds")
     scope: Scope = "element"
 
     def remember(self, like: Tensor) -> Memory:

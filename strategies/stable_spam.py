@@ -20,14 +20,16 @@ class StableSpam(Transform):
     2. n = ‖g‖ after that; m̂ₙ is the mean of n (`gamma1`), v̂ₙ of n² (`gamma2`), this step's
        included. Then g ← g/n · m̂ₙ/(√v̂ₙ + ε).
 
-    All means are bias-corrected. Every tensor is left with a norm of about 1, and less after its
-    norm has fallen: the norm is replaced, not limited, so this is for optimizers that do not mind
-    the gradient's scale, such as Adam. A gradient of zero stays zero.
+    All means are bias-corrected. From its first gradient on every tensor is left with a norm of
+    about 1, and less after its norm has fallen: the norm is replaced, not limited, so this is for
+    optimizers that do not mind the gradient's scale, such as Adam. A gradient of zero stays zero.
 
-    Memory: six numbers a tensor.
+    Memory: six numbers a tensor. The momentum reset of the paper is the optimizer's business; the
+    authors' code restarts the count of the bias correction at each, which is not done here.
 
     Huang, Hu, Zhang, Jin, Li, Shen, Chen, Liu, Wen, Wang, Liu (2025), Stable-SPAM: How to Train in
-    4-Bit More Stably than 16-Bit Adam, arXiv:2502.17055.
+    4-Bit More Stably than 16-Bit Adam, arXiv:2502.17055v2. (Later versions of that number are
+    GradientStabilizer: Fix the Norm, Not the Gradient, 2026: step 2 without the bias correction.)
     """
 
     family = "changes elements"

@@ -22,10 +22,11 @@ class ZClip(Strategy):
     ``cap`` μ + z_t·σ. `max_norm` bounds all norms besides, also during warm-up.
 
     Memory: the mean μ and the variance σ² of each group's norms. The first `warmup` norms are
-    collected, and give their mean and population variance; afterwards both are moving averages
-    with `decay`, fed with the norm that the z-score leaves: μ first, then σ² with the new μ.
-    As in the authors' code, the cap by `max_norm` does not enter them. A norm of zero does not
-    enter either: a mean of zero would silence a group for ever.
+    collected, and give their mean and population variance; the next, by default the 26th, is the
+    first that is scored. From there on both are moving averages with `decay`, fed with the norm
+    that the z-score leaves: μ first, then σ² with the new μ. As in the authors' code, the cap by
+    `max_norm` does not enter them. A norm of zero does not enter either: a mean of zero would
+    silence a group for ever.
 
     Kumar, Owen, Roy Chowdhury, Güra (2025), ZClip: Adaptive Spike Mitigation for LLM Pre-Training,
     arXiv:2504.02507.

@@ -96,7 +96,14 @@ _SPAM: list[Case] = [
         outputs(_SPIKES),
         _spam(_SPIKES, 4.0, 0.9, 7),
     ),
-    Case("defaults", {}, outputs(_SPIKES * 9), _spam(_SPIKES * 9, 5000.0, 0.999, 20)),
+    Case("defaults", {}, outputs(_SPIKES * 9), _spam(_SPIKES * 9, 5000.0, 0.999, 19)),
+    Case(
+        "the 20th gradient is the first to be cut",
+        {},
+        outputs(np.array([[1.0]] * 18 + [[-1.0], [100.0]])),
+        # v after 19 squares of 1: 1 − 0.999¹⁹
+        np.array([[1.0]] * 18 + [[-1.0], [np.sqrt(5000 * (1 - 0.999**19))]]),
+    ),
 ]
 
 
@@ -134,6 +141,12 @@ class SpamFreezes(Spam):
         frozen = (memory["square"] == 0) & (memory["count"] >= self.warmup)
         kept = torch.where(frozen, memory["square"], new["square"])
         return torch.where(frozen, 0.0, values), {**new, "square": kept}
+
+
+class SpamStartsLate(Spam):
+    def transform(self, seen: Elements, memory: Memory) -> tuple[Tensor, Memory]:
+        values, new = super().transform(seen, {**memory, "count": memory["count"] - 1})
+        return values, {**new, "count": memory["count"] + 1}
 
 
 class SpamHasNoWarmup(Spam):
@@ -572,6 +585,7 @@ MUTANTS: dict[str, list[type[Any]]] = {
         SpamCorrectsTheBias,
         SpamLosesTheSign,
         SpamFreezes,
+        SpamStartsLate,
         SpamHasNoWarmup,
         SpamAveragesTheTensor,
     ],

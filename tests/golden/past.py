@@ -484,11 +484,15 @@ PAST_QUANTILE = [
 def _median_window(scale: float = 2.0, window: int = 100) -> One:
     def one(norms: list[float]) -> list[float]:
         past: list[float] = []
-        c = INF
+        first, c = True, INF
         left = []
         for n in norms:
             if math.isnan(n):
                 left.append(NAN)
+                continue
+            if first:
+                first = False
+                left.append(n)
                 continue
             past.append(n)
             k = len(past)
@@ -517,6 +521,12 @@ class _MedianNotDoubled(MedianWindow):
         return torch.where(young & (new != memory["limit"]), new / 2, new)
 
 
+class _MedianCountsTheFirst(MedianWindow):
+    def _updated(self, past: Any, seen: Seen, memory: Memory) -> Tensor:
+        late: Tensor = super()._updated({**past, "count": past["count"] + 1}, seen, memory)
+        return late
+
+
 class _MedianOfClipped(MedianWindow):
     def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
         return super().learn(Seen(clipped_norm, valid=seen.valid), clipped_norm, memory)
@@ -534,9 +544,17 @@ MEDIAN_WINDOW = [
     Case(
         "by hand",
         {"window": 4, "scale": 3.0},
-        # At every fourth norm, counting it in: 3 times the third of the sorted four.
-        limits([4.0, 1.0, 3.0, 2.0, 8.0, 7.0, 9.0, 1.0]),
-        np.array([INF, INF, INF, 9, 9, 9, 9, 24]),
+        # The first is left out; then at every fourth, counting it in: 3 times the third of the
+        # sorted four, 1, 2, 3, 8 and 1, 5, 7, 9.
+        limits([4.0, 1.0, 3.0, 2.0, 8.0, 7.0, 9.0, 1.0, 5.0]),
+        np.array([INF, INF, INF, INF, 9, 9, 9, 9, 21]),
+    ),
+    Case(
+        "the first limit by hand",
+        {},
+        # After the first, ten norms from 1 to 10: 2·2 times the fifth of them.
+        limits([0.5, 3.0, 1.0, 2.0, 5.0, 4.0, 6.0, 10.0, 8.0, 9.0, 7.0, 50.0]),
+        np.array([INF] * 10 + [20.0, 20.0]),
     ),
     _case("defaults", _by_group(_median_window(), VERY_LONG), VERY_LONG),
     # Every norm is beyond the limit, which must not hold the median down.
@@ -641,7 +659,7 @@ LOGNORMAL_SKIP = [
 ]  # fmt: skip
 
 
-def _sigma(k: float = 6.0, window: int = 128, start: int = 64) -> Callable[..., float]:
+def _sigma(k: float = 6.0, window: int = 128, start: int = 63) -> Callable[..., float]:
     def bound(past: list[float]) -> float:
         last = past[-window:]
         return float(np.mean(last) + k * np.std(last, ddof=1)) if len(last) >= start else INF
@@ -675,7 +693,21 @@ class _SigmaStartsAtOnce(SigmaSkip):
         return torch.where(windows.count(past) >= 2, bound, INF)
 
 
+class _SigmaStartsLate(SigmaSkip):
+    def limit(self, seen: Seen, memory: Memory) -> Tensor:
+        bound: Tensor = super().limit(seen, memory)
+        return torch.where(windows.count(memory["past"]) > self.start, bound, INF)
+
+
+SWINGING = [1.0, 3.0] * 32
 SIGMA_SKIP = [
+    Case(
+        "the 64th norm is the first that is held to a limit",
+        {},
+        limits(SWINGING),
+        # Of 32 ones and 31 threes: mean 125/63, squares of 32·31/63·2² about it.
+        np.array([INF] * 63 + [125 / 63 + 6 * math.sqrt(32 * 31 / 63 * 4 / 62)]),
+    ),
     _case("defaults", _skipped(VERY_LONG, _sigma()), VERY_LONG),
     _case("small window", _skipped(LONG, _sigma(2.0, 16, 8)), sigmas=2.0, window=16, start=8),
     Case(
@@ -920,6 +952,7 @@ MUTANTS: dict[str, list[type]] = {
         _MedianNotDoubled,
         _MedianOfClipped,
         _MedianWithoutCurrent,
+        _MedianCountsTheFirst,
     ],
     "lognormal_skip": [
         _LogNormalOfRaw,
@@ -927,7 +960,13 @@ MUTANTS: dict[str, list[type]] = {
         _LogNormalWithCurrent,
         _LinearScale,
     ],
-    "sigma_skip": [_SigmaOfPopulation, _SigmaWithCurrent, _SigmaOfAccepted, _SigmaStartsAtOnce],
+    "sigma_skip": [
+        _SigmaOfPopulation,
+        _SigmaWithCurrent,
+        _SigmaOfAccepted,
+        _SigmaStartsAtOnce,
+        _SigmaStartsLate,
+    ],
     "ratio_skip": [_RatioOfAll, _RatioGroupByGroup, _RatioOfTotal, _RatioNotCorrected],
     "aggc": [_AGGCOfRaw, _AGGCFromZero, _AGGCUnlimitedUp, _AGGCAlwaysUp],
     "adanorm": [
