@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from gclip.chaining import chain as chain
     from gclip.clipper import Clipper as Clipper
     from gclip.decide import simulate as simulate
+    from gclip.digest import code_digest as code_digest
     from gclip.errors import UsageError as UsageError
     from gclip.fields import FieldInfo as FieldInfo
     from gclip.fields import fields_of as fields_of
     from gclip.fields import setting as setting
     from gclip.fields import tunable as tunable
-    from gclip.plugins import code_digest as code_digest
     from gclip.plugins import load_plugins as load_plugins
     from gclip.record import ClipSummary as ClipSummary
     from gclip.record import Record as Record
@@ -70,7 +70,7 @@ _HOME = {
     "fields_of": "fields",
     "setting": "fields",
     "tunable": "fields",
-    "code_digest": "plugins",
+    "code_digest": "digest",
     "load_plugins": "plugins",
     "ClipSummary": "record",
     "Record": "record",

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from gclip import registry
 from gclip.errors import UsageError
-from gclip.strategy import Strategy
-
-if TYPE_CHECKING:
-    from gclip.chaining import Chain
 
 
 def load_plugins(source: str | Path) -> tuple[str, ...]:
@@ -59,25 +52,6 @@ def load_plugins(source: str | Path) -> tuple[str, ...]:
     return found
 
 
-def code_digest(strategy: Strategy | Chain) -> str:
-    """12 hex digits that change when a strategy's code does, though not when its comments do.
-
-    Part of a run's identity, so that after an edit only that strategy's runs are made again.
-    Covers the module that defines the class and those of its bases outside ``gclip.strategy``.
-    """
-    parts = getattr(strategy, "strategies", (strategy,))
-    modules = sorted(
-        {
-            base.__module__
-            for part in parts
-            for base in type(part).__mro__
-            if issubclass(base, Strategy) and base is not Strategy
-        }
-    )
-    text = "\n".join(_code(sys.modules[name]) for name in modules)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UsageError("there is no such file")
@@ -94,24 +68,6 @@ def _from_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def _code(module: ModuleType) -> str:
-    """A module's code in one normal form, without comments and docstrings."""
-    try:
-        tree = ast.parse(inspect.getsource(module))
-    except (OSError, TypeError, IndentationError):
-        return module.__name__  # defined in a console or a frozen program: no source to read
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            node.body = body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
 
 
 def _line(error: Exception) -> str:
