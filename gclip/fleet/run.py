@@ -22,11 +22,12 @@ from gclip.fleet.optimizer import StackedOptimizer
 from gclip.fleet.stack import keep, stack
 from gclip.training import RunConfig, models, optimizers, seeds
 from gclip.training.batches import Epoch, Normalizer, batches
-from gclip.training.dataset import SIZE, Dataset, select
+from gclip.training.dataset import SIZE, Dataset
 from gclip.training.device import memory_format
 from gclip.training.disturbances import Disturbance, wrong_labels
 from gclip.training.graphs import Backward, recorder
 from gclip.training.later import Later
+from gclip.training.selection import select_for
 
 _LOOK = 64  # steps whose losses are looked at together
 _MEASURED_AT_ONCE = 1000  # images · runs in a forward pass without gradients; they fit the cache
@@ -48,12 +49,9 @@ class FleetRun:
     ) -> None:
         config = configs[0]
         self.config, self.device, self._configs = config, device, tuple(configs)
-        data = select(dataset.to(device), fraction=config.fraction, split=config.split)
+        data = select_for(config, dataset.to(device))
         self._data, classes = data, len(dataset.classes)
-        mean, std = (dataset.mean, dataset.std)
-        if config.normalize == "half":
-            mean = std = (0.5, 0.5, 0.5)
-        self._normalizer = Normalizer.of(mean, std, SIZE, device)
+        self._normalizer = Normalizer.of(data.mean, data.std, SIZE, device)
         self._layout = memory_format(device, config.precision)
         self._count = len(data.train_labels)
         self._group = config.batch_size * config.accumulate

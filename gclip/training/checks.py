@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import gclip
 from gclip.errors import UsageError, choose
-from gclip.training import models, optimizers
+from gclip.training import models, optimizers, selection
 
 if TYPE_CHECKING:
     from gclip.training.config import RunConfig
@@ -38,6 +38,7 @@ def check(config: RunConfig) -> _Fields:
         lambda: _choice(config.normalize, NORMALIZATIONS, "normalize"),
         lambda: _choice(config.nonfinite, NONFINITE, "nonfinite"),
         lambda: _number("fraction", config.fraction, "in (0, 1]", lambda x: 0 < x <= 1),
+        lambda: _selection(config),
         lambda: _number("weight_decay", config.weight_decay, "≥ 0", lambda x: x >= 0),
         lambda: _number("label_noise", config.label_noise, "in [0, 1)", lambda x: 0 <= x < 1),
         lambda: _number("gradient_noise", config.gradient_noise, "≥ 0", lambda x: x >= 0),
@@ -91,6 +92,22 @@ def _typed(name: str, value: object, kind: type, what: str) -> _Fields:
     if not isinstance(value, kind):
         raise UsageError(f"{name} must be {what}, but got {value!r}")
     return {}
+
+
+def _selection(config: RunConfig) -> _Fields:
+    version: object = selection.VERSION if config.selection is None else config.selection
+    if isinstance(version, bool) or version not in (0, selection.VERSION):
+        raise UsageError(
+            f"selection must be {selection.VERSION}, or 0 for a run stored before there were "
+            f"versions, but got {version!r}"
+        )
+    try:
+        said = selection.matters(
+            fraction=config.fraction, split=config.split, normalize=config.normalize
+        )
+    except TypeError:  # a fraction that is no number, which its own check says
+        said = False
+    return {"selection": version if said else 0}
 
 
 def _optimizer(config: RunConfig) -> _Fields:

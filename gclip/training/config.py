@@ -35,7 +35,11 @@ class RunConfig:
         data: which data was used: the start of its digest, "" for the embedded digits.
         fraction: share of the training images that is used, of every class, in (0, 1].
         split: what accuracy and loss are measured on: ``test``, or ``validation`` (a fixed tenth
-            of the training images is held out for it, and the test images are never looked at).
+            of every class's training images is held out for it, and the test images are never
+            looked at).
+        selection: version of the rules by which `fraction` and `split` choose images and
+            normalise them (`selection.VERSION`), filled in; 0 where they have no say, and in runs
+            stored before there were versions.
         model: one of `models.names`.
         optimizer: one of `optimizers.names`.
         lr: the (highest) learning rate; the optimizer's own by default.
@@ -49,7 +53,7 @@ class RunConfig:
         epochs: passes over the training images.
         precision: ``fp32``, or ``bf16`` (autocast).
         augment: flips and random crops.
-        normalize: inputs by the training data's mean and deviation (``standard``) or to
+        normalize: inputs by mean and deviation of the images learned from (``standard``) or to
             (x - 0.5) / 0.5 (``half``).
         strategy: the spelling of the clipping strategy, made canonical.
         code: digest of the strategy's source, so that editing it makes another run.
@@ -68,6 +72,7 @@ class RunConfig:
     data: str = ""
     fraction: float = 1.0
     split: str = "test"
+    selection: int = _FILLED
     model: str = "lenet"
     optimizer: str = "sgd"
     lr: float = _FILLED
@@ -138,14 +143,16 @@ class RunConfig:
         for name in values:
             if name not in known:
                 unknown("field of RunConfig", name, known)
-        return cls(**values)
+        # With the digest of its code it was complete when it was written: what it lacks came later.
+        before = _BEFORE if values.get("code") else {}
+        return cls(**{**before, **values})
 
     def replace(self, **changes: Any) -> RunConfig:
         """A copy with some fields changed; what depended on an old value is filled in anew.
 
         Another strategy brings the digest of its own code; another optimizer its own learning
         rate, momentum and settings, as far as the changes do not name them; another task is
-        other data.
+        other data; another split, fraction or normalisation follows today's rules of selection.
         """
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for cause, effects in _DEPENDENT.items():
@@ -158,10 +165,13 @@ class RunConfig:
         return self.replace(data=dataset.identity)
 
 
-_LATER = ("label_noise", "gradient_noise", "spikes")
+_LATER = ("label_noise", "gradient_noise", "spikes", "selection")
+# What a config that was written before there was such a field says, where it is not the default.
+_BEFORE = {"selection": 0}
 
 _DEPENDENT: dict[str, dict[str, Any]] = {
     "strategy": {"code": ""},
     "optimizer": {"lr": None, "momentum": None, "optimizer_settings": ()},
     "task": {"data": ""},
+    **{cause: {"selection": None} for cause in ("fraction", "split", "normalize")},
 }

@@ -1,4 +1,4 @@
-"""What is trained on: all images as one tensor of bytes, and which of them a run uses."""
+"""What is trained on: all images as one tensor of bytes, on one device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gclip.errors import UsageError
@@ -31,6 +30,8 @@ class Dataset:
         digest: SHA-256 (hex) of classes, pixels and labels; found from them where not given.
         embedded: True if the images come with an installed package, so that the task's name alone
             says which they are.
+        mean, std: of each channel of all training images, on the scale 0 to 1; found from them
+            where not given.
     """
 
     name: str
@@ -64,57 +65,6 @@ class Dataset:
         """The same data on another device (nothing is copied where it is there already)."""
         names = ("train_images", "train_labels", "test_images", "test_labels")
         return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in names})
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """The images one run learns from, and those it is measured on."""
-
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-
-
-def select(dataset: Dataset, *, fraction: float = 1.0, split: str = "test") -> Split:
-    """The part of `dataset` that a run with this `fraction` and `split` sees.
-
-    Which images those are depends on the labels alone, not on a seed: a smaller fraction is part of
-    a larger one, every class keeps its share (and at least one image), and with
-    ``split="validation"`` every tenth of the chosen training images takes the test images' place.
-
-    Raises:
-        UsageError: where nothing would be left to learn from.
-    """
-    images, labels = dataset.train_images, dataset.train_labels
-    if fraction == 1 and split == "test":
-        return Split(images, labels, dataset.test_images, dataset.test_labels)
-    chosen = stratified(labels.cpu().numpy(), fraction)
-    if split == "test":
-        index = torch.from_numpy(chosen).to(labels.device)
-        return Split(images[index], labels[index], dataset.test_images, dataset.test_labels)
-    # `numpy.random.RandomState` is frozen for ever, so these are the same images everywhere.
-    order = np.random.RandomState(0).permutation(len(chosen))
-    held = len(chosen) // 10
-    if not held:
-        raise UsageError(
-            f"split validation holds out a tenth of the training images, but fraction {fraction} "
-            f"leaves only {len(chosen)} of them"
-        )
-    kept = torch.from_numpy(np.sort(chosen[order[:-held]])).to(labels.device)
-    test = torch.from_numpy(np.sort(chosen[order[-held:]])).to(labels.device)
-    return Split(images[kept], labels[kept], images[test], labels[test])
-
-
-def stratified(labels: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
-    """Sorted places of `fraction` of every class, at least one of each, the same at every call."""
-    order = np.random.RandomState(1).permutation(len(labels))
-    shuffled = labels[order]
-    parts = []
-    for label in np.unique(labels):
-        members = order[shuffled == label]
-        parts.append(members[: max(1, round(fraction * len(members)))])
-    return np.sort(np.concatenate(parts))
 
 
 def digest(dataset: Dataset) -> str:

@@ -1,178 +1,194 @@
-"""Any images in class folders: ``train/<class>/<image>`` and ``test/<class>/<image>``.
+"""Any images in class folders: ``train/<class>/…/<image>`` and ``test/<class>/…/<image>``.
 
-Decoding tens of thousands of files takes seconds to minutes, so it happens once: the decoded
-bytes are kept in the user's cache folder under a hash of the listing (names, sizes, times).
+All that lies there is read, or counted in a warning, or refused: a class never vanishes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
-import tempfile
+import unicodedata
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from gclip.errors import UsageError
+from gclip.training import cache, images
 from gclip.training.dataset import SIZE, Dataset
+from gclip.training.images import SUFFIXES, shown
+from gclip.training.listing import OTHER, Listing, class_of, list_images, suffixes
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
 _PARTS = ("train", "test")
-_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
-
-Listing = dict[str, list[tuple[str, int, int]]]
+_DECODING = 2  # counts up when the same files are decoded to other bytes than before
 
 
 def is_class_folders(folder: Path) -> bool:
-    """True where `folder` has ``train`` and ``test`` with at least one folder in each."""
-    try:
-        return all(any(map(os.DirEntry.is_dir, _entries(folder / part))) for part in _PARTS)
-    except OSError:
+    """True where `folder` has ``train`` and ``test`` with at least one folder or link in each.
+
+    Raises:
+        UsageError: ``train`` or ``test`` cannot be read.
+    """
+    parts = [folder / part for part in _PARTS]
+    if not all(os.path.isdir(part) for part in parts):
         return False
+    try:
+        return all(map(_has_folders, parts))
+    except OSError as error:
+        raise UsageError(f"{shown(error.filename)} cannot be read: {error.strerror}") from error
 
 
-def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+def _has_folders(folder: Path) -> bool:
     with os.scandir(folder) as entries:
-        return list(entries)
-
-
-def cache_folder() -> Path:
-    """Where decoded and downloaded data is kept: ``$GCLIP_CACHE``, or the user's cache folder."""
-    if chosen := os.environ.get("GCLIP_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "gclip"
+        return any(entry.is_symlink() or entry.is_dir() for entry in entries)
 
 
 def load(folder: Path, name: str) -> Dataset:
     """The images under `folder`; larger or smaller ones are resized to 32×32.
 
+    Warns once of all that is not used: files that are no images, hidden ones, further frames,
+    transparency, and classes of ``train`` without images in ``test``.
+
     Raises:
-        UsageError: no images, a class in ``test`` that ``train`` lacks, or an unreadable image.
+        UsageError: a class without images, a class in ``test`` that ``train`` lacks, a link that
+            leads nowhere, or an unreadable image.
     """
-    listing = {part: _list(folder / part) for part in _PARTS}
-    classes = tuple(sorted({path.split("/")[0] for path, _, _ in listing["train"]}))
-    strange = sorted({path.split("/")[0] for path, _, _ in listing["test"]} - set(classes))
-    if strange:
-        raise UsageError(
-            f"{folder / 'test' / strange[0]} is a class that {folder / 'train'} lacks (its "
-            f"classes: {', '.join(classes)})"
-        )
-    kept = cache_folder() / "images" / _hash(listing)
-    found = _read(kept, name)
-    if found is not None:
-        return found
-    arrays: dict[str, NDArray[np.generic]] = {}
-    for part, files in listing.items():
-        arrays[f"{part}_images"] = _decode([folder / part / path for path, _, _ in files])
-        labels = [classes.index(path.split("/")[0]) for path, _, _ in files]
-        arrays[f"{part}_labels"] = np.array(labels, dtype=np.int64)
-    dataset = _dataset(name, classes, arrays)
-    _write(kept, dataset, arrays)
+    train, test = (list_images(folder / part) for part in _PARTS)
+    classes, label_of = _classes(train, test)
+    kept = _kept(folder, train, test)
+    found = None if kept is None else _read(kept, name)
+    if found is None:
+        found = _decode(kept, name, (train, test), classes, label_of)
+    dataset, notes = found
+    _tell(folder, train, test, {**_missing(train, test), **notes})
     return dataset
 
 
-def _list(folder: Path) -> list[tuple[str, int, int]]:
-    """(class/file, bytes, time of change) of every image, sorted."""
-    files = []
-    for group in _entries(folder):
-        if not group.is_dir() or group.name.startswith("."):
-            continue
-        for entry in _entries(group.path):
-            if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith("."):
-                facts = entry.stat()
-                files.append((f"{group.name}/{entry.name}", facts.st_size, facts.st_mtime_ns))
-    if not files:
+def _classes(train: Listing, test: Listing) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The classes' names, and the label of every class folder."""
+    for part in (train, test):
+        if not part.files:
+            raise UsageError(
+                f"{shown(part.folder)} has no images in class folders (<class>/<image>, ending in "
+                f"{', '.join(SUFFIXES)})"
+            )
+        composed: dict[str, str] = {}
+        for each in part.classes:
+            other = composed.setdefault(_composed(each), each)
+            if other != each:
+                raise UsageError(
+                    f"{shown(part.folder)} has two class folders that read {each}, with their "
+                    "letters in different Unicode forms; put their images into one"
+                )
+    empty = [each for each in train.classes if each not in train.filled]
+    if empty:
+        why = [path for path in train.left.get(OTHER, ()) if class_of(path) == empty[0]]
+        but = f", but {len(why)} files ending in {', '.join(suffixes(why))}" if why else ""
+        more = f" (nor have {len(empty) - 1} more)" if empty[1:] else ""
         raise UsageError(
-            f"{folder} has no images in class folders (<class>/<image>, ending in "
-            f"{', '.join(SUFFIXES)})"
+            f"the class folder {shown(train.folder / empty[0])} has no images{but}"
+            f"{more}; put images in, or remove it"
         )
-    return sorted(files)
+    labels = {_composed(each): label for label, each in enumerate(train.classes)}
+    strange = [each for each in test.classes if _composed(each) not in labels]
+    if strange:
+        more = f", and so are {len(strange) - 1} more" if strange[1:] else ""
+        raise UsageError(
+            f"{shown(test.folder / strange[0])} is a class that {shown(train.folder)} lacks (its "
+            f"classes: {shown(', '.join(train.classes))}){more}"
+        )
+    label_of = {each: labels[_composed(each)] for each in (*train.classes, *test.classes)}
+    return tuple(train.classes), label_of
 
 
-def _hash(listing: Listing) -> str:
-    text = json.dumps([SIZE, listing], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+def _composed(name: str) -> str:
+    # Some systems take a name's accents apart, so the same class may come in two spellings.
+    return unicodedata.normalize("NFC", name)
 
 
-def _decode(paths: list[Path]) -> NDArray[np.uint8]:
-    """All images as (N, 32, 32, 3)."""
-    images = np.empty((len(paths), SIZE, SIZE, 3), dtype=np.uint8)
-    workers = os.cpu_count() or 1
-    parts = np.array_split(np.arange(len(paths)), max(1, min(workers, len(paths))))
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(lambda part: _decode_into(images, paths, part), parts))
-    return images
-
-
-def _decode_into(
-    images: NDArray[np.uint8], paths: list[Path], places: NDArray[np.signedinteger]
-) -> None:
-    from PIL import Image
-
-    for place in places:
-        path = paths[place]
-        try:
-            with Image.open(path) as image:
-                colour = image.convert("RGB")
-                if colour.size != (SIZE, SIZE):
-                    colour = colour.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-                images[place] = np.asarray(colour)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UsageError(f"the image {path} does not read: {error}") from error
-
-
-def _dataset(
-    name: str, classes: tuple[str, ...], arrays: dict[str, NDArray[np.generic]], digest: str = ""
-) -> Dataset:
-    tensors: dict[str, Any] = {key: torch.from_numpy(value) for key, value in arrays.items()}
-    for key in ("train_images", "test_images"):
-        tensors[key] = tensors[key].permute(0, 3, 1, 2)
-    return Dataset(name=name, classes=classes, digest=digest, **tensors)
-
-
-def _read(folder: Path, name: str) -> Dataset | None:
-    """The decoded images, if they are in the cache whole; a damaged copy is dropped."""
+def _kept(folder: Path, *parts: Listing) -> Path | None:
+    """Where these images are kept, decoded: a name for where they lie and what they are."""
+    what = [_DECODING, SIZE, str(folder.resolve()), [[p.classes, p.files] for p in parts]]
+    name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
     try:
-        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        arrays = {key: np.load(folder / f"{key}.npy", allow_pickle=False) for key in _ARRAYS}
-        found = _dataset(name, tuple(facts["classes"]), arrays)
-        if found.digest == facts["digest"]:
-            return found
-    except FileNotFoundError:
+        return cache.cache_folder() / "images" / name
+    except UsageError as error:
+        cache.not_kept("decoded images", error)
         return None
-    except (OSError, ValueError, KeyError, EOFError):
+
+
+def _read(kept: Path, name: str) -> tuple[Dataset, dict[str, int]] | None:
+    """The decoded images, if they are in the cache whole; a damaged copy is dropped."""
+    found = cache.read(kept)
+    if found is None:
+        return None
+    arrays, facts = found
+    try:
+        dataset = _dataset(name, tuple(facts["classes"]), arrays)
+        if dataset.digest == facts["digest"]:
+            return dataset, dict(facts["notes"])
+    except (ValueError, KeyError, TypeError):
         pass
-    shutil.rmtree(folder, ignore_errors=True)
+    cache.drop(kept)
     return None
 
 
-def _write(folder: Path, dataset: Dataset, arrays: dict[str, NDArray[np.generic]]) -> None:
-    """Keep the decoded images: whole or not at all, whoever else is writing the same."""
-    temporary = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
-        for key, value in arrays.items():
-            np.save(temporary / f"{key}.npy", value, allow_pickle=False)
-        facts = {"classes": dataset.classes, "digest": dataset.digest}
-        (temporary / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-        with contextlib.suppress(FileExistsError):
-            temporary.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():
-            warnings.warn(
-                f"the decoded images are not kept, and the next start decodes them again: {error}",
-                stacklevel=2,
-            )
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+def _decode(
+    kept: Path | None,
+    name: str,
+    parts: Iterable[Listing],
+    classes: tuple[str, ...],
+    label_of: Mapping[str, int],
+) -> tuple[Dataset, dict[str, int]]:
+    arrays: cache.Arrays = {}
+    notes: dict[str, int] = {}
+    for key, part in zip(_PARTS, parts, strict=True):
+        arrays[f"{key}_images"], said = images.decode([part.folder / f for f, *_ in part.files])
+        labels = [label_of[class_of(path)] for path, *_ in part.files]
+        arrays[f"{key}_labels"] = np.array(labels, dtype=np.int64)
+        notes = {each: notes.get(each, 0) + said.get(each, 0) for each in (*notes, *said)}
+    dataset = _dataset(name, classes, arrays)
+    # What was changed meanwhile is in the images, but not what the name stands for.
+    if kept is not None and all(list_images(part.folder).files == part.files for part in parts):
+        facts = {"classes": classes, "digest": dataset.digest, "notes": notes}
+        cache.write(kept, arrays, facts)
+    return dataset, notes
+
+
+def _dataset(name: str, classes: tuple[str, ...], arrays: cache.Arrays) -> Dataset:
+    tensors: dict[str, Any] = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    for key in ("train_images", "test_images"):
+        tensors[key] = tensors[key].permute(0, 3, 1, 2)
+    return Dataset(name=name, classes=classes, **tensors)
+
+
+def _missing(train: Listing, test: Listing) -> dict[str, int]:
+    """How many classes of ``train`` have no images in ``test``."""
+    tested = {_composed(each) for each in test.filled}
+    without = [each for each in train.classes if _composed(each) not in tested]
+    return (
+        {f"classes without test images (the first is {without[0]})": len(without)}
+        if without
+        else {}
+    )
+
+
+def _tell(folder: Path, train: Listing, test: Listing, notes: Mapping[str, int]) -> None:
+    """One warning for all that is not used."""
+    left: dict[str, list[str]] = {}
+    for part in (train, test):
+        for why, paths in part.left.items():
+            left.setdefault(why, []).extend(f"{part.folder.name}/{path}" for path in paths)
+    parts = []
+    for why, paths in left.items():
+        kinds = f"{', '.join(suffixes(paths)[:8])}; " if why == OTHER else ""
+        parts.append(f"{why}: {len(paths)} ({kinds}the first is {paths[0]})")
+    parts += [f"{what}: {count}" for what, count in notes.items()]
+    if parts:
+        warnings.warn(
+            shown(f"not all that lies in {folder} is used: {'; '.join(parts)}"), stacklevel=4
+        )

@@ -16,11 +16,12 @@ import gclip
 from gclip.training import models, optimizers, seeds
 from gclip.training.batches import Epoch, Normalizer, batches
 from gclip.training.config import RunConfig
-from gclip.training.dataset import SIZE, Dataset, select
+from gclip.training.dataset import SIZE, Dataset
 from gclip.training.device import memory_format
 from gclip.training.disturbances import Disturbance, wrong_labels
 from gclip.training.graphs import Backward, recorder
 from gclip.training.result import RunResult, Status
+from gclip.training.selection import select_for
 from gclip.training.watch import Watch
 
 _EXAMPLES = 128  # how many single gradients are held at once, where examples are clipped
@@ -39,17 +40,14 @@ class Run:
 
     def __init__(self, config: RunConfig, dataset: Dataset, device: torch.device) -> None:
         self.config, self.device = config, device
-        data = select(dataset.to(device), fraction=config.fraction, split=config.split)
+        data = select_for(config, dataset.to(device))
         self._data = data
         classes = len(dataset.classes)
         self._train_labels = wrong_labels(
             data.train_labels, config.label_noise, classes, config.seed
         )
         self._disturbance = Disturbance(config.gradient_noise, config.spikes, config.seed)
-        mean, std = (dataset.mean, dataset.std)
-        if config.normalize == "half":
-            mean = std = (0.5, 0.5, 0.5)
-        self._normalizer = Normalizer.of(mean, std, SIZE, device)
+        self._normalizer = Normalizer.of(data.mean, data.std, SIZE, device)
         self._layout = memory_format(device, config.precision)
         self._chance = 1 / len(dataset.classes)
         model = models.build(config.model, len(dataset.classes), config.seed)

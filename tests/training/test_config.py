@@ -18,6 +18,7 @@ CHANGES = {
     "data": "00ff",
     "fraction": 0.5,
     "split": "validation",
+    "selection": 0,
     "model": "resnet9",
     "optimizer": "adam",
     "lr": 0.25,
@@ -57,6 +58,8 @@ def test_the_key_is_for_ever():
 def test_every_field_is_part_of_the_key():
     assert set(CHANGES) == {field.name for field in dataclasses.fields(RunConfig)}
     keys = {RunConfig(**(FIXED | {name: value})).key for name, value in CHANGES.items()}
+    # In the default selection has no say, so its change is looked at where it has one.
+    keys.add(RunConfig(**FIXED, split="validation", selection=0).key)
     assert len(keys | {RunConfig(**FIXED).key}) == len(CHANGES) + 1
 
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 from gclip.errors import UsageError
 from gclip.training import digits as digits_module
-from gclip.training import folders, load_dataset
-from gclip.training.dataset import Dataset, select, stratified
+from gclip.training import images, load_dataset
+from gclip.training.dataset import Dataset
 
 DIGITS = "9f022b88211ef2dc61f43ca922bd33d208d5b6033461450ee73c03a7109d4801"
 
@@ -85,7 +85,7 @@ def test_class_folders_are_decoded_once(class_folders, monkeypatch):
     def never(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(folders, "_decode", never)
+    monkeypatch.setattr(images, "decode", never)
     again = load_dataset("cifar10", class_folders.parent)  # found one folder below, too
     assert again.digest == first.digest
     assert torch.equal(again.train_images, first.train_images)
@@ -221,39 +221,6 @@ def test_a_folder_without_images_is_said(tmp_path):
         (tmp_path / part / "cat").mkdir(parents=True)
     with pytest.raises(UsageError, match="has no images in class folders"):
         load_dataset("cifar10", tmp_path)
-
-
-def test_fractions_keep_every_class_and_nest(digits):
-    labels = digits.train_labels.numpy()
-    parts = {f: stratified(labels, f) for f in (0.01, 0.1, 0.5, 1.0)}
-    for fraction, part in parts.items():
-        counts, all_counts = np.bincount(labels[part]), np.bincount(labels)
-        assert np.abs(counts - fraction * all_counts).max() <= 0.5 + 1e-9
-    assert set(parts[0.01]) < set(parts[0.1]) < set(parts[0.5]) < set(range(len(labels)))
-    assert np.array_equal(parts[1.0], np.arange(len(labels)))
-    assert len(stratified(labels, 1e-6)) == 10
-
-
-def test_validation_never_touches_the_test_images(digits):
-    whole = select(digits)
-    assert whole.train_images is digits.train_images
-    held = select(digits, split="validation")
-    assert (len(held.train_labels), len(held.test_labels)) == (1298, 144)
-    together = torch.cat([held.train_images, held.test_images]).flatten(1)
-    assert torch.equal(
-        torch.unique(together, dim=0), torch.unique(digits.train_images.flatten(1), dim=0)
-    )
-    again = select(digits, split="validation")
-    assert torch.equal(again.test_images, held.test_images)
-    some = select(digits, split="validation", fraction=0.5)
-    assert (len(some.train_labels), len(some.test_labels)) == (649, 72)
-    tiny = Dataset(
-        name="cifar10", classes=("a",), train_images=digits.train_images[:5],
-        train_labels=digits.train_labels[:5], test_images=digits.test_images[:5],
-        test_labels=digits.test_labels[:5],
-    )  # fmt: skip
-    with pytest.raises(UsageError, match="leaves only 5"):
-        select(tiny, split="validation")
 
 
 def test_images_of_another_shape_are_refused(digits):
