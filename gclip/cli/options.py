@@ -126,7 +126,7 @@ class Setting:
         str | None,
         _setting(
             "--normalize",
-            help="standard (the data's mean and deviation, default) or half (.5 and .5).",
+            help="standard (by the training images, default) or half (.5 and .5).",
             metavar="NAME",
         ),
     ] = None

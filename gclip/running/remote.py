@@ -112,7 +112,8 @@ def plan_at(url: URL, name: str) -> tuple[Plan, int, int]:
         count, heartbeat = len(slots(study)), int(study.user_attrs["heartbeat"])
     plan = Plan.of(name, settings)
     _check_code(plan)
-    if plan.settings != settings:
+    # Its trials were chosen and scored by rules of selection that are gone.
+    if plan.settings != settings or plan.base != plan.base.replace(selection=None):
         raise UsageError(
             f"the study {name!r} was created by another version of gclip; "
             "install the same one on every machine"

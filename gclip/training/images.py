@@ -32,6 +32,7 @@ _FORMATS = (
     *("PNG", "JPEG", "MPO", "BMP", "DIB", "WEBP", "GIF", "PPM", "TIFF", "AVIF", "JPEG2000"),
 )
 _ORIENTATION = 0x0112  # in Exif
+_PHOTOMETRIC = 262  # in TIFF; 0 is "white is zero"
 _DARK = 1 << 12
 
 # What may be said of images that were read; their number is told behind it.
@@ -123,6 +124,9 @@ def _colour(image: Image.Image) -> tuple[Image.Image, list[str]]:
     # Before Pillow had a mode for them, 16 grey bits came as 32.
     if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image)
+        # Pillow turns a TIFF whose zero is white around in 8 bits, but not in 16.
+        if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+            values = 65535 - values
         grey = Image.fromarray((values >> 8).astype(np.uint8))
         return grey.convert("RGB"), [DARK] if 0 < values.max() < _DARK else []
     if mode in ("I", "F"):

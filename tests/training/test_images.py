@@ -57,6 +57,23 @@ def test_sixteen_bits_with_the_other_byte_first(tmp_path):
     assert np.array_equal(decoded(path)[0], grey(DEEP >> 8))
 
 
+@pytest.mark.parametrize("values", [DEEP, (DEEP >> 8).astype(np.uint8)])
+def test_where_zero_is_white_it_stays_white(tmp_path, values):
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    path = tmp_path / "film.tif"
+    tags = ImageFileDirectory_v2()
+    tags[262] = 0
+    Image.fromarray(values).save(path, tiffinfo=tags)
+    stored = path.read_bytes()
+    # Whether a writer turned the values round is seen in the bytes: the first pixel is the lowest.
+    written = values if stored.count(values.tobytes()) else values.max() - values
+    assert stored.count(written.tobytes())
+    white = 255 if values.dtype == np.uint8 else 65535
+    expected = (white - written.astype(np.int64)) >> (0 if white == 255 else 8)
+    assert np.array_equal(decoded(path)[0], grey(expected))
+
+
 def test_sixteen_bits_of_other_sizes_are_resized_like_eight(tmp_path):
     deep, shallow = tmp_path / "deep.png", tmp_path / "shallow.png"
     values = CHANCE.randint(0, 1 << 16, (50, 70)).astype(np.uint16)

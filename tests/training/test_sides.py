@@ -66,7 +66,7 @@ def test_single_examples_by_hand(accumulate, digits):
     order = torch.randperm(len(data.train_labels), generator=seeds.generator(config.seed, "order"))[
         : 16 * accumulate
     ]
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (digits.mean, digits.std))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (data.mean, data.std))
     images = (data.train_images[order] / 255 - mean) / std
     total = torch.zeros(sum(p.numel() for p in model.parameters()))
     plain = total.clone()

@@ -288,8 +288,8 @@ def test_accuracy_is_that_of_the_split(digits):
     run.measure(0.0)
     assert len(run._data.test_labels) == 13
     (point,) = run.curve
-    mean = torch.tensor(digits.mean).view(1, 3, 1, 1)
-    std = torch.tensor(digits.std).view(1, 3, 1, 1)
+    mean = torch.tensor(run._data.mean).view(1, 3, 1, 1)
+    std = torch.tensor(run._data.std).view(1, 3, 1, 1)
     logits = run.model((run._data.test_images / 255 - mean) / std)
     assert point["accuracy"] == (logits.argmax(1) == run._data.test_labels).double().mean()
     assert point["loss"] == pytest.approx(
