@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, NoReturn, TypeAlias
@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gclip.arrangement import PartState, arrange, check_same, read_state, saved_state
 from gclip.decide import Decision
 from gclip.elementwise import make
 from gclip.errors import UsageError, choose
-from gclip.norms import NO, YES, on_host
-from gclip.parameters import Parameters, Spec, assign, collect, resolve
+from gclip.norms import NO, YES, any_positive, on_host
+from gclip.parameters import Named, Parameters, Spec, assign
 from gclip.part import Part
 from gclip.rates import Rates
 from gclip.record import Record
@@ -24,9 +25,10 @@ from gclip.report import ClipReport, Stage
 from gclip.samples import Loss, Samples
 from gclip.scopes import Groups, check_layers
 from gclip.sharded import align, is_sharded, local, refuse_flat, whole
+from gclip.skips import MOST_SKIPS, OnSkips, SkipWatch
+from gclip.sources import ParameterSource, source_of, unsharded_for_now
 from gclip.sparse import coalesce, stored
-from gclip.state import copied
-from gclip.strategy import SIDES, Strategy
+from gclip.strategy import Strategy
 from gclip.updates import Updates
 
 Nonfinite: TypeAlias = Literal["skip", "raise", "keep"]
@@ -40,23 +42,31 @@ class Clipper:
 
         clipper = gclip.Clipper(model, "agc", exclude=["head.*"])
         loss.backward()
-        clipper.step()
-        optimizer.step()
+        if not clipper.step().skipped:
+            optimizer.step()
+
+    (`gclip.attach` leaves skipped steps out by itself.)
 
     Args:
         parameters: a module, its ``named_parameters()`` or its ``parameters()``. A parameter
-            listed twice counts once.
+            listed twice counts once. A module is followed: parameters that it gets later (a new
+            head, a sharded one) are clipped like the others, those that it loses no longer count.
+            A list of parameters stays what it is.
         strategy: a spelling (``"norm(max_norm=1)"``), a `Strategy`, a `chain`, or a mapping from
             name patterns to these; the first pattern that matches a parameter decides.
         exclude: name patterns (``*`` and ``?``) of parameters never to clip.
         nonfinite: what to do with a step in which a gradient is inf or NaN. ``skip``: its
-            gradients become zero, memory stays untouched. ``raise``: a `FloatingPointError`
+            gradients become zero and the report says ``skipped``, so that the loop can leave the
+            optimizer's step out; memory stays untouched. ``raise``: a `FloatingPointError`
             that names the parameters, gradients untouched. ``keep``: clip as if nothing were;
             memory stays untouched.
         record: keep a `Record` of every step (20 bytes a step).
         optimizer: for strategies that need its learning rate (``larc``, ``update_rms``).
         total_steps: how many steps the run will have, for schedules that do not say it.
         model: the module, where `parameters` is not it and single examples are clipped.
+        max_consecutive_skips: how many steps in a row may be skipped before something is said;
+            None for any number.
+        on_max_skips: ``warn`` then, or ``raise`` a `FloatingPointError`.
 
     Raises:
         UsageError: unknown strategies, patterns that match nothing, no parameters.
@@ -64,7 +74,7 @@ class Clipper:
 
     def __init__(
         self,
-        parameters: Parameters,
+        parameters: Parameters | ParameterSource,
         strategy: Spec,
         *,
         exclude: Sequence[str] = (),
@@ -73,47 +83,90 @@ class Clipper:
         optimizer: torch.optim.Optimizer | None = None,
         total_steps: int | None = None,
         model: nn.Module | None = None,
+        max_consecutive_skips: int | None = MOST_SKIPS,
+        on_max_skips: OnSkips = "warn",
     ) -> None:
-        named = collect(parameters)
-        refuse_flat(named.params)
         choose(nonfinite, NONFINITE, "nonfinite policy")
         self.nonfinite: Nonfinite = nonfinite
         self.record = Record()
-        self.names, self.params = named.names, named.params
         self._recording = record
-        self._sharded = any(map(is_sharded, named.params))
-        self._parts: list[Part] = []  # on gradients
-        updates: list[Part] = []
-        samples: list[Part] = []
-        homes: dict[str, list[Part]] = {"update": updates, "sample": samples}
-        for strategies, places in assign(named.names, strategy, exclude):
-            names = [named.names[i] for i in places]
-            params = [named.params[i] for i in places]
-            rates = None if optimizer is None else Rates(optimizer, params)
-            for side, mine in _by_side(strategies).items():
-                for depth, each in enumerate(mine):
-                    if each.scope == "layer":
-                        check_layers(names, named.have_names)
-                    part = make(each, names, params, places, rates=rates, total_steps=total_steps)
-                    part.first, part.last = depth == 0, depth == len(mine) - 1
-                    homes.get(side, self._parts).append(part)
-        self._updates = Updates(updates, named.params) if updates else None
-        self._samples = _samples(samples, model or parameters) if samples else None
-        self._all = [*self._parts, *samples, *updates]
-        # The record is about what acts last. What only checks for finite gradients is not shown.
-        self._shown = updates or samples or self._parts
+        self._spec, self._exclude = strategy, exclude
+        self._optimizer, self._total_steps = optimizer, total_steps
+        self._model = model if model is not None else parameters
+        self._source = source_of(parameters)
+        self._skips = SkipWatch(max_consecutive_skips, on_max_skips)
         self._result: tuple[Tensor, Tensor | None] | None = None
         self.report: ClipReport | None = None
+        self._step = 0
+        self._warned = self._folds = False
+        named = self._source.read()
+        self._arrange(named, self._assigned(named))
+
+    def _assigned(self, named: Named, grown: bool = False) -> list[Any]:
+        """Each pattern's strategies, with the places of their parameters."""
+        return assign(named.names, self._spec, self._exclude, given=named.given, grown=grown)
+
+    def _arrange(
+        self, named: Named, assigned: list[Any], earlier: Sequence[PartState] = ()
+    ) -> None:
+        """Make the parts for these parameters; they go on with the memory of `earlier` ones."""
+        refuse_flat(named.params)
+        parts = arrange(named, assigned, partial(self._part, named), earlier)
+        updates, samples, gradients = (
+            [each for place, group in parts.items() if place[1] == side for each in group]
+            for side in ("update", "sample", "gradient")
+        )
+        self._updates = Updates(updates, named.params) if updates else None
+        self._samples = _samples(samples, self._model) if samples else None
+        self._named, self.names, self.params = named, named.names, named.params
+        self._parts, self._by_place = gradients, parts
+        self._all = [*gradients, *samples, *updates]
+        self._sharded = any(map(is_sharded, named.params))
+        self._remembers = any(part.remembers for part in self._all)
+        for part in self._all:
+            part.folds = self._folds
+        # The record is about what acts last. What only checks for finite gradients is not shown.
+        self._shown = updates or samples or gradients
         # What a clamp at a constant needs no norm for is not measured when nobody looks.
         self._unmeasured = (
-            nonfinite == "keep"
-            and not record
-            and self._all == self._parts
+            self.nonfinite == "keep"
+            and not self._recording
+            and self._all == gradients
             and not self._sharded
-            and all(p.constant_clamp for p in self._parts)
+            and all(p.constant_clamp for p in gradients)
         )
-        self._step = 0
-        self._warned = False
+
+    def _part(
+        self,
+        named: Named,
+        strategy: Strategy,
+        names: list[str],
+        params: list[Tensor],
+        places: list[int],
+    ) -> Part:
+        if strategy.scope == "layer":
+            check_layers(names, named.have_names)
+        rates = None if self._optimizer is None else Rates(self._optimizer, params)
+        return make(strategy, names, params, places, rates=rates, total_steps=self._total_steps)
+
+    def _follow(self) -> None:
+        """The parameters may have become others: work on those that are there now."""
+        named = self._source.read()
+        old = self._named
+        same = named.names == old.names and all(
+            a is b for a, b in zip(named.params, old.params, strict=True)
+        )
+        if same or unsharded_for_now(old, named):
+            return
+        self.record.flush()  # the steps that wait have other groups
+        self._arrange(named, self._assigned(named, grown=True), self._states())
+
+    def _states(self) -> list[PartState]:
+        return [
+            PartState.of(place, part.strategy, part.groups, part.memory)
+            for place, parts in self._by_place.items()
+            for part in parts
+        ]
 
     @torch.no_grad()
     def step(self) -> ClipReport:
@@ -128,6 +181,8 @@ class Clipper:
         Raises:
             FloatingPointError: a gradient is not finite and the policy is ``raise``.
         """
+        if self._source.changed():
+            self._follow()
         if self._unmeasured:
             return self._clamp_only()
         self._expect()
@@ -145,15 +200,16 @@ class Clipper:
         finite = self._measure()
         if self.nonfinite == "raise" and not bool(finite):
             self._refuse(grads)
-        skip = self._clip(finite, grads)
+        skip = self._clip(self._memorable(finite, self._parts), grads)
         if self.nonfinite == "skip" and finite is not YES:
             skip = ~finite if skip is None else skip | ~finite
-        if skip is not None and not any(part.folds for part in self._parts):
+        if skip is not None and not self._folds:
             _zero_if(skip, self._stored(grads))
         if self._samples is not None:
             self._samples.settle(self._recording)
         self._step += 1
         self.report = self._report(finite, skip, waits=self._updates is not None)
+        self._skips.note(skip)
         return self.report
 
     @contextmanager
@@ -182,6 +238,17 @@ class Clipper:
         finally:
             updates.drop()
             self._result = None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Each strategy at work on its parameters, in the order in which they act."""
+        return tuple(self._all)
+
+    def fold(self) -> None:
+        """Leave the multiplication by the factor to an optimizer: see `gclip.folding`."""
+        self._folds = True
+        for part in self._all:
+            part.folds = True
 
     @property
     def on_updates(self) -> bool:
@@ -227,33 +294,28 @@ class Clipper:
         return self._samples.add(inputs, targets, loss, step=self._step, scale=scale, chunk=chunk)
 
     def state_dict(self) -> dict[str, Any]:
-        """Every strategy's memory, the step count and the record, as tensors and numbers.
+        """Every strategy's memory by its groups' names, the step count and the record.
 
-        Loads with ``torch.load(weights_only=True)``.
+        Loads with ``torch.load(weights_only=True)``, and from what
+        ``torch.distributed.checkpoint`` has saved.
         """
-        return {
-            "step": self._step,
-            "strategies": [str(part.strategy) for part in self._all],
-            "memory": [copied(part.memory) for part in self._all],
-            "record": self.record.state_dict(),
-        }
+        return saved_state(self._step, self._states(), self.record)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where another clipper with the same strategies and parameters stopped.
+
+        The parameters are found by name, in whatever order they are. Where nothing has been saved
+        by name (``parameters()``), by number.
 
         Raises:
             UsageError: the state belongs to other strategies, or to other parameters.
         """
-        mine = [str(part.strategy) for part in self._all]
-        if state["strategies"] != mine:
-            raise UsageError(
-                f"the state is of {', '.join(state['strategies'])}, but this clipper has "
-                f"{', '.join(mine)}"
-            )
-        for part, memory in zip(self._all, state["memory"], strict=True):
-            part.load(memory)
-        self._step = int(state["step"])
-        self.record.load_state_dict(state["record"])
+        step, parts, record = read_state(state)
+        assigned = self._assigned(self._named, grown=True)
+        check_same(self._named, assigned, parts)
+        self._arrange(self._named, assigned, parts)
+        self._step = step
+        self.record.load_state_dict(record)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{p.strategy} on {p.groups.count} groups" for p in self._all)
@@ -270,8 +332,24 @@ class Clipper:
         return found[0] if len(found) == 1 else _cat(found).all().view(1)
 
     def _clip(self, finite: Tensor, grads: list[Tensor | None]) -> Tensor | None:
-        """Ask each strategy, clip, let it learn; whether any wants the step skipped, ``(1,)``."""
+        """Ask each strategy, clip, let it learn; whether any wants the step skipped, ``(1,)``.
+
+        `finite`: whether the step may enter memory.
+        """
         return self._ask_and_clip(self._parts, self._step, finite, grads)
+
+    def _memorable(self, finite: Tensor, parts: list[Part]) -> Tensor:
+        """Whether the step may enter memory: it is finite, and not all of it is zero, ``(1,)``.
+
+        A step of zeros says nothing about gradients. Checkpoint tools make one, to have an
+        optimizer's state created.
+        """
+        if not self._remembers:
+            return finite
+        there = [any_positive(part.measured) for part in parts if part.first]
+        if any(each is YES for each in there):
+            return finite
+        return finite & _cat(there).any().view(1).to(finite.device)
 
     def _ask_and_clip(
         self, parts: list[Part], step: int, finite: Tensor, grads: list[Tensor | None]
@@ -297,6 +375,7 @@ class Clipper:
         fine = found if skip is None else found & ~skip.to(found.device)
         grads: list[Tensor | None] = updates.all_deltas
         fine = fine if fine is YES else fine & finite
+        fine = self._memorable(fine, updates.parts)
         # `step` has counted this step already.
         wish = self._ask_and_clip(updates.parts, self._step - 1, fine, grads)
         if self.nonfinite == "skip" and found is not YES:
@@ -337,6 +416,9 @@ class Clipper:
     def _expect(self) -> None:
         """What the loop should have done since the last step."""
         evaluating = self._updates is not None and self._updates.held  # a closure, once more
+        if self._result is not None and not evaluating and self._left_out():
+            with self.updating():  # the loop has left the skipped step out, as it should
+                pass
         if self._result is not None and not evaluating:
             raise UsageError(
                 "the last update was not clipped: write `with clipper.updating(): "
@@ -348,24 +430,34 @@ class Clipper:
                 "loss) in place of loss.backward()"
             )
 
+    def _left_out(self) -> bool:
+        """Whether the last step's gradients were skipped, so that no update was to come."""
+        skip = None if self._result is None else self._result[1]
+        return skip is not None and bool(skip)
+
     def _report(self, finite: Tensor, skip: Tensor | None, *, waits: bool) -> ClipReport:
         """The step's report and record; where it `waits` for the update, of the gradients only."""
         if waits:
             self._result = (finite, skip)
         shown = self._parts if waits else self._shown
         done = [(part.strategy, part.groups, part.made) for part in shown]
-        if self._recording and not waits:
+        if skip is None:
+            skip = NO if finite is YES else torch.zeros_like(finite)
+        stages = partial(_stages, done)
+        if not self._recording:  # a clamp's totals are then not measured
+            return ClipReport(stages, finite, skip)
+        before = [part.total_before for part in shown if part.first]
+        after = [part.total_after for part in shown if part.last]
+        if not waits:
             self.record.add(
-                _cat([part.total_before for part in shown if part.first]),
-                _cat([part.total_after for part in shown if part.last]),
+                _cat(before),
+                _cat(after),
                 _cat([_by_group(made.limit) for _, _, made in done]),
                 _cat([_by_group(made.clipped) for _, _, made in done]),
                 finite,
+                skip,
             )
-        stages = partial(_stages, done)
-        if skip is None:
-            skip = NO if finite is YES else torch.zeros_like(finite)
-        return ClipReport(stages, finite, skip)
+        return ClipReport(stages, finite, skip, partial(_totals, before, after))
 
     def _nothing(self) -> ClipReport:
         """No gradient anywhere: nothing to clip, and most likely a mistake in the loop."""
@@ -373,19 +465,11 @@ class Clipper:
             self._warned = True
             warnings.warn(
                 "no parameter has a gradient, so nothing was clipped: call clipper.step() after "
-                "backward() and before zero_grad()",
+                "backward() and before zero_grad()" + self._source.hint,
                 stacklevel=4,
             )
         self.report = ClipReport([], YES, NO)
         return self.report
-
-
-def _by_side(strategies: tuple[Strategy, ...]) -> dict[str, tuple[Strategy, ...]]:
-    """A chain's strategies by what they work on; gradients are always checked."""
-    sides = {side: tuple(s for s in strategies if s.side == side) for side in SIDES}
-    if len(sides["sample"]) > 1:
-        raise UsageError("one strategy may clip single examples, but this chain has several")
-    return {**sides, "gradient": sides["gradient"] or resolve("none")}
 
 
 def _samples(parts: list[Part], model: object) -> Samples:
@@ -429,6 +513,10 @@ def _zero_if(skip: Tensor, grads: list[Tensor]) -> None:
         return
     for grad in grads:  # a factor of 0 would leave NaN behind
         grad.masked_fill_(skip.view(()).to(grad.device), 0)
+
+
+def _totals(before: list[Tensor], after: list[Tensor]) -> tuple[Tensor, Tensor]:
+    return _cat(before), _cat(after)
 
 
 def _stages(done: list[tuple[Strategy, Groups, Decision]]) -> list[Stage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor
 
 from gclip.decide import Decision, transformed
-from gclip.errors import UsageError
 from gclip.norms import YES, on_host
 from gclip.part import Part
 from gclip.scopes import Groups
@@ -88,15 +88,10 @@ class TransformPart(Part):
         self._changed = []
         self.total_after = self.made.clipped_norm
 
-    def load(self, memory: Any) -> None:
-        """Take over a saved memory."""
-        unknown = sorted(set(memory or {}) - set(self.groups.names))
-        if unknown:
-            raise UsageError(
-                f"the state of {self.strategy} is about {', '.join(unknown[:3])}, which these "
-                "parameters do not have"
-            )
-        self.memory, self._device = copied(memory), None
+    def take_over(self, memory: Any, groups: Sequence[str]) -> None:
+        """Go on with a memory, in which every parameter has its own by name."""
+        mine = {n: memory[n] for n in self.groups.names if n in memory} if memory else memory
+        self.memory, self._device = copied(mine), None
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from gclip.clipper import Clipper
 from gclip.errors import UsageError
-from gclip.part import Part
 from gclip.strategy import Transform
 
 
@@ -31,35 +30,48 @@ class Folded:
 
     def __init__(self, optimizer: torch.optim.Optimizer, clipper: Clipper) -> None:
         self._optimizer: Any = optimizer
-        self._part = _only_part(optimizer, clipper)
-        self._part.folds = True
+        self._clipper = clipper
+        _check(optimizer, clipper)
+        clipper.fold()
 
     @contextmanager
     def folding(self, skipped: Tensor) -> Iterator[None]:
         """Around the optimizer's own step, after the clipper's."""
         optimizer = self._optimizer
-        before = getattr(optimizer, "found_inf", None)
-        factor = self._part.made.factor.reshape(()).float()
+        _check_fused(optimizer)  # groups may have been added
+        before = {n: getattr(optimizer, n) for n in _HANDS if hasattr(optimizer, n)}
+        found = before.get("found_inf")
+        factor = self._clipper.parts[0].made.factor.reshape(()).float()
         # Where the step is left out, its factor may be anything; 1 harms nobody.
         scale = torch.where(skipped.reshape(()), 1.0, factor).reciprocal()
         optimizer.grad_scale = scale
         left_out = skipped.reshape(()).float()
-        optimizer.found_inf = left_out if before is None else before + left_out
+        optimizer.found_inf = left_out if found is None else found + left_out
         try:
             yield
         finally:
-            optimizer.grad_scale, optimizer.found_inf = None, before
+            for name in _HANDS:
+                delattr(optimizer, name)
+            vars(optimizer).update(before)
 
 
-def _only_part(optimizer: torch.optim.Optimizer, clipper: Clipper) -> Part:
+_HANDS = ("grad_scale", "found_inf")
+"""What a fused optimizer is told a step's factor and whether to leave it out by."""
+
+
+def _check_fused(optimizer: torch.optim.Optimizer) -> None:
     if not all(group.get("fused") for group in optimizer.param_groups):
         raise UsageError(
             f"fold=True needs a fused optimizer: {type(optimizer).__name__}(…, fused=True)"
         )
-    parts = clipper._all
+
+
+def _check(optimizer: torch.optim.Optimizer, clipper: Clipper) -> None:
+    _check_fused(optimizer)
+    parts = clipper.parts
     count = sum(len(group["params"]) for group in optimizer.param_groups)
-    whole = len(parts) == 1 and parts[0] in clipper._parts and len(parts[0].places) == count
     strategy = parts[0].strategy
+    whole = len(parts) == 1 and strategy.side == "gradient" and len(parts[0].places) == count
     if not whole or strategy.scope != "global" or strategy.rule in ("clamp", "skip"):
         raise UsageError(
             "fold=True needs one limit for all of the optimizer's gradients, such as 'norm' or "
@@ -69,4 +81,3 @@ def _only_part(optimizer: torch.optim.Optimizer, clipper: Clipper) -> Part:
         raise UsageError(f"fold=True needs a factor, but {strategy} changes single elements")
     if clipper.nonfinite == "keep":
         raise UsageError('fold=True leaves steps out that are not finite: nonfinite="keep" cannot')
-    return parts[0]

@@ -141,3 +141,12 @@ def clamp_elements(tensors: list[Tensor], low: float, high: float) -> None:
         return
     torch._foreach_clamp_min_(tensors, low)
     torch._foreach_clamp_max_(tensors, high)
+
+
+def any_positive(norms: Tensor) -> Tensor:
+    """Whether any is not zero, bool ``(1,)``; on a CPU it is the very tensor `YES` or `NO`."""
+    if on_host(norms):
+        if norms.numel() == 1:
+            return YES if norms.item() else NO
+        return YES if norms.numpy().any() else NO
+    return norms.any().view(1)

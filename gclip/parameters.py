@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from gclip.chaining import Chain
 from gclip.errors import UsageError, suggestion
@@ -20,9 +21,17 @@ Spec: TypeAlias = Strategy | Chain | str | Mapping[str, "Strategy | Chain | str"
 
 @dataclass(frozen=True)
 class Named:
-    """Parameters with their names, each once."""
+    """Parameters with their names, each once.
+
+    Attributes:
+        names: without what wrappers put into them (see `plain_names`), so that patterns and saved
+            states mean the same with and without ``torch.compile`` or DDP.
+        given: as they were given.
+        have_names: False where they are numbers, because parameters came without names.
+    """
 
     names: tuple[str, ...]
+    given: tuple[str, ...]
     params: tuple[Tensor, ...]
     have_names: bool
 
@@ -33,7 +42,8 @@ def collect(parameters: Parameters) -> Named:
     One that is listed twice counts once. Parameters without names are called 0, 1, 2, ….
 
     Raises:
-        UsageError: nothing to clip (a generator that was read before, say), or no tensors.
+        UsageError: nothing to clip (a generator that was read before, say), no tensors, or
+            parameters of a lazy module that has not seen its first batch.
     """
     if isinstance(parameters, nn.Module):
         entries: list[object] = list(parameters.named_parameters())
@@ -61,7 +71,28 @@ def collect(parameters: Parameters) -> Named:
             seen.add(id(param))
             names.append(name)
             params.append(param)
-    return Named(tuple(names), tuple(params), have_names)
+    lazy = [name for name, param in zip(names, params, strict=True) if is_lazy(param)]
+    if lazy:
+        raise UsageError(
+            f"{', '.join(lazy[:3])} of a lazy module has no shape yet: pass one batch through the "
+            "model before clipping is set up"
+        )
+    return Named(plain_names(names), tuple(names), tuple(params), have_names)
+
+
+_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+
+
+def plain_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Parameters' names without the parts that wrappers add.
+
+    ``torch.compile`` adds ``_orig_mod``, activation checkpointing ``_checkpoint_wrapped_module``
+    wherever they wrap; DataParallel and DDP put ``module.`` before every name.
+    """
+    plain = [".".join(p for p in name.split(".") if p not in _WRAPPERS) for name in names]
+    while plain and all(name.startswith("module.") for name in plain):
+        plain = [name.removeprefix("module.") for name in plain]
+    return tuple(plain) if len(set(plain)) == len(names) else tuple(names)
 
 
 _EXPECTED = "a Clipper takes a model, its named_parameters() or its parameters()"
@@ -81,15 +112,30 @@ def resolve(strategy: Strategy | Chain | str) -> tuple[Strategy, ...]:
 
 
 def assign(
-    names: Sequence[str], strategy: Spec, exclude: Sequence[str]
+    names: Sequence[str],
+    strategy: Spec,
+    exclude: Sequence[str],
+    *,
+    given: Sequence[str] | None = None,
+    grown: bool = False,
 ) -> list[tuple[tuple[Strategy, ...], list[int]]]:
     """Which strategies apply to which parameters (by place); the first matching pattern decides.
 
     Excluded parameters get ``none``: not clipped, though still checked for finite gradients.
 
+    Args:
+        given: the names as a wrapper shows them, which patterns may be written for too.
+        grown: whether the parameters are no longer those that the patterns were first held to, so
+            that one may match nothing any more.
+
+    Returns:
+        For each pattern in order its strategies and the places of its parameters, which may be
+        none.
+
     Raises:
         UsageError: a pattern that matches no parameter, or a parameter that no pattern matches.
     """
+    both = list(zip(names, names if given is None else given, strict=True))
     if isinstance(exclude, str):
         exclude = [exclude]
     rules: list[tuple[str, tuple[Strategy, ...]]] = [(p, resolve("none")) for p in exclude]
@@ -100,7 +146,7 @@ def assign(
     else:
         rules.append(("*", resolve(strategy)))
     for pattern, _ in rules:
-        if pattern != "*" and not any(fnmatchcase(name, pattern) for name in names):
+        if not grown and pattern != "*" and not any(_matches(each, pattern) for each in both):
             layers = sorted({f"{name.rpartition('.')[0]}.*" for name in names if "." in name})
             shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
             raise UsageError(
@@ -110,7 +156,7 @@ def assign(
     places: list[list[int]] = [[] for _ in rules]
     for i, name in enumerate(names):
         for at, (pattern, _) in enumerate(rules):
-            if fnmatchcase(name, pattern):
+            if _matches(both[i], pattern):
                 places[at].append(i)
                 break
         else:
@@ -118,4 +164,8 @@ def assign(
                 f"no pattern matches the parameter {name!r}; end the mapping with '*': 'none' "
                 "to leave the rest unclipped"
             )
-    return [(made, at) for (_, made), at in zip(rules, places, strict=True) if at]
+    return [(made, at) for (_, made), at in zip(rules, places, strict=True)]
+
+
+def _matches(names: tuple[str, str], pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)

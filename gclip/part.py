@@ -17,7 +17,7 @@ from gclip.schedules import at_step
 from gclip.scopes import Groups
 from gclip.sharded import Gathered, group, is_sharded, local
 from gclip.sparse import Sparse, coalesce
-from gclip.state import copied
+from gclip.state import copied, selected
 from gclip.strategy import Band, Limit, Memory, Rate, Seen, Strategy
 
 
@@ -67,6 +67,16 @@ class Part:
     def constant_clamp(self) -> bool:
         """Whether gradients can be clamped without having been measured."""
         return self._clamps and type(self.strategy).learn is Strategy.learn
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the strategy keeps anything between steps."""
+        return type(self.strategy).remember is not Strategy.remember
+
+    @property
+    def measured(self) -> Tensor:
+        """The norms of this step, ``(groups,)`` float32."""
+        return self._norm
 
     @staticmethod
     def _group(strategy: Strategy, names: list[str], params: list[Tensor]) -> Groups:
@@ -171,15 +181,25 @@ class Part:
         self._norm = norm
         return self._seen(step, None, norm, norm.device)
 
-    def load(self, memory: Any) -> None:
-        """Take over a saved memory; it moves to the gradients' device at the next step."""
-        for key, value in (memory or {}).items():
-            if isinstance(value, Tensor) and value.shape[-1] not in (1, self.groups.count):
-                raise UsageError(
-                    f"the state of {self.strategy} has {value.shape[-1]} groups in {key!r}, but "
-                    f"these parameters have {self.groups.count}"
-                )
+    def take_over(self, memory: Any, groups: Sequence[str]) -> None:
+        """Go on with a memory whose groups have these names; they may be more, in any order.
+
+        It moves to the gradients' device at the next step.
+
+        Raises:
+            UsageError: a group that is not among them.
+        """
         self.memory, self._device = copied(memory), None
+        if self.memory is not None and tuple(groups) != self.groups.labels:
+            there = {name: place for place, name in enumerate(groups)}
+            strange = [name for name in self.groups.labels if name not in there]
+            if strange:
+                raise UsageError(
+                    f"the state of {self.strategy} has no group {strange[0]!r}: it was made for "
+                    "other groups of these parameters"
+                )
+            places = torch.tensor([there[name] for name in self.groups.labels])
+            self.memory = selected(self.memory, places, len(groups))
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The record of what clipping did over a run, and what that makes of it.
 
 "Threshold 1" is a safety net in one run and a limiter of every step in the next, and the loss
-curve does not say which. The record does. Each step leaves five numbers (20 bytes); they are
+curve does not say which. The record does. Each step leaves six numbers (24 bytes); they are
 computed in batches from the tensors of many steps, so that recording waits for no device and
 costs next to nothing per step.
 """
@@ -20,8 +20,9 @@ from torch import Tensor
 
 Array = npt.NDArray[np.float32]
 
-COLUMNS = ("norm", "clipped_norm", "limit", "clipped", "finite")
+COLUMNS = ("norm", "clipped_norm", "limit", "clipped", "finite", "skipped")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+MOSTLY_SKIPPED, MOSTLY_NOT_FINITE = "mostly skipped", "mostly not finite"
 LIMITED = 0.99  # a step counts as limited when clipping left less of the total norm than this
 _PENDING_FLOATS = 1 << 20  # how many floats may wait before they are reduced
 
@@ -35,10 +36,16 @@ class ClipSummary:
         clip_rate: share of steps in which anything was clipped.
         group_rate: mean share of the groups clipped in a step.
         limited_rate: share of steps whose total norm shrank by more than 1 %.
-        skipped: steps whose gradients were not finite.
+        skipped: steps that were left out, by a strategy's rule or because their gradients were
+            not finite.
+        not_finite: steps whose gradients were not finite.
         norm_quantiles: quantiles of the total gradient norm before clipping.
         verdict: ``never clips`` (nothing was ever clipped) · ``safety net`` (at most one step in
-            ten limited) · ``step-size limiter`` · ``always on`` (99 % of steps or more limited).
+            ten limited) · ``step-size limiter`` · ``always on`` (99 % of steps or more limited) ·
+            ``mostly skipped`` (more than half of the steps left out) · ``mostly not finite``
+            (more than half not finite, and not left out).
+
+    The rates and the quantiles are of the steps with finite gradients.
     """
 
     steps: int
@@ -46,6 +53,7 @@ class ClipSummary:
     group_rate: float
     limited_rate: float
     skipped: int
+    not_finite: int
     norm_quantiles: dict[float, float]
     verdict: str
 
@@ -56,12 +64,16 @@ class ClipSummary:
         return made
 
     def __str__(self) -> str:
-        middle = self.norm_quantiles[0.5]
-        return (
+        said = (
             f"{self.verdict}: {self.clip_rate:.1%} of {self.steps:,} steps clipped, "
-            f"{self.limited_rate:.1%} shrunk by more than 1 %; median gradient norm {middle:.3g}"
-            + (f"; {self.skipped:,} steps not finite" if self.skipped else "")
+            f"{self.limited_rate:.1%} shrunk by more than 1 %; "
+            f"median gradient norm {self.norm_quantiles[0.5]:.3g}"
         )
+        if self.verdict in (MOSTLY_SKIPPED, MOSTLY_NOT_FINITE):
+            said = f"{self.verdict}: of {self.steps:,} steps"
+        for count, what in ((self.skipped, "skipped"), (self.not_finite, "not finite")):
+            said += f"; {count:,} {what}" if count else ""
+        return said.replace("steps; ", "steps ", 1)
 
 
 class Record:
@@ -76,30 +88,41 @@ class Record:
         return sum(len(rows) for rows in self._done) + len(self._pending)
 
     def add(
-        self, norm: Tensor, clipped_norm: Tensor, limit: Tensor, clipped: Tensor, finite: Tensor
+        self,
+        norm: Tensor,
+        clipped_norm: Tensor,
+        limit: Tensor,
+        clipped: Tensor,
+        finite: Tensor,
+        skipped: Tensor,
     ) -> None:
-        """Note one step. All are ``(groups,)``, `finite` ``(1,)``; kept as they are for now."""
-        row = (norm, clipped_norm, limit, clipped, finite)
+        """Note one step; kept as it is for now.
+
+        All are ``(groups,)``, `finite` and `skipped` ``(1,)``.
+        """
+        row = (norm, clipped_norm, limit, clipped, finite, skipped)
         if self._pending and norm.device != self._pending[0][0].device:
-            self._reduce()  # the model has moved
+            self.flush()  # the model has moved
         if not self._pending:
             floats = sum(t.numel() for t in row)
             self._batch = max(1, min(128, _PENDING_FLOATS // max(floats, 1)))
         self._pending.append(row)
         if len(self._pending) >= self._batch:
-            self._reduce()
+            self.flush()
 
     def arrays(self) -> dict[str, Array]:
         """One float32 entry a step for each column.
 
         ``norm`` and ``clipped_norm``: the total gradient norm before and after clipping.
         ``limit``: the limit where there is one group, else NaN. ``clipped``: the share of the
-        groups clipped. ``finite``: 1 or 0.
+        groups clipped. ``finite`` and ``skipped``: 1 or 0.
         """
-        self._reduce()
+        self.flush()
         if len(self._done) > 1:
             self._done = [torch.cat([rows.to(self._done[-1].device) for rows in self._done])]
-        rows = self._done[0].cpu().numpy() if self._done else np.zeros((0, 5), np.float32)
+        rows = (
+            self._done[0].cpu().numpy() if self._done else np.zeros((0, len(COLUMNS)), np.float32)
+        )
         return {name: rows[:, i] for i, name in enumerate(COLUMNS)}
 
     def summary(self) -> ClipSummary:
@@ -108,19 +131,20 @@ class Record:
         steps = len(rows["norm"])
         finite = rows["finite"] > 0
         norm, after, share = (rows[c][finite] for c in ("norm", "clipped_norm", "clipped"))
-        if not len(norm):
-            blank = dict.fromkeys(QUANTILES, math.nan)
-            return ClipSummary(steps, 0.0, 0.0, 0.0, steps, blank, "never clips")
-        limited = float(np.mean(after < LIMITED * norm))
-        clip_rate = float(np.mean(share > 0))
+        skipped, bad = int((rows["skipped"] > 0).sum()), int(steps - finite.sum())
+        limited = float(np.mean(after < LIMITED * norm)) if len(norm) else 0.0
+        clip_rate = float(np.mean(share > 0)) if len(norm) else 0.0
         return ClipSummary(
             steps=steps,
             clip_rate=clip_rate,
-            group_rate=float(np.mean(share, dtype=np.float64)),
+            group_rate=float(np.mean(share, dtype=np.float64)) if len(norm) else 0.0,
             limited_rate=limited,
-            skipped=int(steps - finite.sum()),
-            norm_quantiles={q: float(np.quantile(norm, q)) for q in QUANTILES},
-            verdict=_verdict(clip_rate, limited),
+            skipped=skipped,
+            not_finite=bad,
+            norm_quantiles={
+                q: float(np.quantile(norm, q)) if len(norm) else math.nan for q in QUANTILES
+            },
+            verdict=_verdict(clip_rate, limited, skipped / max(steps, 1), bad / max(steps, 1)),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -129,13 +153,13 @@ class Record:
         return {"rows": torch.from_numpy(rows.copy())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._done, self._pending = [state["rows"].clone()], []
+        self._done, self._pending = [_with_skips(state["rows"])], []
 
-    def _reduce(self) -> None:
-        """Turn the waiting steps into rows, all at once."""
+    def flush(self) -> None:
+        """Turn the steps that wait into rows, all at once; needed where other groups follow."""
         if not self._pending:
             return
-        norm, after, limit, clipped, finite = (
+        norm, after, limit, clipped, finite, skipped = (
             torch.stack(column) for column in zip(*self._pending, strict=True)
         )
         none = limit.new_full((len(limit),), math.nan)
@@ -146,6 +170,7 @@ class Record:
                 limit[:, 0] if limit.shape[1] == 1 else none,
                 clipped.float().mean(dim=1),
                 finite[:, 0].float(),
+                skipped[:, 0].float(),
             ],
             dim=1,
         )
@@ -160,7 +185,18 @@ def _l2(norms: Tensor) -> Tensor:
     return total.float()
 
 
-def _verdict(clip_rate: float, limited: float) -> str:
+def _with_skips(rows: Tensor) -> Tensor:
+    """A copy, in which rows from before skips were noted count as skipped where not finite."""
+    if rows.shape[1] == len(COLUMNS):
+        return rows.clone()
+    return torch.cat([rows, 1 - rows[:, -1:]], dim=1)
+
+
+def _verdict(clip_rate: float, limited: float, skipped: float, not_finite: float) -> str:
+    if skipped > 0.5:
+        return MOSTLY_SKIPPED
+    if not_finite > 0.5:
+        return MOSTLY_NOT_FINITE
     if clip_rate == 0:
         return "never clips"
     if limited <= 0.1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,15 +33,18 @@ class ClipReport:
 
     Attributes:
         finite: bool ``(1,)``: whether every gradient was finite.
-        skipped: bool ``(1,)``: whether the step's gradients were set to zero, because they were
-            not finite (under ``nonfinite="skip"``) or a strategy's rule is ``skip``.
+        skipped: bool ``(1,)``: whether the step is to be left out, because its gradients were
+            not finite (under ``nonfinite="skip"``) or a strategy's rule is ``skip``. They are
+            zero then, which is not the same: momentum and weight decay would move the weights, so
+            ask before ``optimizer.step()``: ``if not clipper.step().skipped: …``.
     """
 
     def __init__(
         self, stages: Callable[[], list[Stage]] | list[Stage] | None, finite: Tensor,
-        skipped: Tensor,
+        skipped: Tensor, totals: Callable[[], tuple[Tensor, Tensor]] | None = None,
     ) -> None:  # fmt: skip
         self._stages = stages
+        self._totals = totals
         self.finite = finite
         self.skipped = skipped
 
@@ -70,7 +74,10 @@ class ClipReport:
 
     @property
     def limit(self) -> Tensor:
-        """Each group's limit, ``(groups,)`` float32; ``inf`` where nothing is ever clipped."""
+        """Each group's limit, ``(groups,)`` float32; ``inf`` where nothing is ever clipped.
+
+        As all of these, ``(0,)`` for a step without gradients.
+        """
         return _joined([stage.limit for stage in self.stages])
 
     @property
@@ -81,11 +88,33 @@ class ClipReport:
     @property
     def clipped(self) -> Tensor:
         """Bool ``(groups,)``: True where the gradient was changed."""
-        return _joined([stage.clipped for stage in self.stages])
+        return _joined([stage.clipped for stage in self.stages], torch.bool)
+
+    def scalars(self) -> dict[str, float]:
+        """The step in plain numbers, for a logger; waits for the device.
+
+        ``norm`` and ``clipped_norm``: the total gradient norm before and after clipping, as in
+        the record. ``limit``: the median of the groups' limits, which is the limit where there is
+        one group. ``clip_rate``: the share of the groups clipped. ``skipped``: 1 or 0. Norms and
+        limit are NaN for a step without gradients.
+        """
+        if not self.stages:
+            numbers = dict.fromkeys(("norm", "clipped_norm", "limit"), math.nan)
+            return {**numbers, "clip_rate": 0.0, "skipped": float(bool(self.skipped))}
+        before, after = (self.norm, self.clipped_norm) if self._totals is None else self._totals()
+        return {
+            "norm": _total(before),
+            "clipped_norm": _total(after),
+            "limit": float(self.limit.double().nanmedian()),
+            "clip_rate": float(self.clipped.double().mean()),
+            "skipped": float(bool(self.skipped)),
+        }
 
     def __repr__(self) -> str:
         if self._stages is None:
             return "ClipReport(not measured)"
+        if not self.stages:
+            return "ClipReport(no gradients)"
         state = "" if bool(self.finite) else ", not finite"
         share = self.clipped.float().mean().item()
         return (
@@ -94,7 +123,13 @@ class ClipReport:
         )
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def _total(norms: Tensor) -> float:
+    return float(torch.linalg.vector_norm(norms.double()))
+
+
+def _joined(parts: list[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
+    if not parts:
+        return torch.zeros(0, dtype=dtype)
     return parts[0] if len(parts) == 1 else torch.cat([part.to(parts[0].device) for part in parts])
 
 

@@ -48,7 +48,7 @@ class Groups:
         if scope == "global":
             self.labels: tuple[str, ...] = ("all",)
         elif scope == "layer":
-            self.labels = tuple(dict.fromkeys(map(_layer_of, names)))
+            self.labels = tuple(dict.fromkeys(map(layer_of, names)))
         elif scope == "unit":
             self.labels = tuple(
                 f"{name}[{row}]" if count > 1 else name
@@ -274,7 +274,7 @@ class Groups:
     def layers(self) -> list[int]:
         """Of each parameter, the group of its layer; for the scope ``layer``."""
         place = {label: i for i, label in enumerate(self.labels)}
-        return [place[_layer_of(name)] for name in self.names]
+        return [place[layer_of(name)] for name in self.names]
 
     def _layer_index(self, device: torch.device) -> Tensor:
         if device not in self._index:
@@ -290,7 +290,7 @@ def _wide_norm(flat: Tensor, order: float) -> Tensor:
     return norm.float() if norm.dtype != torch.float64 or flat.device.type == "cuda" else norm
 
 
-def _layer_of(name: str) -> str:
+def layer_of(name: str) -> str:
     """``conv1.weight`` belongs to ``conv1``; a name without a dot is a layer of its own."""
     return name.rpartition(".")[0] or name
 

@@ -28,3 +28,19 @@ def copied(value: Any, device: torch.device | None = None) -> Any:
     raise UsageError(
         f"a strategy's memory holds tensors, numbers, lists and dicts, not {type(value).__name__}"
     )
+
+
+def selected(value: Any, places: Tensor, count: int) -> Any:
+    """Nested memory of `count` groups, of which only those at `places` are kept, in that order.
+
+    Every tensor of a memory has the groups first, ``(groups, …)``, or is the same for all.
+    """
+    if isinstance(value, Tensor):
+        if value.ndim and value.shape[0] == count:
+            return value.index_select(0, places.to(value.device))
+        return value
+    if isinstance(value, Mapping):
+        return {key: selected(entry, places, count) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [selected(entry, places, count) for entry in value]
+    return value

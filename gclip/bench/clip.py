@@ -115,11 +115,11 @@ def _aged(params: list[tuple[str, nn.Parameter]], size: int) -> Call:
     clipper.step()
     state = clipper.state_dict()
     generator = torch.Generator().manual_seed(0)
-    past = state["memory"][0]["past"]
+    past = state["parts"][0]["memory"]["past"]
     middle = 0.01 * size**0.5  # the norm of the benchmark's gradients
     for norm in middle * (0.5 + torch.rand(PAST_STEPS, generator=generator)):
         past = push(past, norm.view(1))
-    state["memory"][0]["past"] = past
+    state["parts"][0]["memory"]["past"] = past
     clipper.load_state_dict(state)
     return clipper.step
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from gclip.arrangement import Place
 from gclip.errors import UsageError
 from gclip.fleet.batch import Batch, clamps
 from gclip.fleet.batched import together
@@ -19,6 +20,7 @@ class Task(NamedTuple):
     """One strategy of one run, on some of its parameters."""
 
     strategy: Strategy
+    where: Place
     places: tuple[int, ...]
     first: bool
     last: bool
@@ -40,7 +42,9 @@ def tasks_of(names: Sequence[str], spec: Spec) -> Tasks:
     """
     gradient: list[Task] = []
     update: list[Task] = []
-    for strategies, places in assign(names, spec, ()):
+    for pattern, (strategies, places) in enumerate(assign(names, spec, ())):
+        if not places:
+            continue
         for strategy in strategies:
             if strategy.side == "sample":
                 raise UsageError(
@@ -50,10 +54,11 @@ def tasks_of(names: Sequence[str], spec: Spec) -> Tasks:
         updates = [s for s in strategies if s.side == "update"]
         # Gradients are always checked, also where only updates are clipped.
         gradients = [s for s in strategies if s.side == "gradient"] or [*resolve("none")]
-        for mine, home in ((gradients, gradient), (updates, update)):
+        for side, mine, home in (("gradient", gradients, gradient), ("update", updates, update)):
             for depth, each in enumerate(mine):
                 ends = (depth == 0, depth == len(mine) - 1)
-                home.append(Task(each, tuple(places), *ends, shown=True))
+                where = (pattern, side, depth)
+                home.append(Task(each, where, tuple(places), *ends, shown=True))
     if update:  # what acts last is what reports and records are about
         gradient = [task._replace(shown=False) for task in gradient]
     return Tasks(gradient, update)
@@ -80,6 +85,7 @@ def arrange(runs: Sequence[Sequence[Task]], layout: Layout, total_steps: int | N
                     view,
                     [rows[i] for i in members],
                     place=place,
+                    where=tasks[0].where,
                     first=tasks[0].first,
                     last=tasks[0].last,
                     shown=tasks[0].shown,

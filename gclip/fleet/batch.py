@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gclip.arrangement import Place
 from gclip.decide import Decision, decide, remember_step
 from gclip.fleet.layout import View
 from gclip.fleet.measuring import Measured
@@ -43,6 +44,7 @@ class Batch:
     Attributes:
         rows: which runs, of the side that they are on.
         place: how many strategies come before it in its runs.
+        where: what its memory is saved under; see `gclip.arrangement`.
         first, last: whether it is the first and the last in its chain.
         shown: whether it is what reports and records are about.
         norm: each group's norm, ``(rows, groups)``.
@@ -55,11 +57,12 @@ class Batch:
     after: Tensor
 
     def __init__(
-        self, merged: Merged, view: View, rows: Sequence[int], *, place: int, first: bool,
-        last: bool, shown: bool, runs: int,
+        self, merged: Merged, view: View, rows: Sequence[int], *, place: int, where: Place,
+        first: bool, last: bool, shown: bool, runs: int,
     ) -> None:  # fmt: skip
         self.merged, self.view, self.rows = merged, view, list(rows)
-        self.place, self.first, self.last, self.shown = place, first, last, shown
+        self.place, self.where = place, where
+        self.first, self.last, self.shown = first, last, shown
         self.memory: Any = None
         strategy = merged.strategies[0]
         self.rule = strategy.rule
@@ -144,6 +147,7 @@ class Batch:
             self.view,
             [places[self.rows[i]] for i in ordered],
             place=self.place,
+            where=self.where,
             first=self.first,
             last=self.last,
             shown=self.shown,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gclip.arrangement import PartState, saved_state
 from gclip.clipper import NONFINITE, Nonfinite
 from gclip.errors import UsageError, choose
 from gclip.fleet import applying
@@ -194,15 +195,16 @@ class FleetClipper:
             sides.append((self._updates.side, self._updates.span.start))
         for run, record in enumerate(self.records()):
             mine = [(b, run - at) for s, at in sides for b in s.batches if run - at in b.rows]
-            strategies = [str(b.merged.strategies[b.rows.index(row)]) for b, row in mine]
-            made.append(
-                {
-                    "step": self._step,
-                    "strategies": strategies,
-                    "memory": [b.memory_of(row) for b, row in mine],
-                    "record": record.state_dict(),
-                }
-            )
+            parts = [
+                PartState.of(
+                    b.where,
+                    b.merged.strategies[b.rows.index(row)],
+                    b.view.groups,
+                    b.memory_of(row),
+                )
+                for b, row in mine
+            ]
+            made.append(saved_state(self._step, parts, record))
         return made
 
     def __repr__(self) -> str:
@@ -248,9 +250,9 @@ class FleetClipper:
             entries += self._updates.side.entries(start)
         if finite is YES:
             finite = torch.ones((self.runs, 1), dtype=torch.bool)
-        if self._recording and not waits:
-            self._ledger.add(entries, finite)
         skipped = torch.zeros_like(finite) if skip is None else skip
+        if self._recording and not waits:
+            self._ledger.add(entries, finite, skipped)
         return FleetReport(batches, entries, finite.view(-1), skipped.view(-1))
 
     def _refuse(self, finite: Tensor, grads: Sequence[Tensor | None]) -> None:

@@ -30,15 +30,15 @@ class Ledger:
     def __init__(self, runs: int) -> None:
         self.runs = runs
         self._done: list[Tensor] = []  # (steps, runs, columns)
-        self._waiting: list[tuple[list[Entry], Tensor]] = []
+        self._waiting: list[tuple[list[Entry], Tensor, Tensor]] = []
         self._most = _MOST_STEPS
 
-    def add(self, entries: list[Entry], finite: Tensor) -> None:
-        """Note one step; `finite` is bool ``(runs, 1)``."""
+    def add(self, entries: list[Entry], finite: Tensor, skipped: Tensor) -> None:
+        """Note one step; `finite` and `skipped` are bool ``(runs, 1)``."""
         if not self._waiting:
             floats = sum(t.numel() for entry in entries for t in entry if t is not None)
             self._most = max(1, min(_MOST_STEPS, _MOST_FLOATS // max(floats, 1)))
-        self._waiting.append((entries, finite))
+        self._waiting.append((entries, finite, skipped))
         if len(self._waiting) >= self._most:
             self._reduce()
 
@@ -65,12 +65,12 @@ class Ledger:
 
     def _reduce(self) -> None:
         if self._waiting:
-            steps, finite = zip(*self._waiting, strict=True)
-            self._done.append(rows_of(steps, torch.stack(finite)))
+            steps, finite, skipped = zip(*self._waiting, strict=True)
+            self._done.append(rows_of(steps, torch.stack(finite), torch.stack(skipped)))
             self._waiting = []
 
 
-def rows_of(steps: Sequence[list[Entry]], finite: Tensor) -> Tensor:
+def rows_of(steps: Sequence[list[Entry]], finite: Tensor, skipped: Tensor) -> Tensor:
     """``(steps, runs, columns)`` float32 from the entries of steps of the same batches."""
     count, runs = finite.shape[:2]
     exact = torch.float32 if finite.device.type == "mps" else torch.float64  # whose squares fit
@@ -90,5 +90,6 @@ def rows_of(steps: Sequence[list[Entry]], finite: Tensor) -> Tensor:
         groups.index_add_(0, rows, torch.full_like(groups, flags.shape[2])[: len(rows)])
     alone = torch.where(groups == 1, limit, math.nan)
     share = clipped / groups
-    columns = (before.sqrt(), after.sqrt(), alone, share, finite.view(count, runs).to(exact))
+    flags_of_runs = (each.view(count, runs).to(exact) for each in (finite, skipped))
+    columns = (before.sqrt(), after.sqrt(), alone, share, *flags_of_runs)
     return torch.stack(columns, dim=2).float()

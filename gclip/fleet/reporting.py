@@ -73,7 +73,9 @@ class FleetReport:
     @cached_property
     def _rows(self) -> Tensor:
         with torch.no_grad():
-            return rows_of([self._entries], self.finite.view(1, -1, 1))[0]
+            return rows_of(
+                [self._entries], *(each.view(1, -1, 1) for each in (self.finite, self.skipped))
+            )[0]
 
     def __repr__(self) -> str:
         clipped, bad = int((self.clipped > 0).sum()), int((~self.finite).sum())

@@ -20,13 +20,13 @@ from gclip.fleet.clipping import FleetClipper
 from gclip.fleet.member import Member
 from gclip.fleet.optimizer import StackedOptimizer
 from gclip.fleet.stack import keep, stack
+from gclip.later import Later
 from gclip.training import RunConfig, models, optimizers, seeds
 from gclip.training.batches import Epoch, Normalizer, batches
 from gclip.training.dataset import SIZE, Dataset
 from gclip.training.device import memory_format
 from gclip.training.disturbances import Disturbance, wrong_labels
 from gclip.training.graphs import Backward, recorder
-from gclip.training.later import Later
 from gclip.training.selection import select_for
 
 _LOOK = 64  # steps whose losses are looked at together

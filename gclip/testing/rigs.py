@@ -115,7 +115,7 @@ class Rig(ABC):
     @property
     def memory(self) -> Any:
         """A copy of the strategy's memory."""
-        return self.clipper.state_dict()["memory"][-1]
+        return self.clipper.state_dict()["parts"][-1]["memory"]
 
     def _put(self, grads: Mapping[str, Tensor | None]) -> None:
         for name, param in self.params.items():

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from gclip.training.later import Later
+from gclip.later import Later
 
 PATIENCE = 20  # steps in a row whose gradients are not finite, until the run counts as diverged
 _GPU_STEPS = 64  # steps whose values a GPU sends together; a CPU looks at every one

@@ -142,7 +142,7 @@ def test_memory_is_what_a_clipper_keeps(name: str) -> None:
         for p in model.parameters():
             p.grad = torch.randn(p.shape)
         optimizer.step()
-    kept = sum(_count(memory) for memory in handle.clipper.state_dict()["memory"])
+    kept = sum(_count(part["memory"]) for part in handle.state_dict()["parts"])
     assert kept == said.on_lenet
     assert said.per_parameter == kept / 62_006
     assert (kept == 0) == (said.words == "none")

@@ -98,7 +98,7 @@ def clip(spec: str, params: dict[str, nn.Parameter], give: Callable[..., None]) 
         for name in ("norm", "limit", "clipped_norm", "skipped"):
             out[name].append(getattr(report, name).clone())
     out["record"] = {name: torch.from_numpy(a) for name, a in clipper.record.arrays().items()}
-    out["state"] = clipper.state_dict()["memory"]
+    out["state"] = [part["memory"] for part in clipper.state_dict()["parts"]]
     return out
 
 

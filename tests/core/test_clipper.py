@@ -297,10 +297,10 @@ class TestState:
         fill(params, 0)
         clipper.step()
         state = clipper.state_dict()
-        kept = state["memory"][0]["past"]["levels"][0]["slots"].clone()
+        kept = state["parts"][0]["memory"]["past"]["levels"][0]["slots"].clone()
         fill(params, 1)
         clipper.step()
-        assert torch.equal(state["memory"][0]["past"]["levels"][0]["slots"], kept)
+        assert torch.equal(state["parts"][0]["memory"]["past"]["levels"][0]["slots"], kept)
 
     def test_a_state_of_something_else_is_refused(self, parameters, fill):
         params = parameters()

@@ -275,7 +275,7 @@ class TestTransforms:
                 least[name] = torch.minimum(least[name], grads[name].abs())
                 assert torch.equal(param.grad.abs(), least[name])
                 assert torch.equal(param.grad.sign(), grads[name].sign())
-        memory = clipper.state_dict()["memory"][0]
+        memory = clipper.state_dict()["parts"][0]["memory"]
         assert {name: int(each["seen"]) for name, each in memory.items()} == count
         assert report.groups == tuple(params)
         for i, name in enumerate(params):
@@ -287,11 +287,11 @@ class TestTransforms:
         clipper = gclip.Clipper(params.items(), Least())
         fill(params, 0)
         clipper.step()
-        before = clipper.state_dict()["memory"]
+        before = [part["memory"] for part in clipper.state_dict()["parts"]]
         fill(params, 1)
         params["conv.weight"].grad[0, 0, 0, 0] = math.nan
         report = clipper.step()
-        after = clipper.state_dict()["memory"]
+        after = [part["memory"] for part in clipper.state_dict()["parts"]]
         for name, each in before[0].items():
             assert all(torch.equal(v, after[0][name][k]) for k, v in each.items())
         assert report.skipped
@@ -314,7 +314,7 @@ class TestTransforms:
         clipper = gclip.Clipper(params.items(), Least())
         clipper.step()
         fewer = gclip.Clipper([("head.bias", params["head.bias"])], Least())
-        with pytest.raises(UsageError, match="which these parameters do not have"):
+        with pytest.raises(UsageError, match="which this clipper does not have there"):
             fewer.load_state_dict(clipper.state_dict())
 
     def test_half_precision_is_transformed_in_float32(self):
