@@ -18,7 +18,7 @@ from gclip.scopes import Groups
 from gclip.sharded import Gathered, group, is_sharded, local
 from gclip.sparse import Sparse, coalesce
 from gclip.state import copied, selected
-from gclip.strategy import Band, Limit, Memory, Rate, Seen, Strategy
+from gclip.strategy import Band, Limit, Memory, Rate, Seen, Strategy, remembers
 
 
 class Part:
@@ -71,7 +71,7 @@ class Part:
     @property
     def remembers(self) -> bool:
         """Whether the strategy keeps anything between steps."""
-        return type(self.strategy).remember is not Strategy.remember
+        return remembers(self.strategy)
 
     @property
     def measured(self) -> Tensor:

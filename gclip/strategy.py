@@ -335,3 +335,9 @@ class Transform(Strategy):
 
 def is_strategy_class(cls: Any) -> bool:
     return isinstance(cls, type) and issubclass(cls, Strategy) and is_dataclass(cls)
+
+
+def remembers(strategy: Strategy) -> bool:
+    """Whether it keeps anything between steps."""
+    kept = type(strategy).remember
+    return kept is not Strategy.remember and kept is not Transform.remember

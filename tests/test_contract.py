@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gclip
-from gclip import clipper
+from gclip import sources
 from gclip.parameters import Named
 from gclip.testing import ContractBroken, check_strategy, examine, promises
 from gclip.testing.promises import Result
@@ -79,9 +79,9 @@ def test_every_promise_can_be_broken() -> None:
 def test_a_clipper_that_counts_twice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def all_of_them(parameters: object) -> Named:
         names, params = zip(*parameters, strict=True)  # type: ignore[call-overload]
-        return Named(names, params, True)
+        return Named(names, names, params, True)
 
-    monkeypatch.setattr(clipper, "collect", all_of_them)
+    monkeypatch.setattr(sources, "collect", all_of_them)
     found = breaks(examine(broken.Sound, only=[LIBRARY]))
     assert "listed once" in found[LIBRARY]
 

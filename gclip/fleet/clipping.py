@@ -115,7 +115,8 @@ class FleetClipper:
         weights = Measured(
             self._stacks, self._layout, self.runs, device, spans=self._gradient.spans
         )
-        now = Now(self._step, self._total_steps, grads, weights, None, self._rates(), finite)
+        fine = self._gradient.memorable(finite)
+        now = Now(self._step, self._total_steps, grads, weights, None, self._rates(), fine)
         skip = self._gradient.clip(now, self._recording)
         if self.nonfinite == "skip" and finite is not YES:
             skip = ~finite if skip is None else skip | ~finite
@@ -229,6 +230,7 @@ class FleetClipper:
             fine = fine & finite[span]
         if skip is not None:  # what a skipped step leaves is no update to learn from
             fine = fine & ~skip[span]
+        fine = updates.side.memorable(fine)
         wish = updates.clip(step, self._total_steps, self._rates(), fine, self._recording)
         if self.nonfinite == "skip" and found is not YES:
             wish = ~found if wish is None else wish | ~found

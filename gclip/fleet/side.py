@@ -14,8 +14,8 @@ from gclip.fleet.batch import Batch, Now, bounds
 from gclip.fleet.layout import Kind, Layout, View
 from gclip.fleet.measuring import Measured
 from gclip.fleet.recording import Entry
-from gclip.norms import YES, all_finite, clamp_elements
-from gclip.strategy import Band, Limit
+from gclip.norms import YES, all_finite, clamp_elements, on_host
+from gclip.strategy import Band, Limit, remembers
 
 
 class Side:
@@ -34,6 +34,7 @@ class Side:
         ]
         self._tables = Tables(layout, runs)
         self.spans = _spans(batches)
+        self._remembers = any(remembers(b.merged.strategies[0]) for b in batches)
 
     def measure(self, grads: Sequence[Tensor | None], recording: bool) -> Tensor:
         """Measure what each run's first strategies see: are they finite? ``(runs, 1)`` or `YES`."""
@@ -51,6 +52,18 @@ class Side:
         for batch in firsts:
             batch.take(measured, recording)
         return finite
+
+    def memorable(self, finite: Tensor) -> Tensor:
+        """Which runs' steps may enter memory: finite, and not all of it zero, ``(runs, 1)``."""
+        if not self._remembers:
+            return finite
+        there = torch.zeros((self.runs, 1), dtype=torch.bool, device=self._now.device)
+        for batch in self.batches:
+            if batch.first:
+                batch.put(there, batch.mine(there) | batch.norm.any(dim=1, keepdim=True))
+        if on_host(there) and bool(there.all()):
+            return finite
+        return there if finite is YES else finite & there
 
     def clip(self, now: Now, recording: bool) -> Tensor | None:
         """Ask each strategy, clip, let it learn; which runs want no step, ``(runs, 1)``."""

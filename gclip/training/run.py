@@ -77,6 +77,7 @@ class Run:
             nonfinite=nonfinite,
             optimizer=self.optimizer,
             total_steps=self.steps,
+            max_consecutive_skips=None,  # such a run has diverged: see `Watch`
         )
         self._rates = optimizers.learning_rates(config.schedule, config.lr, self.steps)
         whole = config.accumulate == 1 and not self.clipper.per_sample

@@ -53,7 +53,7 @@ class Pair:
             torch.optim.SGD(p.values(), lr=rate) for p, rate in zip(self.params, rates, strict=True)
         ]
         self.clippers = [
-            gclip.Clipper(p.items(), spec, optimizer=o, **how)
+            gclip.Clipper(p.items(), spec, optimizer=o, max_consecutive_skips=None, **how)
             for p, spec, o in zip(self.params, specs, self.optimizers, strict=True)
         ]
         self.joint = torch.optim.SGD(self.stacks.values(), lr=rates[0])

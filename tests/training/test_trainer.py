@@ -269,7 +269,9 @@ def test_what_is_recorded(digits):
     config = SMALL.replace(strategy="norm(max_norm=0.1)", schedule="cosine")
     result = train(config, dataset=digits)
     steps = result.steps
-    assert set(steps) == {"loss", "lr", "norm", "clipped_norm", "limit", "clipped", "finite"}
+    assert set(steps) == {
+        "loss", "lr", "norm", "clipped_norm", "limit", "clipped", "finite", "skipped"
+    }  # fmt: skip
     assert {len(values) for values in steps.values()} == {15}
     assert (steps["limit"] == np.float32(0.1)).all()
     assert steps["clipped_norm"].max() <= 0.1 * (1 + 1e-5)
