@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gclip.fields import fields_of as fields_of
     from gclip.fields import setting as setting
     from gclip.fields import tunable as tunable
+    from gclip.per_sample import per_sample_gradients as per_sample_gradients
     from gclip.plugins import load_plugins as load_plugins
     from gclip.record import ClipSummary as ClipSummary
     from gclip.record import Record as Record
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from gclip.registry import parse as parse
     from gclip.registry import register as register
     from gclip.report import ClipReport as ClipReport
-    from gclip.samples import per_sample_gradients as per_sample_gradients
     from gclip.schedules import Schedule as Schedule
     from gclip.schedules import cosine as cosine
     from gclip.schedules import exponential as exponential
@@ -86,7 +86,7 @@ _HOME = {
     "RuleName": "strategy",
     "Scope": "strategy",
     "Seen": "strategy",
-    "per_sample_gradients": "samples",
+    "per_sample_gradients": "per_sample",
     "Schedule": "schedules",
     "cosine": "schedules",
     "exponential": "schedules",

@@ -19,10 +19,12 @@ from gclip.errors import UsageError, choose
 from gclip.norms import NO, YES, any_positive, on_host
 from gclip.parameters import Named, Parameters, Spec, assign
 from gclip.part import Part
+from gclip.per_sample import Loss
 from gclip.rates import Rates
 from gclip.record import Record
 from gclip.report import ClipReport, Stage
-from gclip.samples import Loss, Samples
+from gclip.sample_part import SamplePart
+from gclip.samples import Samples
 from gclip.scopes import Groups, check_layers
 from gclip.sharded import align, is_sharded, local, refuse_flat, whole
 from gclip.skips import MOST_SKIPS, OnSkips, SkipWatch
@@ -117,7 +119,7 @@ class Clipper:
             for side in ("update", "sample", "gradient")
         )
         self._updates = Updates(updates, named.params) if updates else None
-        self._samples = _samples(samples, self._model) if samples else None
+        self._samples = _samples(samples, self._model, self._recording) if samples else None
         self._named, self.names, self.params = named, named.names, named.params
         self._parts, self._by_place = gradients, parts
         self._all = [*gradients, *samples, *updates]
@@ -206,7 +208,7 @@ class Clipper:
         if skip is not None and not self._folds:
             _zero_if(skip, self._stored(grads))
         if self._samples is not None:
-            self._samples.settle(self._recording)
+            self._samples.settle(finite)
         self._step += 1
         self.report = self._report(finite, skip, waits=self._updates is not None)
         self._skips.note(skip)
@@ -275,16 +277,24 @@ class Clipper:
         In place of ``loss(model(inputs), targets).backward()``; then `step` as always. Call it
         several times to accumulate, with `scale` each batch's share of the examples.
 
+        Parameters that are frozen or that the loss does not depend on keep their ``.grad``, and
+        do not count in norms that they share. Modules that ``torch.func`` cannot take are computed
+        one example after another, with a warning; see `gclip.per_sample_gradients`. An example
+        whose gradient is not finite makes the step not finite (`nonfinite`), unless the strategy's
+        rule is ``skip`` and has left it out.
+
         Args:
-            inputs, targets: ``(examples, …)``.
-            loss: of a batch of one, a scalar.
-            chunk: how many examples' gradients are held at once; all by default.
+            inputs, targets: ``(examples, …)``, of any dtype that the model and the loss take.
+            loss: of a batch of one, one number; a ``reduction`` of mean, sum or none is the same.
+            chunk: how many examples' gradients are held at once, each chunk a forward pass of its
+                own; all by default.
 
         Returns:
             The mean loss, times `scale`.
 
         Raises:
-            UsageError: no strategy has the side ``sample``; or the model has batch norm.
+            UsageError: no strategy has the side ``sample``; the model has batch norm; no parameter
+                requires a gradient; the model or the loss fails on a batch of one.
         """
         if self._samples is None:
             raise UsageError(
@@ -472,28 +482,24 @@ class Clipper:
         return self.report
 
 
-def _samples(parts: list[Part], model: object) -> Samples:
+def _samples(parts: list[SamplePart], model: object, recording: bool) -> Samples:
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"{parts[0].strategy} clips single examples and needs the model itself: "
             "gclip.Clipper(model, …)"
         )
-    known = dict(model.named_parameters())
-    if any(
-        known.get(n) is not p
-        for part in parts
-        for n, p in zip(part.groups.names, part.params, strict=True)
-    ):
+    known = set(map(id, model.parameters()))
+    if any(id(param) not in known for part in parts for param in part.params):
         raise UsageError(
-            f"{parts[0].strategy} clips single examples and finds their gradients by the "
-            "parameters' names: pass the model itself or its named_parameters()"
+            f"{parts[0].strategy} clips single examples of a model, but not all parameters given "
+            "are that model's: pass the model itself, or parameters of it with model=model"
         )
     if any(map(is_sharded, model.parameters())):
         raise UsageError(
             f"{parts[0].strategy} clips single examples, whose gradients cannot be had from "
             "parameters spread over processes (DTensor)"
         )
-    return Samples(parts, model)
+    return Samples(parts, model, recording)
 
 
 def _by_group(values: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from gclip.decide import Decision, transformed
 from gclip.norms import YES, on_host
 from gclip.part import Part
+from gclip.sample_part import SamplePart
 from gclip.scopes import Groups
 from gclip.sharded import Gathered, is_sharded, whole
 from gclip.state import copied
@@ -134,4 +135,6 @@ def make(strategy: Strategy, *args: Any, **settings: Any) -> Part:
     """The part of a clipper that puts `strategy` to work; arguments as `Part`."""
     if isinstance(strategy, Transform):
         return TransformPart(strategy, *args, **settings)
+    if strategy.side == "sample":
+        return SamplePart(strategy, *args, **settings)
     return Part(strategy, *args, **settings)

@@ -176,11 +176,6 @@ class Part:
         self._give_back()
         return any(g is not None for g in self._grads)
 
-    def seen_of_examples(self, norm: Tensor, step: int) -> Seen:
-        """What the strategy sees of single examples, whose norms are ``(examples, groups)``."""
-        self._norm = norm
-        return self._seen(step, None, norm, norm.device)
-
     def take_over(self, memory: Any, groups: Sequence[str]) -> None:
         """Go on with a memory whose groups have these names; they may be more, in any order.
 

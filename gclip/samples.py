@@ -1,7 +1,7 @@
 """The per-example side: clip each training example's gradient, then take the mean.
 
-Gradients of single examples come from ``torch.func`` (``vmap`` over ``grad``). A strategy sees
-their norms as ``(examples, groups)``: each example is a row, as if it were a run of its own.
+A strategy sees the norms of single examples' gradients as ``(examples, groups)``: each example is
+a row, as if it were a run of its own.
 
 Abadi et al. (2016), Deep Learning with Differential Privacy, arXiv:1607.00133. No noise is added
 here: per-example clipping alone is not private.
@@ -9,66 +9,41 @@ here: per-example clipping alone is not private.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from gclip.decide import Decision, decide
+from gclip.decide import Decision
 from gclip.errors import UsageError
-from gclip.part import Part
+from gclip.norms import on_host
+from gclip.per_sample import Gradients, Loss, PerSample, chunks
+from gclip.sample_part import SamplePart
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 
+class _Made(NamedTuple):
+    """What a part decided on some examples, and which of its parameters had gradients."""
 
-def per_sample_gradients(
-    model: nn.Module,
-    inputs: Tensor,
-    targets: Tensor,
-    loss: Loss = F.cross_entropy,
-    *,
-    chunk: int | None = None,
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Each example's own gradient, and each example's loss.
-
-    Args:
-        inputs, targets: ``(examples, …)``; ``model(inputs)`` must answer ``(examples, …)``.
-        loss: of a batch of one, a scalar.
-        chunk: how many examples are computed at once; all by default. Memory for the gradients
-            is ``examples × parameters`` whatever the chunk.
-
-    Returns:
-        ``{parameter: (examples, *shape)}`` for parameters that require a gradient, and the
-        losses ``(examples,)``.
-
-    Raises:
-        UsageError: batch norm in training mode, with which examples have no gradients of their own.
-    """
-    _check(model)
-    params = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
-    fixed = {n: p.detach() for n, p in model.named_parameters() if not p.requires_grad}
-    fixed |= dict(model.named_buffers())
-
-    def one(own: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        answer = functional_call(model, (own, fixed), (x.unsqueeze(0),))
-        return loss(answer, y.unsqueeze(0))
-
-    each = vmap(grad_and_value(one), in_dims=(None, 0, 0), randomness="different", chunk_size=chunk)
-    grads, losses = each(params, inputs, targets)
-    return grads, losses
+    decision: Decision
+    there: tuple[bool, ...]
 
 
 class Samples:
-    """The parts of a clipper that work on single examples, and the sums of a step so far."""
+    """The parts of a clipper that work on single examples, and the sums of a step so far.
 
-    def __init__(self, parts: list[Part], model: nn.Module) -> None:
-        self.parts, self.model = parts, model
-        self._named = dict(model.named_parameters())
-        self._plain: dict[str, Tensor] = {}
+    Gradients of single examples are only read: two parameters may have one tensor as theirs, and
+    examples may share memory.
+    """
+
+    def __init__(self, parts: list[SamplePart], model: nn.Module, recording: bool) -> None:
+        _refuse_wrapped(parts, model)
+        self.parts, self.model, self._recording = parts, model, recording
+        self._computed = PerSample(model)
+        self._step = 0
+        self._plain: dict[str, Tensor] = {}  # mean gradients by name, as the record adds them up
         self._clipped: dict[str, Tensor] = {}
-        self._made: list[list[Decision]] = []
+        self._made: list[list[_Made]] = []  # for each chunk, for each part
 
     @property
     def waiting(self) -> bool:
@@ -90,76 +65,151 @@ class Samples:
         Returns:
             The mean loss times `scale`.
         """
-        count = len(inputs)
-        if not count:
-            raise UsageError("there are no examples in this batch")
-        if chunk is not None and chunk < 1:
-            raise UsageError(f"chunk must be a whole number ≥ 1, but got {chunk!r}")
-        total = torch.zeros((), device=inputs.device)
-        for start in range(0, count, chunk or count):
-            few = slice(start, start + (chunk or count))
-            grads, losses = per_sample_gradients(self.model, inputs[few], targets[few], loss)
-            total += losses.detach().float().sum()
+        places = chunks(inputs, targets, chunk)
+        named = dict(self.model.named_parameters())
+        names = [self._names(part, named) for part in self.parts]
+        if self._made and all(p.grad is None for p in named.values()):
+            self.drop()  # the loop has thrown away what it had accumulated
+        weight = scale / len(inputs)
+        plain: dict[str, Tensor] = {}
+        clipped: dict[str, Tensor] = {}
+        made: list[list[_Made]] = []
+        losses: list[Tensor] = []
+        for few in places:
+            found = self._computed(inputs[few], targets[few], loss)
+            losses.append(found.losses)
             with torch.no_grad():
-                self._weigh(grads, step, scale / count)
-        return total / count * scale
+                made.append([])
+                for part, own in zip(self.parts, names, strict=True):
+                    made[-1].append(self._clip(part, own, found, step, weight, plain, clipped))
+                for name in found.each.keys() - {name for own in names for name in own}:
+                    each = found.each[name]  # not clipped by example
+                    _add(clipped, name, each.sum(dim=0, dtype=_wide(each)) * weight)
+        with torch.no_grad():
+            for name, share in clipped.items():
+                param, mine = named[name], share.to(named[name].dtype)
+                param.grad = mine if param.grad is None else param.grad + mine
+                _add(self._clipped, name, share)
+            for name, share in plain.items():
+                _add(self._plain, name, share)
+        self._step = step
+        self._made += made
+        every = torch.cat(losses)
+        return every.to(_wide(every)).mean() * scale
 
-    def settle(self, recording: bool) -> None:
-        """The step is complete: put into each part what was measured and done."""
+    def settle(self, finite: Tensor) -> None:
+        """The step is complete: each part has in `made` what was done, and learns from it.
+
+        Args:
+            finite: whether the step's gradients are, bool ``(1,)``.
+        """
         for place, part in enumerate(self.parts):
-            made = [decisions[place] for decisions in self._made]
-            part.made = made[0]._replace(
-                norm=torch.cat([m.norm for m in made]),
-                limit=torch.cat([m.limit for m in made]),
-                clipped_norm=torch.cat([m.clipped_norm for m in made]),
-                clipped=torch.cat([m.clipped for m in made]),
+            made = [each[place] for each in self._made]
+            decisions = [each.decision for each in made]
+            part.made = decisions[0]._replace(
+                norm=torch.cat([d.norm for d in decisions]),
+                limit=torch.cat([d.limit for d in decisions]),
+                factor=torch.cat([d.factor for d in decisions]),
+                clipped_norm=torch.cat([d.clipped_norm for d in decisions]),
+                clipped=torch.cat([d.clipped for d in decisions]),
             )
-            if recording:
-                part.total_before = _norms([self._plain[n] for n in part.groups.names])
-                part.total_after = _norms([self._clipped[n] for n in part.groups.names])
+            there = [any(flags) for flags in zip(*(each.there for each in made), strict=True)]
+            part.learn_examples(self._step, there, finite)
+            if self._recording:
+                names = self._names(part, dict(self.model.named_parameters()))
+                part.total_before = _norms(self._plain, names, finite.device)
+                part.total_after = _norms(self._clipped, names, finite.device)
         self.drop()
 
     def drop(self) -> None:
         """Forget the step's sums."""
         self._plain, self._clipped, self._made = {}, {}, []
 
-    def _weigh(self, grads: dict[str, Tensor], step: int, weight: float) -> None:
-        self._made.append([self._clip(part, grads, step, weight) for part in self.parts])
-        for name, each in grads.items():
-            param, share = self._named[name], each.sum(dim=0) * weight
-            param.grad = share if param.grad is None else param.grad + share
-            self._clipped[name] = self._clipped.get(name, 0) + share
-
-    def _clip(self, part: Part, grads: dict[str, Tensor], step: int, weight: float) -> Decision:
-        """Scale the examples of one part, in place; what they summed up to is noted before."""
-        strategy, names = part.now(step), part.groups.names
-        each = [grads[name] for name in names]
-        for name, tensor in zip(names, each, strict=True):
-            self._plain[name] = self._plain.get(name, 0) + tensor.sum(dim=0) * weight
-        norm = part.groups.batched_norms(each, strategy.order)
-        made = decide(strategy, part.seen_of_examples(norm, step), {})
-        for tensor, factor in zip(each, part.groups.batched_split(made.factor), strict=True):
-            dims = tensor.ndim - 1 if factor.ndim == 1 else tensor.ndim - 2
-            spread = (factor if dims >= 0 else factor[:, 0]).to(tensor)
-            spread = spread.reshape(*spread.shape, *[1] * max(dims, 0))
-            tensor.mul_(spread)
-            if made.skip is not None:  # a factor of 0 would leave NaN behind
-                tensor.masked_fill_(spread == 0, 0.0)
-        return made
-
-
-def _norms(tensors: list[Tensor]) -> Tensor:
-    device = tensors[0].device
-    return torch.stack([torch.linalg.vector_norm(t).float().to(device) for t in tensors])
-
-
-def _check(model: nn.Module) -> None:
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and module.training:
+    def _names(self, part: SamplePart, named: dict[str, nn.Parameter]) -> list[str]:
+        """What the model calls the parameters of a part."""
+        known = {id(param): name for name, param in named.items()}
+        pairs = zip(part.groups.names, part.params, strict=True)
+        gone = [name for name, param in pairs if id(param) not in known]
+        if gone:
             raise UsageError(
-                f"{name or 'the model'} is a batch norm in training mode, so single examples have "
-                "no gradients of their own; use group norm or layer norm, or a model without "
-                "normalisation (lenet)"
+                f"{', '.join(gone[:3])} of this clipper and the model's parameters of today are "
+                "not the same tensors: make a new Clipper after replacing parts of a model"
+            )
+        return [known[id(param)] for param in part.params]
+
+    def _clip(
+        self,
+        part: SamplePart,
+        names: list[str],
+        found: Gradients,
+        step: int,
+        weight: float,
+        plain: dict[str, Tensor],
+        clipped: dict[str, Tensor],
+    ) -> _Made:
+        """Decide on the examples of one part, and add up what is left of them."""
+        each = [found.each.get(name) for name in names]
+        there = tuple(tensor is not None for tensor in each)
+        norm = part.measure_examples(each, found.losses)
+        made = part.ask_examples(norm, step, there)
+        changes = not made.idle
+        if self._recording or not changes:
+            sums = part.groups.batched_sums(each, torch.full_like(norm, weight))
+            _add_all(plain, names, sums)
+        if changes:
+            doubtful = not on_host(norm) or not bool(torch.isfinite(norm).all())
+            if made.skip is not None and doubtful:  # a factor of 0 would leave NaN behind
+                each = [None if t is None else _without(t, made.skip) for t in each]
+            sums = part.groups.batched_sums(each, made.factor * weight, exact=doubtful)
+        _add_all(clipped, names, sums)
+        return _Made(made, there)
+
+
+def _add_all(sums: dict[str, Tensor], names: list[str], more: list[Tensor | None]) -> None:
+    for name, share in zip(names, more, strict=True):
+        if share is not None:
+            _add(sums, name, share)
+
+
+def _add(sums: dict[str, Tensor], name: str, share: Tensor) -> None:
+    sums[name] = sums[name] + share if name in sums else share
+
+
+def _without(tensor: Tensor, skip: Tensor) -> Tensor:
+    """The gradients with zeros for examples that are skipped, bool ``(examples, 1)``."""
+    mask = skip.to(tensor.device).view(-1, *[1] * (tensor.ndim - 1))
+    return tensor.masked_fill(mask, 0.0)
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    """The dtype to sum in."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _norms(sums: dict[str, Tensor], names: list[str], device: torch.device) -> Tensor:
+    """The L2 norms of mean gradients, ``(parameters,)`` float32; 0 where there is none."""
+    found = []
+    for name in names:
+        total = sums.get(name)
+        if total is None:
+            found.append(torch.zeros((), device=device))
+            continue
+        # In float64, whose squares do not overflow; Macs' GPUs have none.
+        wide = total if total.device.type == "mps" else total.to(_double(total))
+        found.append(torch.linalg.vector_norm(wide).float().to(device))
+    return torch.stack(found)
+
+
+def _double(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float64)
+
+
+def _refuse_wrapped(parts: list[SamplePart], model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, DataParallel | DistributedDataParallel):
+            raise UsageError(
+                f"{parts[0].strategy} clips single examples, whose gradients "
+                f"{name or 'the model'} ({type(module).__name__}) does not average between "
+                "processes: pass the module inside (model.module), and average .grad yourself "
+                "before clipper.step()"
             )

@@ -103,14 +103,17 @@ class Groups:
         least, most = (torch.stack([e[i].to(blank) for e in ends]) for i in (0, 1))
         return least, most
 
-    def sizes(self, device: torch.device) -> Tensor:
-        """How many elements each group has, ``(groups,)`` float32."""
+    def sizes(self, device: torch.device, there: Sequence[bool] | None = None) -> Tensor:
+        """How many elements each group has, ``(groups,)`` float32; only of tensors `there`."""
+        if there is not None and not all(there):
+            return self._count_elements(device, there)
         if device not in self._counts:
-            self._counts[device] = self._count_elements(device)
+            self._counts[device] = self._count_elements(device, [True] * len(self.shapes))
         return self._counts[device]
 
-    def _count_elements(self, device: torch.device) -> Tensor:
-        sizes = torch.tensor(self._sizes, dtype=torch.float32, device=device)
+    def _count_elements(self, device: torch.device, there: Sequence[bool]) -> Tensor:
+        own = [size if each else 0 for size, each in zip(self._sizes, there, strict=True)]
+        sizes = torch.tensor(own, dtype=torch.float32, device=device)
         if self.scope == "global":
             return sizes.sum(dim=0, keepdim=True)
         if self.scope == "layer":
@@ -135,20 +138,42 @@ class Groups:
             return self._combine(there, 1.0) > 0
         return self.spread(there) > 0
 
-    def batched_norms(self, tensors: Sequence[Tensor], order: float) -> Tensor:
-        """Norms of many gradients at once: tensors ``(batch, *shape)`` to ``(batch, groups)``."""
-        batch = len(tensors[0])
-        if self.scope == "unit":
-            parts = [
-                t.reshape(batch, units, -1) for t, units in zip(tensors, self._units, strict=True)
-            ]
-            return torch.cat([_wide_norm(part, order) for part in parts], dim=1)
-        each = torch.stack([_wide_norm(t.reshape(batch, -1), order) for t in tensors], dim=1)
+    def batched_norms(self, tensors: Sequence[Tensor | None], order: float, like: Tensor) -> Tensor:
+        """Norms of many gradients at once: tensors ``(batch, *shape)`` to ``(batch, groups)``.
+
+        A missing tensor counts zero; `like` is any tensor ``(batch,)`` of their device. float64
+        where gradients are, and on a CPU where float32 sums of powers overflow or vanish.
+        """
+        each = [
+            like.new_zeros((len(like), units), dtype=torch.float32)
+            if tensor is None
+            else _batched_norm(tensor.reshape(len(like), units, size // units), order).to(
+                like.device
+            )
+            for tensor, units, size in zip(tensors, self._units, self._sizes, strict=True)
+        ]
+        if any(norm.dtype == torch.float64 for norm in each):
+            each = [norm.double() for norm in each]
+        joined = torch.cat(each, dim=1)
         if self.scope == "global":
-            return _wide_norm(each, order).unsqueeze(1)
+            return _batched_norm(joined.unsqueeze(1), order)
         if self.scope == "layer":
-            return torch.stack([self._combine(row, order) for row in each])
-        return each
+            return torch.stack([self._combine(row, order) for row in joined])
+        return joined
+
+    def batched_sums(
+        self, tensors: Sequence[Tensor | None], weights: Tensor, *, exact: bool = False
+    ) -> list[Tensor | None]:
+        """The sums of many gradients, weighted by ``(batch, groups)``: ``(*shape)`` a tensor.
+
+        The tensors are only read, and summed in float32 at least. `exact` multiplies element by
+        element, which is slower and lets 0 · inf be NaN on every machine.
+        """
+        split = self.batched_split(weights)
+        return [
+            None if tensor is None else _weighted_sum(tensor, weight, exact)
+            for tensor, weight in zip(tensors, split, strict=True)
+        ]
 
     def batched_split(self, values: Tensor) -> list[Tensor]:
         """``(batch, groups)`` as one entry a parameter, each ``(batch,)`` or ``(batch, units)``."""
@@ -282,12 +307,49 @@ class Groups:
         return self._index[device]
 
 
-def _wide_norm(flat: Tensor, order: float) -> Tensor:
-    """The norm over the last dimension, float32 at least."""
+def _batched_norm(flat: Tensor, order: float) -> Tensor:
+    """The norms over the last dimension, float32 at least; see `Groups.batched_norms`."""
     if not flat.shape[-1]:
-        return flat.new_zeros(flat.shape[:-1])
+        return torch.zeros(flat.shape[:-1], device=flat.device)
     norm: Tensor = torch.linalg.vector_norm(flat, order, dim=-1, dtype=sum_type(flat))
-    return norm.float() if norm.dtype != torch.float64 or flat.device.type == "cuda" else norm
+    if not on_host(norm) or order == math.inf:
+        return norm if flat.dtype == torch.float64 else norm.float()
+    kind = torch.finfo(norm.dtype)
+    least = 8 * (kind.tiny / kind.eps) ** (1 / order)  # below, powers of elements have vanished
+    if math.isfinite(float(norm.max())) and float(norm.min()) >= least:
+        return norm
+    again = ~torch.isfinite(norm) | (norm < least)
+    again &= torch.linalg.vector_norm(flat, 1.0, dim=-1, dtype=sum_type(flat)) > 0  # not 0 or NaN
+    if not bool(again.any()):
+        return norm
+    wide = flat[again].to(torch.complex128 if flat.is_complex() else torch.float64)
+    # Relative to the largest, so that the powers neither overflow nor vanish.
+    most = wide.abs().amax(dim=-1, keepdim=True)
+    ratio = torch.linalg.vector_norm(wide / most, order, dim=-1) * most.squeeze(-1)
+    norm = norm.double()
+    norm[again] = torch.where(torch.isfinite(most.squeeze(-1)), ratio, math.inf)
+    return norm
+
+
+def _weighted_sum(tensor: Tensor, weight: Tensor, exact: bool) -> Tensor:
+    """The sum over the first dimension, weighted by ``(batch,)`` or ``(batch, units)``."""
+    shape = tensor.shape[1:]
+    dtype = torch.promote_types(tensor.dtype, torch.float32)
+    if weight.dtype == torch.float64 and weight.device.type == "cpu":
+        dtype = torch.promote_types(dtype, torch.float64)
+    tensor, weight = tensor.to(dtype), weight.to(tensor.device, dtype)
+    if weight.ndim == 2 and weight.shape[1] == 1:
+        weight = weight.squeeze(1)
+    flat = tensor.reshape(len(tensor), *weight.shape[1:], math.prod(shape) // _units_of(weight))
+    if exact:
+        return (flat * weight.unsqueeze(-1)).sum(dim=0).reshape(shape)
+    if weight.ndim == 1:
+        return (weight @ flat).reshape(shape)
+    return torch.einsum("bu,bue->ue", weight, flat).reshape(shape)
+
+
+def _units_of(weight: Tensor) -> int:
+    return 1 if weight.ndim == 1 else weight.shape[1]
 
 
 def layer_of(name: str) -> str:

@@ -60,6 +60,8 @@ class Seen:
         valid: ``None`` when every group's norm may enter memory, else a bool tensor
             ``(…, groups)``: False for groups without a gradient and for steps whose gradients
             are not finite. Only memory helpers need it; plain entries are guarded for you.
+        per_example: True on the side ``sample``, where `norm` is ``(examples, groups)`` and memory
+            ``(groups,)``: what enters memory is reduced by `example_mean`.
         total_steps: how many steps there will be, where the clipper was told; else None.
     """
 
@@ -74,6 +76,7 @@ class Seen:
         weight_decay: Rate | Callable[[], Rate] | None = None,
         valid: Tensor | None = None,
         total_steps: int | None = None,
+        per_example: bool = False,
     ) -> None:
         self._norm = norm
         self._weight_norm = weight_norm
@@ -83,6 +86,20 @@ class Seen:
         self.step = step
         self.valid = valid
         self.total_steps = total_steps
+        self.per_example = per_example
+
+    def example_mean(self, values: Tensor) -> Tensor:
+        """The mean of `values` over the step's examples, ``(examples, groups)`` to ``(groups,)``.
+
+        For `Strategy.learn` on the side ``sample``; elsewhere `values` as they are. Examples whose
+        gradient is not finite do not count.
+        """
+        if not self.per_example:
+            return values
+        if self.valid is None:
+            return values.mean(dim=0)
+        total = torch.where(self.valid, values, 0.0).sum(dim=0)
+        return total / self.valid.sum(dim=0).clamp(min=1)
 
     @property
     def norm(self) -> Tensor:
@@ -208,9 +225,11 @@ class Strategy(ABC):
                 f"{owner}: floor={self.floor:g} makes no sense with scope {self.scope!r} and rule "
                 f"{self.rule!r}, which do not multiply by one factor; leave it at 0"
             )
-        if self.side == "sample" and (self.scope == "element" or self.rule == "clamp"):
+        if self.side == "sample" and (
+            self.scope == "element" or self.rule in ("clamp", "transform")
+        ):
             raise UsageError(
-                f"{owner}: the side 'sample' scales examples and cannot clamp elements"
+                f"{owner}: the side 'sample' scales examples and cannot change single elements"
             )
         for ends in ends_of(self):
             ends.validate()
@@ -245,6 +264,8 @@ class Strategy(ABC):
 
         Called after clipping, with each group's norm before (``seen.norm``) and after
         (`clipped_norm`). Groups whose gradient is missing or not finite keep their old entries.
+        On the side ``sample`` once a step, with all its examples: norms are ``(examples, groups)``,
+        entries ``(groups,)``, and `Seen.example_mean` leads from one to the other.
         """
         return {}
 

@@ -18,7 +18,8 @@ class QuantileTracking(Strategy):
 
     A norm within the limit lowers it, one beyond raises it, in balance where the share γ is
     within. With ``update=arithmetic``, C ← C − η(b − γ). The streaming form of ``percentile``:
-    it forgets the past at the rate η and follows norms that drift.
+    it forgets the past at the rate η and follows norms that drift. On the side ``sample``, as in
+    the paper, b is the share of the step's examples that are within (no noise is added to it).
 
     Memory: the limit C of each group, from `start` on, moved after each step by that step's norm
     before clipping, and kept within `lowest` and `highest`. Geometric steps are at most a factor
@@ -30,6 +31,7 @@ class QuantileTracking(Strategy):
     """
 
     family = "past norms"
+    sides = ("gradient", "update", "sample")
     scopes = ("global", "layer", "tensor", "unit", "element")
 
     quantile: float = tunable(0.5, low=0.05, high=0.99, at_most=1.0, doc="share within, γ")
@@ -59,6 +61,7 @@ class QuantileTracking(Strategy):
 
     def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
         old = memory["limit"]
-        move = self.eta * ((seen.norm <= old).to(old.dtype) - self.quantile)
+        within = seen.example_mean((seen.norm <= old).to(old.dtype))
+        move = self.eta * (within - self.quantile)
         new = old * torch.exp(-move) if self.update == "geometric" else old - move
         return {"limit": new.clamp(self.lowest, self.highest)}

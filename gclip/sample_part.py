@@ -1,0 +1,92 @@
+"""A strategy at work on single examples: what it decides of them and learns of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gclip.decide import Decision, decide, remember_step
+from gclip.errors import UsageError
+from gclip.part import Part
+from gclip.state import copied
+from gclip.strategy import Seen
+
+
+class SamplePart(Part):
+    """As `Part`, for examples, whose norms are ``(examples, groups)``; memory is ``(groups,)``.
+
+    A batch may come in several chunks and a step of several batches: each is decided on with the
+    memory from before the step, and at the step's end `learn_examples` sees all of them at once.
+    """
+
+    def measure_examples(self, each: Sequence[Tensor | None], like: Tensor) -> Tensor:
+        """The norms of gradients ``(examples, *shape)``, None where there is none."""
+        return self.groups.batched_norms(each, self._order, like)
+
+    def ask_examples(self, norm: Tensor, step: int, there: Sequence[bool]) -> Decision:
+        """What the strategy makes of examples; `there` says which parameters have a gradient."""
+        self._follow(norm)
+        seen = self._seen_examples(norm, step, there, None)
+        return decide(self.now(step), seen, self.memory or {})
+
+    def learn_examples(self, step: int, there: Sequence[bool], finite: Tensor) -> None:
+        """Let the strategy learn what `made` says of all examples of a finite step.
+
+        Raises:
+            UsageError: the strategy's entries for memory are not ``(groups,)``.
+        """
+        strategy, norm, old = self.now(step), self.made.norm, self.memory or {}
+        # Norms that were measured in float64 enter memory in the precision that it has.
+        norm, after = norm.to(self._norm), self.made.clipped_norm.to(self._norm)
+        marks = [torch.zeros(()) if each else None for each in there]
+        valid = torch.isfinite(norm) & self.groups.present(marks, norm.device)
+        # A step whose gradients are all zero is none: optimizers are warmed up with such.
+        valid = valid & finite.to(norm.device) & (norm > 0).any()
+        seen = self._seen_examples(norm, step, there, valid)
+        new = remember_step(strategy, seen, after, old, valid.any(dim=0))
+        for key, value in new.items():
+            before = old[key]
+            if isinstance(value, Tensor) and value.shape != before.shape:
+                raise UsageError(
+                    f"{strategy} turns its memory {key!r} of the shape {tuple(before.shape)} into "
+                    f"{tuple(value.shape)}: on the side 'sample' learn() sees (examples, groups) "
+                    "and must reduce over the examples, by seen.example_mean"
+                )
+        self.memory = new
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _follow(self, norm: Tensor) -> None:
+        """Begin the memory, or let it follow the gradients to their device."""
+        self._norm = norm.new_zeros(self.groups.count, dtype=_kind(self.params))
+        if self.memory is None:
+            self.memory = self.strategy.remember(self._norm)
+        elif self._device != norm.device:
+            self.memory = copied(self.memory, norm.device)
+        self._device = norm.device
+
+    def _seen_examples(
+        self, norm: Tensor, step: int, there: Sequence[bool], valid: Tensor | None
+    ) -> Seen:
+        device, groups = norm.device, self.groups
+        weights = [w if each else None for w, each in zip(self.weights, there, strict=True)]
+        return Seen(
+            norm,
+            step=step,
+            weight_norm=lambda: groups.norms(weights, self._order, device),
+            size=lambda: groups.sizes(device, there),
+            lr=self._rate("lr"),
+            weight_decay=self._rate("weight_decay"),
+            valid=valid,
+            total_steps=self._total_steps,
+            per_example=True,
+        )
+
+
+def _kind(params: Sequence[Tensor]) -> torch.dtype:
+    """float64 where any parameter that is trained is, else float32."""
+    double = (torch.float64, torch.complex128)
+    wide = any(p.dtype in double and p.requires_grad for p in params)
+    return torch.float64 if wide else torch.float32
