@@ -8,6 +8,7 @@ answer to one example depends on the others of the batch are refused.
 from __future__ import annotations
 
 import functools
+import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -72,8 +73,10 @@ def per_sample_gradients(
         UsageError: batch norm in training mode, with which examples have no gradients of their
             own; lazy modules before their first batch; a model or loss that fails on one example.
     """
-    computed = PerSample(model)
-    found = [computed(inputs[few], targets[few], loss) for few in chunks(inputs, targets, chunk)]
+    computed = PerSample(model, stacklevel=3)
+    found: list[Gradients] = []
+    for few in chunks(inputs, targets, chunk):
+        found.append(computed(inputs[few], targets[few], loss))
     each: dict[str, Tensor] = {}
     for name, param in model.named_parameters():
         if param.requires_grad:
@@ -110,10 +113,14 @@ def chunks(inputs: Tensor, targets: Tensor, chunk: int | None) -> Iterator[slice
 
 
 class PerSample:
-    """Computes the gradients of single examples of a model, and remembers in which way it can."""
+    """Computes the gradients of single examples of a model, and remembers in which way it can.
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    Args:
+        stacklevel: how many calls away the user's line is that warnings are to name.
+    """
+
+    def __init__(self, model: nn.Module, *, stacklevel: int) -> None:
+        self._model, self._stacklevel = model, stacklevel
         self._vmap_works: bool | None = None
 
     def __call__(self, inputs: Tensor, targets: Tensor, loss: Loss) -> Gradients:
@@ -145,7 +152,7 @@ class PerSample:
                 f"torch.func cannot take {_where(model, error)} ({_first_line(error)}), so the "
                 "gradients of single examples are computed one after another: the same numbers, "
                 "but slower",
-                stacklevel=5,
+                stacklevel=self._stacklevel,
             )
             return found
         self._vmap_works = True
@@ -300,7 +307,7 @@ def _kind(model: nn.Module) -> str:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].strip().rstrip(".")
+    return textwrap.shorten(text.splitlines()[0], 150, placeholder=" …").rstrip(".")
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -39,7 +39,7 @@ class Samples:
     def __init__(self, parts: list[SamplePart], model: nn.Module, recording: bool) -> None:
         _refuse_wrapped(parts, model)
         self.parts, self.model, self._recording = parts, model, recording
-        self._computed = PerSample(model)
+        self._computed = PerSample(model, stacklevel=4)
         self._step = 0
         self._plain: dict[str, Tensor] = {}  # mean gradients by name, as the record adds them up
         self._clipped: dict[str, Tensor] = {}

@@ -14,6 +14,7 @@ CONFIG = RunConfig(fraction=0.05, epochs=3, lr=0.05, batch_size=16)
 SPECS = (
     "per_sample(max_norm=0.5)",
     "chain(per_sample(max_norm=linear(2, 0.5)), norm(max_norm=0.2))",
+    "quantile_tracking(side=sample, scope=layer)",
     "norm(max_norm=0.02, side=update)",
     "chain(percentile(p=50), percentile(p=50, side=update))",
     "acclip",
