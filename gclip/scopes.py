@@ -318,16 +318,17 @@ def _batched_norm(flat: Tensor, order: float) -> Tensor:
     least = 8 * (kind.tiny / kind.eps) ** (1 / order)  # below, powers of elements have vanished
     if math.isfinite(float(norm.max())) and float(norm.min()) >= least:
         return norm
-    again = ~torch.isfinite(norm) | (norm < least)
-    again &= torch.linalg.vector_norm(flat, 1.0, dim=-1, dtype=sum_type(flat)) > 0  # not 0 or NaN
+    size = flat.abs() if flat.is_complex() else flat
+    peak = torch.maximum(size.amax(dim=-1), size.amin(dim=-1).neg()).double()
+    again = (~torch.isfinite(norm) | (norm < least)) & (peak > 0)  # neither zeros nor NaN
     if not bool(again.any()):
         return norm
     wide = flat[again].to(torch.complex128 if flat.is_complex() else torch.float64)
     # Relative to the largest, so that the powers neither overflow nor vanish.
-    most = wide.abs().amax(dim=-1, keepdim=True)
-    ratio = torch.linalg.vector_norm(wide / most, order, dim=-1) * most.squeeze(-1)
+    top = peak[again]
+    ratio = torch.linalg.vector_norm(wide / top.unsqueeze(-1), order, dim=-1) * top
     norm = norm.double()
-    norm[again] = torch.where(torch.isfinite(most.squeeze(-1)), ratio, math.inf)
+    norm[again] = torch.where(torch.isfinite(top), ratio, math.inf)
     return norm
 
 
