@@ -38,10 +38,14 @@ class SamplePart(Part):
             UsageError: the strategy's entries for memory are not ``(groups,)``.
         """
         strategy, norm, old = self.now(step), self.made.norm, self.memory or {}
+        if not old:
+            return
         # Norms that were measured in float64 enter memory in the precision that it has.
         norm, after = norm.to(self._norm), self.made.clipped_norm.to(self._norm)
-        marks = [torch.zeros(()) if each else None for each in there]
-        valid = torch.isfinite(norm) & self.groups.present(marks, norm.device)
+        valid = torch.isfinite(norm)
+        if not all(there):
+            marks = [torch.zeros(()) if each else None for each in there]
+            valid = valid & self.groups.present(marks, norm.device)
         # A step whose gradients are all zero is none: optimizers are warmed up with such.
         valid = valid & finite.to(norm.device) & (norm > 0).any()
         seen = self._seen_examples(norm, step, there, valid)

@@ -7,6 +7,7 @@ import math
 import warnings
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -655,6 +656,16 @@ class TestQuantileTracking:
         want.append(want[-1] * math.exp(-0.3 * (0.6 - 0.6)))
         want.append(want[-1] * math.exp(-0.3 * (0.8 - 0.6)))
         assert self.limits(self.BATCHES, calls) == pytest.approx(want, rel=1e-6)
+
+    @pytest.mark.parametrize("calls", [1, 3])
+    def test_long_runs_by_numpy(self, calls):
+        norms = np.random.default_rng(0).lognormal(size=(30, 7)).astype(np.float32)
+        limit, want = 0.4, []
+        for row in norms.astype(np.float64):
+            want.append(limit)
+            limit *= np.exp(-0.25 * (np.mean(row <= limit) - 0.8))
+        found = self.limits(norms.tolist(), calls, eta=0.25, gamma=0.8, start=0.4)
+        np.testing.assert_allclose(found, [*want, limit], rtol=1e-5)
 
     def test_arithmetic(self):
         want = [1.0, 1.06, 1.06, 1.0]
