@@ -19,10 +19,10 @@ from gclip.errors import UsageError, choose
 from gclip.norms import NO, YES, any_positive, on_host
 from gclip.parameters import Named, Parameters, Spec, assign
 from gclip.part import Part
-from gclip.per_sample import Loss
 from gclip.rates import Rates
 from gclip.record import Record
 from gclip.report import ClipReport, Stage
+from gclip.sample_checks import Loss
 from gclip.sample_part import SamplePart
 from gclip.samples import Samples
 from gclip.scopes import Groups, check_layers

@@ -7,24 +7,25 @@ answer to one example depends on the others of the batch are refused.
 
 from __future__ import annotations
 
-import functools
-import textwrap
-import traceback
 import warnings
-from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parameter import is_lazy
 
 from gclip import buffers
 from gclip.errors import UsageError
-
-Loss = Callable[[Tensor, Tensor], Tensor]
+from gclip.sample_checks import (
+    Loss,
+    check_loss,
+    check_model,
+    chunks,
+    first_line,
+    one_number,
+    where,
+)
 
 
 class Gradients(NamedTuple):
@@ -87,31 +88,6 @@ def per_sample_gradients(
     return each, torch.cat([f.losses for f in found])
 
 
-def chunks(inputs: Tensor, targets: Tensor, chunk: int | None) -> Iterator[slice]:
-    """Where each of the chunks begins and ends.
-
-    Raises:
-        UsageError: no tensors, no examples, not as many targets as inputs, a bad `chunk`.
-    """
-    for what, value in (("inputs", inputs), ("targets", targets)):
-        if not isinstance(value, Tensor):
-            raise UsageError(
-                f"single examples are taken from tensors (examples, …), but the {what} are of "
-                f"type {type(value).__name__}"
-            )
-        if not value.ndim:
-            raise UsageError(f"the {what} must be (examples, …), but have no dimension")
-    count = len(inputs)
-    if not count:
-        raise UsageError("there are no examples in this batch")
-    if len(targets) != count:
-        raise UsageError(f"there are {count} inputs, but {len(targets)} targets")
-    if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
-        raise UsageError(f"chunk must be a whole number ≥ 1, but got {chunk!r}")
-    size = chunk or count
-    return (slice(start, start + size) for start in range(0, count, size))
-
-
 class PerSample:
     """Computes the gradients of single examples of a model, and remembers in which way it can.
 
@@ -130,8 +106,8 @@ class PerSample:
             UsageError: as there, or no parameter that requires a gradient.
         """
         model = self._model
-        _check(model)
-        _check_loss(loss, targets)
+        check_model(model)
+        check_loss(loss, targets)
         if not any(p.requires_grad for p in model.parameters()):
             raise UsageError("no parameter of the model requires a gradient: all are frozen")
         if self._vmap_works is False or len(inputs) == 1:  # of one, nothing is gained
@@ -149,7 +125,7 @@ class PerSample:
             found = self._one_by_one(inputs, targets, loss)
             self._vmap_works = False
             warnings.warn(
-                f"torch.func cannot take {_where(model, error)} ({_first_line(error)}), so the "
+                f"torch.func cannot take {where(model, error)} ({first_line(error)}), so the "
                 "gradients of single examples are computed one after another: the same numbers, "
                 "but slower",
                 stacklevel=self._stacklevel,
@@ -170,7 +146,7 @@ class PerSample:
             answer = functional_call(model, given, (x.unsqueeze(0),))
             # functional_call puts there what forward assigned to buffers.
             new = {n: given[n] for n, old in held.items() if given[n] is not old}
-            return _one_number(loss(answer, y.unsqueeze(0))), new
+            return one_number(loss(answer, y.unsqueeze(0))), new
 
         each = vmap(grad_and_value(one, has_aux=True), in_dims=(None, 0, 0), randomness="different")
         grads, (losses, changed) = each(params, inputs, targets)
@@ -228,7 +204,7 @@ def _grads_of_one(
     params = {n: p for n, p in model.named_parameters() if p.requires_grad}
     try:
         with torch.enable_grad():
-            value = _one_number(loss(model(x), y))
+            value = one_number(loss(model(x), y))
         grads: tuple[Tensor | None, ...] = (None,) * len(params)
         if value.requires_grad:
             grads = torch.autograd.grad(value, list(params.values()), allow_unused=True)
@@ -236,78 +212,15 @@ def _grads_of_one(
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise UsageError(
-            f"{_where(model, error)} fails on a single example, a batch of one of the shape "
-            f"{tuple(x.shape)}: {_first_line(error)}"
+            f"{where(model, error)} fails on a single example, a batch of one of the shape "
+            f"{tuple(x.shape)}: {first_line(error)}"
         ) from error
     dense = [None if grad is None else grad.to_dense() for grad in grads]
     return value.detach(), dict(zip(params, dense, strict=True))
 
 
-def _one_number(value: Tensor) -> Tensor:
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise UsageError(
-            f"the loss of one example must be one number, but loss(model(x), y) gives {shape}: "
-            "take its mean or its sum"
-        )
-    return value.reshape(())
-
-
 def _nothing(param: Tensor, count: int) -> Tensor:
     return torch.zeros_like(param).expand(count, *param.shape)
-
-
-def _check(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
-            how = "in training mode" if module.training else "without running statistics"
-            raise UsageError(
-                f"{name or 'the model'} is a batch norm {how}, so single examples have "
-                "no gradients of their own; use group norm or layer norm, or a model without "
-                "normalisation (lenet)"
-            )
-    for name, param in model.named_parameters():
-        if is_lazy(param):
-            raise UsageError(
-                f"{name} of a lazy module has no shape yet: pass one batch through the model "
-                "before its examples' gradients are computed"
-            )
-
-
-def _check_loss(loss: Loss, targets: Tensor) -> None:
-    """Class weights divide the sum by the sum of the weights: of one example, they cancel."""
-    weight = reduction = None
-    if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss):
-        weight, reduction = loss.weight, loss.reduction
-    elif isinstance(loss, functools.partial) and loss.func in (F.cross_entropy, F.nll_loss):
-        weight, reduction = loss.keywords.get("weight"), loss.keywords.get("reduction", "mean")
-    if weight is not None and reduction == "mean" and targets.ndim == 1:
-        raise UsageError(
-            "class weights cancel in the mean over a batch of one, so they would do nothing for "
-            "single examples: use reduction='sum', which weighs each example"
-        )
-
-
-def _where(model: nn.Module, error: BaseException) -> str:
-    """The innermost module of the model that was at work when the error was raised."""
-    names = {id(module): name for name, module in model.named_modules()}
-    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
-        owner = frame.f_locals.get("self")
-        if id(owner) in names:
-            name = names[id(owner)]
-            return f"{name} ({type(owner).__name__})" if name else f"the model {_kind(model)}"
-    return f"the model {_kind(model)}"
-
-
-def _kind(model: nn.Module) -> str:
-    kinds = dict.fromkeys(type(module).__name__ for module in model.modules())
-    shown = list(kinds)[:8]
-    return f"({', '.join(shown)}{', …' if len(kinds) > len(shown) else ''})"
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return textwrap.shorten(text.splitlines()[0], 150, placeholder=" …").rstrip(".")
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

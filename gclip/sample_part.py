@@ -25,14 +25,17 @@ class SamplePart(Part):
         """The norms of gradients ``(examples, *shape)``, None where there is none."""
         return self.groups.batched_norms(each, self._order, like)
 
-    def ask_examples(self, norm: Tensor, step: int, there: Sequence[bool]) -> Decision:
-        """What the strategy makes of examples; `there` says which parameters have a gradient."""
+    def ask_examples(self, norm: Tensor, step: int) -> Decision:
+        """What the strategy makes of examples, whichever come beside them in a chunk."""
         self._follow(norm)
-        seen = self._seen_examples(norm, step, there, None)
+        seen = self._seen_examples(norm, step, None)
         return decide(self.now(step), seen, self.memory or {})
 
     def learn_examples(self, step: int, there: Sequence[bool], finite: Tensor) -> None:
         """Let the strategy learn what `made` says of all examples of a finite step.
+
+        Args:
+            there: which parameters any of the examples has a gradient for.
 
         Raises:
             UsageError: the strategy's entries for memory are not ``(groups,)``.
@@ -48,7 +51,7 @@ class SamplePart(Part):
             valid = valid & self.groups.present(marks, norm.device)
         # A step whose gradients are all zero is none: optimizers are warmed up with such.
         valid = valid & finite.to(norm.device) & (norm > 0).any()
-        seen = self._seen_examples(norm, step, there, valid)
+        seen = self._seen_examples(norm, step, valid)
         new = remember_step(strategy, seen, after, old, valid.any(dim=0))
         for key, value in new.items():
             before = old[key]
@@ -71,16 +74,16 @@ class SamplePart(Part):
             self.memory = copied(self.memory, norm.device)
         self._device = norm.device
 
-    def _seen_examples(
-        self, norm: Tensor, step: int, there: Sequence[bool], valid: Tensor | None
-    ) -> Seen:
+    def _seen_examples(self, norm: Tensor, step: int, valid: Tensor | None) -> Seen:
         device, groups = norm.device, self.groups
-        weights = [w if each else None for w, each in zip(self.weights, there, strict=True)]
+        trained = [param.requires_grad for param in self.params]
+        pairs = zip(self.weights, trained, strict=True)
+        weights = [weight if each else None for weight, each in pairs]
         return Seen(
             norm,
             step=step,
             weight_norm=lambda: groups.norms(weights, self._order, device),
-            size=lambda: groups.sizes(device, there),
+            size=lambda: groups.sizes(device, trained),
             lr=self._rate("lr"),
             weight_decay=self._rate("weight_decay"),
             valid=valid,

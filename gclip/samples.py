@@ -18,7 +18,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from gclip.decide import Decision
 from gclip.errors import UsageError
 from gclip.norms import on_host
-from gclip.per_sample import Gradients, Loss, PerSample, chunks
+from gclip.per_sample import Gradients, PerSample
+from gclip.sample_checks import Loss, chunks
 from gclip.sample_part import SamplePart
 
 
@@ -151,7 +152,7 @@ class Samples:
         each = [found.each.get(name) for name in names]
         there = tuple(tensor is not None for tensor in each)
         norm = part.measure_examples(each, found.losses)
-        made = part.ask_examples(norm, step, there)
+        made = part.ask_examples(norm, step)
         changes = not made.idle
         if self._recording or not changes:
             sums = part.groups.batched_sums(each, torch.full_like(norm, weight))

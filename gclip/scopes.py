@@ -103,16 +103,19 @@ class Groups:
         least, most = (torch.stack([e[i].to(blank) for e in ends]) for i in (0, 1))
         return least, most
 
-    def sizes(self, device: torch.device, there: Sequence[bool] | None = None) -> Tensor:
-        """How many elements each group has, ``(groups,)`` float32; only of tensors `there`."""
-        if there is not None and not all(there):
-            return self._count_elements(device, there)
+    def sizes(self, device: torch.device, trained: Sequence[bool] | None = None) -> Tensor:
+        """How many elements each group has, ``(groups,)`` float32.
+
+        Parameters that are not `trained` do not count.
+        """
+        if trained is not None and not all(trained):
+            return self._count_elements(device, trained)
         if device not in self._counts:
             self._counts[device] = self._count_elements(device, [True] * len(self.shapes))
         return self._counts[device]
 
-    def _count_elements(self, device: torch.device, there: Sequence[bool]) -> Tensor:
-        own = [size if each else 0 for size, each in zip(self._sizes, there, strict=True)]
+    def _count_elements(self, device: torch.device, trained: Sequence[bool]) -> Tensor:
+        own = [size if each else 0 for size, each in zip(self._sizes, trained, strict=True)]
         sizes = torch.tensor(own, dtype=torch.float32, device=device)
         if self.scope == "global":
             return sizes.sum(dim=0, keepdim=True)
@@ -169,11 +172,20 @@ class Groups:
         The tensors are only read, and summed in float32 at least. `exact` multiplies element by
         element, which is slower and lets 0 · inf be NaN on every machine.
         """
-        split = self.batched_split(weights)
-        return [
-            None if tensor is None else _weighted_sum(tensor, weight, exact)
-            for tensor, weight in zip(tensors, split, strict=True)
-        ]
+        if self.scope == "global":
+            shares = [weights] * len(self.shapes)
+        elif self.scope == "layer":
+            shares = list(torch.split(weights[:, self._layer_index(weights.device)], 1, dim=1))
+        else:
+            shares = list(torch.split(weights, self._units, dim=1))
+        sums: list[Tensor | None] = []
+        for tensor, weight, shape in zip(tensors, shares, self.shapes, strict=True):
+            if tensor is None:
+                sums.append(None)
+                continue
+            rows = tensor.reshape(*weight.shape, math.prod(shape) // weight.shape[1])
+            sums.append(_weighted_sum(rows, weight, exact).reshape(shape))
+        return sums
 
     def batched_split(self, values: Tensor) -> list[Tensor]:
         """``(batch, groups)`` as one entry a parameter, each ``(batch,)`` or ``(batch, units)``."""
@@ -332,25 +344,17 @@ def _batched_norm(flat: Tensor, order: float) -> Tensor:
     return norm
 
 
-def _weighted_sum(tensor: Tensor, weight: Tensor, exact: bool) -> Tensor:
-    """The sum over the first dimension, weighted by ``(batch,)`` or ``(batch, units)``."""
-    shape = tensor.shape[1:]
-    dtype = torch.promote_types(tensor.dtype, torch.float32)
+def _weighted_sum(rows: Tensor, weight: Tensor, exact: bool) -> Tensor:
+    """``(batch, units, elements)``, weighted by ``(batch, units)``, as ``(units, elements)``."""
+    dtype = torch.promote_types(rows.dtype, torch.float32)
     if weight.dtype == torch.float64 and weight.device.type == "cpu":
         dtype = torch.promote_types(dtype, torch.float64)
-    tensor, weight = tensor.to(dtype), weight.to(tensor.device, dtype)
-    if weight.ndim == 2 and weight.shape[1] == 1:
-        weight = weight.squeeze(1)
-    flat = tensor.reshape(len(tensor), *weight.shape[1:], math.prod(shape) // _units_of(weight))
+    rows, weight = rows.to(dtype), weight.to(rows.device, dtype)
     if exact:
-        return (flat * weight.unsqueeze(-1)).sum(dim=0).reshape(shape)
-    if weight.ndim == 1:
-        return (weight @ flat).reshape(shape)
-    return torch.einsum("bu,bue->ue", weight, flat).reshape(shape)
-
-
-def _units_of(weight: Tensor) -> int:
-    return 1 if weight.ndim == 1 else weight.shape[1]
+        return (rows * weight.unsqueeze(-1)).sum(dim=0)
+    if weight.shape[1] == 1:
+        return (weight.squeeze(1) @ rows.squeeze(1)).unsqueeze(0)
+    return torch.einsum("bu,bue->ue", weight, rows)
 
 
 def layer_of(name: str) -> str:
