@@ -160,6 +160,10 @@ class Clipper:
         )
         if same or unsharded_for_now(old, named):
             return
+        if self._samples is not None and self._samples.waiting:
+            raise UsageError(
+                "the model got other parameters between clipper.backward() and clipper.step()"
+            )
         self.record.flush()  # the steps that wait have other groups
         self._arrange(named, self._assigned(named, grown=True), self._states())
 
@@ -301,6 +305,8 @@ class Clipper:
                 "backward() is for strategies that clip single examples, such as 'per_sample' or "
                 "'norm(side=sample)'; with others, call loss.backward()"
             )
+        if not self._samples.waiting and self._source.changed():
+            self._follow()
         return self._samples.add(inputs, targets, loss, step=self._step, scale=scale, chunk=chunk)
 
     def state_dict(self) -> dict[str, Any]:

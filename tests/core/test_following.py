@@ -168,6 +168,22 @@ def test_a_list_of_parameters_says_that_it_may_be_old():
         clipper.step()
 
 
+def test_a_replaced_head_whose_examples_are_clipped():
+    def loop(model: nn.Sequential, replace: bool) -> nn.Sequential:
+        clipper = gclip.Clipper(model, "norm(max_norm=0.1, side=sample)") if replace else None
+        model[1] = linear(2, 2, 3)
+        clipper = clipper or gclip.Clipper(model, "norm(max_norm=0.1, side=sample)")
+        clipper.backward(torch.ones(4, 2), torch.tensor([0, 1, 2, 1]))
+        clipper.step()
+        return model
+
+    ours, wanted = (
+        loop(nn.Sequential(linear(0, 2, 2), linear(1, 2, 2)), replace) for replace in (True, False)
+    )
+    for a, b in zip(gradients(ours), gradients(wanted), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_folding_follows_too():
     def loop(fold: bool):
         a, b = linear(0, 3, 2), linear(1, 3, 2)

@@ -379,7 +379,7 @@ class TestFrozen:
             for place, param in enumerate(params):
                 assert (param.grad is None) == (place in frozen)
         if scope == "tensor":
-            limit = clipper.state_dict()["memory"][-1]["limit"]
+            limit = clipper.state_dict()["parts"][-1]["memory"]["limit"]
             assert limit[0] == pytest.approx(0.05 * math.exp(0.1 * 3), rel=1e-5)  # three steps
             assert limit[2] == pytest.approx(0.05 * math.exp(0.1 * 4), rel=1e-5)  # four
 
@@ -529,14 +529,14 @@ class TestNotFinite:
     def test_memory_does_not_learn_from_the_step(self, bad, policy):
         clipper, _ = self.run("quantile_tracking(side=sample)", bad, policy)
         clipper.step()
-        assert clipper.state_dict()["memory"][-1]["limit"].tolist() == [1.0]
+        assert clipper.state_dict()["parts"][-1]["memory"]["limit"].tolist() == [1.0]
 
     def test_nor_from_zeros(self):
         model = nn.Linear(2, 1, bias=False)
         clipper = gclip.Clipper(model, "quantile_tracking(side=sample)")
         clipper.backward(torch.zeros(4, 2), torch.zeros(4), lambda o, t: o.sum())
         clipper.step()
-        assert clipper.state_dict()["memory"][-1]["limit"].tolist() == [1.0]
+        assert clipper.state_dict()["parts"][-1]["memory"]["limit"].tolist() == [1.0]
 
 
 class TestLosses:
@@ -602,7 +602,7 @@ def test_modules_that_are_refused():
 
 def test_a_replaced_head_is_told():
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    clipper = gclip.Clipper(model, "per_sample")
+    clipper = gclip.Clipper(model.named_parameters(), "per_sample", model=model)
     model[1] = nn.Linear(4, 2)
     with pytest.raises(UsageError, match=r"1\.weight, 1\.bias of this clipper and the model's"):
         clipper.backward(randn(3), LABELS)
@@ -645,7 +645,7 @@ class TestQuantileTracking:
             found.append(float(report.limit[0, 0]))
             mean = sum(min(n, found[-1]) for n in norms) / len(norms)
             assert model.weight.grad.item() == pytest.approx(mean, rel=1e-5)
-        return [*found, clipper.state_dict()["memory"][-1]["limit"].item()]
+        return [*found, clipper.state_dict()["parts"][-1]["memory"]["limit"].item()]
 
     BATCHES = ([0.5, 2.0, 3.0, 0.9, 1.1], [0.2, 0.3, 5.0, 8.0, 1.0], [0.1, 0.1, 0.1, 0.1, 4.0])
 
@@ -722,7 +722,7 @@ def test_batches_and_chunks_of_a_step_are_one(name, scope):
             *zip(wanted, [p.grad for p in model.parameters()], strict=True),
         ):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
-    mine, theirs = (c.state_dict()["memory"][-1] for c in (whole, split))
+    mine, theirs = (c.state_dict()["parts"][-1]["memory"] for c in (whole, split))
     assert set(mine) == set(theirs)
     for key, value in mine.items():
         assert value.shape == (1 if scope == "global" else 2,)
