@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ._studies import MARKS, columns_for, head, looks_of, ordered, styled
-from ._style import BASELINE, canvas, caption, panels, spread, wrapped
+from ._style import BASELINE, around, canvas, caption, panels, spread, whisker, wrapped
 
 if TYPE_CHECKING:
     from gclip.studies.budget import Curve
@@ -83,6 +83,7 @@ def final(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
     look = looks_of([row["strategy"] for row in rows])
     figure = canvas(9.0, 1.95 + 0.42 * len(shown))
     axes = figure.subplots()
+    axes.set_xlim(*around(runs["accuracy"]))
     right = axes.twinx()
     heights = spread(runs)
     labels, texts = [], []
@@ -93,9 +94,7 @@ def final(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
             some = mine[mine["status"] == status]
             at = place + heights[some.index]
             axes.scatter(some["accuracy"], at, s=20, marker=marker, color=colour, alpha=0.75)
-        if row["low"] is not None:
-            low, high = max(row["low"], 0.0), min(row["high"], 1.0)
-            axes.hlines(place, low, high, color="black", linewidth=1.6, zorder=3)
+        whisker(axes, place, mine["accuracy"], 1.6)
         axes.scatter(row["accuracy"], place, s=36, marker="D", color=colour, edgecolors="black",
                      zorder=4)  # fmt: skip
         labels.append(wrapped(f"{row['tuned']}, lr {row['lr']:g}", 44))
@@ -106,8 +105,6 @@ def final(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
         side.set_ylim(len(shown) - 0.4, -0.6)
         side.grid(visible=False, axis="y")
         side.tick_params(length=0)
-    lowest = min([float(runs["accuracy"].min()), *(row["low"] or 1.0 for row in shown)])
-    axes.set_xlim(max(-0.02, lowest - 0.02), 1.01)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
     split = str(runs["split"].iloc[0]) if "split" in runs and len(runs) else "test"
     axes.set_xlabel(f"{split.capitalize()} accuracy (%)")
@@ -119,12 +116,12 @@ def final(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
         f"Each strategy's best of {' to '.join(str(n) for n in dict.fromkeys(trials))} random "
         f"trials (by validation), n = {_counts(shown)} fresh seeds.",
         "Points: one run each, a seed at the same height in every row; diamonds and bars: mean "
-        "and 95 % t interval.",
+        "and its 95 % interval, which holds where some runs do not train, too.",
         f"{diverged} of {len(runs)} runs diverged (crosses); they score chance and count."
         if diverged
         else "",
         "Right: mean, paired difference to tuned none with its interval, and what may be claimed "
-        "(sign-flip test, Holm-corrected).",
+        "(Holm-corrected).",
     )
     return figure
 

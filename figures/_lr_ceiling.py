@@ -75,7 +75,7 @@ def draw(runs: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> Figure:
         f"n = {counts.min()}{f' to {counts.max()}' if counts.max() > counts.min() else ''} seeds "
         "at each learning rate." if len(counts) else "",
         "Stable (shaded): no seed diverged and the mean is at least half of the strategy's best. "
-        "Lines: mean; bands: 95 % t interval, cut off at 0 and 100 %. Diverged runs score chance.",
+        "Lines: mean; bands: from the lowest to the highest run. Diverged runs score chance.",
     )  # fmt: skip
     return figure
 

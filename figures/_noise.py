@@ -9,10 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, PercentFormatter
 
-from gclip.results.statistics import mean_interval
-
 from ._studies import MARKS, head, looks_of, styled
-from ._style import BASELINE, canvas, caption, panels, seeds, spread, wrapped
+from ._style import BASELINE, canvas, caption, panels, seeds, spread, whisker, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +42,7 @@ def draw(runs: pd.DataFrame) -> Figure:
     clean = scored[scored["disturbance"] == CLEAN].groupby("strategy")["accuracy"].mean()
     for axes, (name, level) in zip(grid, conditions, strict=True):
         here = scored[(scored["disturbance"] == name) & (scored["level"] == level)]
+        axes.set_xlim(-0.03, 1.05)
         for place, text in enumerate(order):
             mine = here[here["strategy"] == text]
             _row(axes, mine, place, heights, look[text])
@@ -51,7 +50,6 @@ def draw(runs: pd.DataFrame) -> Figure:
                 axes.scatter(clean[text], place, s=46, marker="|", color=BASELINE, zorder=2)
         axes.set_title(_title(name, level), pad=5)
         axes.set_xlabel(f"{_split(runs)} accuracy (%)", fontsize=8)
-        axes.set_xlim(-0.03, 1.05)
         axes.xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
         axes.grid(visible=False, axis="y")
@@ -66,7 +64,8 @@ def draw(runs: pd.DataFrame) -> Figure:
         f"Points: one run each, a seed at the same height in every row; {seeds(per_cell)}."
         if len(per_cell)
         else "",
-        "Bars: 95 % t interval of the mean, cut off at 0 and 100 %. Label noise: share of wrong "
+        "Bars: 95 % interval of the mean, which holds where some do not train, too. Label noise: "
+        "share of wrong "
         "training labels; gradient noise: heavy-tailed, times each tensor's root mean square; "
         "spikes: chance of a step with gradients 1000 times too large. Diverged runs score chance.",
     )
@@ -82,8 +81,7 @@ def _row(axes: Axes, runs: pd.DataFrame, place: int, heights: pd.Series[float], 
             some["accuracy"], place + heights[some.index], s=12, marker=marker,
             color=look.colour, alpha=0.65, linewidths=0.8 if marker == "x" else 0,
         )  # fmt: skip
-    mean = mean_interval(runs["accuracy"])
-    axes.hlines(place, max(mean.low, 0), min(mean.high, 1), color="black", linewidth=1.3, zorder=3)
+    mean = whisker(axes, place, runs["accuracy"], 1.3)
     axes.scatter(mean.value, place, s=24, marker="D", color=look.colour, edgecolors="black",
                  linewidths=0.8, zorder=4)  # fmt: skip
 

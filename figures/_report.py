@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from ._studies import MARKS, head, looks_of, styled
-from ._style import canvas, caption, spread, wrapped
+from ._style import around, canvas, caption, spread, whisker, wrapped
 
 GAP = 0.38
 """How far below the tuned strategy its default stands."""
@@ -30,6 +30,7 @@ def draw(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
     look = looks_of([row["strategy"] for row in rows])
     figure = canvas(9.0, 2.1 + 0.72 * len(shown))
     axes = figure.subplots()
+    axes.set_xlim(*around(runs["accuracy"]))
     right = axes.twinx()
     heights = spread(runs) * 0.45
     for place, row in enumerate(shown):
@@ -42,9 +43,7 @@ def draw(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
                 axes.scatter(some["accuracy"], at, s=18, marker=marker, color=colour, alpha=0.7)
             if row[f"{prefix}accuracy"] is None:
                 continue
-            if row[f"{prefix}low"] is not None:
-                low, high = max(row[f"{prefix}low"], 0.0), min(row[f"{prefix}high"], 1.0)
-                axes.hlines(place + down, low, high, color="black", linewidth=1.4, zorder=3)
+            whisker(axes, place + down, mine["accuracy"], 1.4)
             axes.scatter(row[f"{prefix}accuracy"], place + down, s=34, marker="D", color=colour,
                          edgecolors="black", zorder=4)  # fmt: skip
     axes.set_yticks(
@@ -68,12 +67,13 @@ def draw(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
     caption(
         figure,
         f"n = {' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} fresh seeds. "
-        "Points: one run each; diamonds and bars: mean and 95 % t interval. As it comes: the "
-        "strategy's default at the learning rate that was not tuned.",
+        "Points: one run each; diamonds and bars: mean and its 95 % interval, which holds where "
+        "some runs do not train, too. As it comes: the strategy's default at the learning rate "
+        "that was not tuned.",
         f"{diverged} of {len(runs)} runs diverged (crosses); they score chance and count."
         if diverged
         else "",
-        "Right: tuned minus default, paired by seed (sign-flip test, Holm-corrected).",
+        "Right: tuned minus default, paired by seed, and what may be claimed (Holm-corrected).",
     )
     return figure
 

@@ -9,8 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from gclip.results.statistics import mean_interval
-
 from ._studies import (
     columns_for,
     head,
@@ -71,8 +69,8 @@ def draw(runs: pd.DataFrame, defaults: Mapping[str, float | None]) -> Figure:
     caption(
         figure,
         f"n = {_range(counts.min(), counts.max())} seeds at each value." if len(counts) else "",
-        "Lines: mean; bands: 95 % t interval, cut off at 0 and 100 %. Below: mean share of steps "
-        "in which anything was clipped.",
+        "Lines: mean; bands: from the lowest to the highest run. Below: mean share of steps in "
+        "which anything was clipped.",
         f"{int((scored['status'] == 'diverged').sum())} of {len(scored)} runs diverged; they score "
         "chance and count.",
     )
@@ -83,9 +81,8 @@ def _accuracy(
     axes: Axes, runs: pd.DataFrame, colour: str, none: pd.Series[float], default: float | None
 ) -> None:
     if len(none):
-        found = mean_interval(none)
-        axes.axhspan(max(found.low, 0), min(found.high, 1), color=BASELINE, alpha=0.07, linewidth=0)
-        axes.axhline(found.value, color=BASELINE, linewidth=1.1, linestyle=(0, (4, 2)))
+        axes.axhspan(none.min(), none.max(), color=BASELINE, alpha=0.07, linewidth=0)
+        axes.axhline(none.mean(), color=BASELINE, linewidth=1.1, linestyle=(0, (4, 2)))
     _default(axes, default)
     at, middle, low, high = means(runs, "value")
     axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0)

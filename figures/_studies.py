@@ -17,8 +17,6 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from gclip.results.statistics import mean_interval
-
 from ._style import Look, looks, setting, theme
 
 if TYPE_CHECKING:
@@ -65,18 +63,17 @@ def columns_for(count: int) -> int:
 
 
 def means(runs: pd.DataFrame, by: str, measure: str = "accuracy") -> tuple[Any, Any, Any, Any]:
-    """Of the runs at each value of `by`: values, means, and the ends of their t intervals."""
+    """Of the runs at each value of `by`: values, means, the lowest and the highest run."""
     at, middle, low, high = [], [], [], []
     groups: Any = runs.groupby(by, sort=True)
     for value, some in groups:
         known = some[measure].dropna()
         if known.empty:
             continue
-        found = mean_interval(known)
         at.append(float(value))
-        middle.append(found.value)
-        low.append(found.value if math.isnan(found.low) else max(found.low, 0.0))
-        high.append(found.value if math.isnan(found.high) else min(found.high, 1.0))
+        middle.append(float(known.mean()))
+        low.append(float(known.min()))
+        high.append(float(known.max()))
     return np.array(at), np.array(middle), np.array(low), np.array(high)
 
 

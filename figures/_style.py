@@ -19,7 +19,7 @@ import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gclip.results.statistics import mean_interval
+from gclip.results.statistics import Interval, mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,11 +158,29 @@ def seeds(runs: pd.DataFrame) -> str:
     return f"n = {number} seed{'s' if high != 1 else ''} a strategy"
 
 
-def interval(values: Iterable[float]) -> tuple[float, float]:
-    """The t-95 % interval of a mean, as seaborn wants it."""
+def extremes(values: Iterable[float]) -> tuple[float, float]:
+    """The lowest and the highest run, as seaborn wants it: a band that needs no assumption, and
+    that shows it where some runs do not train."""
     vector = np.asarray(list(values), dtype=float)
-    mean = mean_interval(vector[np.isfinite(vector)])
-    return mean.low, mean.high
+    return float(np.nanmin(vector)), float(np.nanmax(vector))
+
+
+def around(scores: pd.Series[float]) -> tuple[float, float]:
+    """The ends of an axis of accuracies: from a little below the lowest run to 100 %. Intervals may
+    go on below it."""
+    return max(-0.02, float(scores.min()) - 0.06) if len(scores) else -0.02, 1.01
+
+
+def whisker(axes: Axes, place: float, scores: Iterable[float], width: float = 1.5) -> Interval:
+    """The mean's 95 % interval as a black line at the height `place`; an arrow where it goes on
+    beyond the axis, which is set by then. Returns the mean with the interval."""
+    mean = mean_interval(list(scores))
+    if not math.isnan(mean.low):
+        left = axes.get_xlim()[0]
+        axes.hlines(place, max(mean.low, left), mean.high, color="black", linewidth=width, zorder=3)
+        if mean.low < left:
+            axes.scatter(left, place, s=26, marker="<", color="black", zorder=3, clip_on=False)
+    return mean
 
 
 def spread(runs: pd.DataFrame, height: float = 0.26) -> pd.Series[float]:

@@ -19,7 +19,7 @@ from ._style import (
     canvas,
     caption,
     counted,
-    interval,
+    extremes,
     looks,
     panels,
     seeds,
@@ -44,7 +44,8 @@ def draw(results: Results) -> Figure:
     title(figure, "Learning curves", results)
     caption(
         figure,
-        f"Lines: mean over seeds; bands: 95 % t interval; {seeds(results.runs)}.",
+        f"Lines: mean over seeds; bands: from the lowest to the highest run; "
+        f"{seeds(results.runs)}.",
         "" if few else "Thin grey lines: the other strategies. Panel colours as in all figures.",
         "After a run diverges it scores chance level, and there is no mean loss any more: "
         "the faint line is the mean of the others."
@@ -147,7 +148,7 @@ def _curve(
         x="epoch",
         y=measure,
         estimator="mean",
-        errorbar=interval,
+        errorbar=extremes,
         color=look.colour,
         dashes=look.dash or (1, 0),
         err_kws={"alpha": 0.15, "linewidth": 0},

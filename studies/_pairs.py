@@ -2,57 +2,78 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from gclip.results.statistics import ENOUGH_PAIRS, holm, mean_interval, sign_flip
+from gclip.results.statistics import (
+    CLAIMS,
+    compare_pairs,
+    out_of_reach,
+    seeds_needed,
+)
 from gclip.studies._runs import number, scored
-from gclip.studies._words import interval
+from gclip.studies._words import interval, plural
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SIGNIFICANT = 0.05
+Name = TypeVar("Name", bound=Hashable)
+
+TESTS = (
+    "Tests, one Holm correction over {family}: where all runs trained, better and worse come from "
+    "a "
+    "sign-flip test (are the paired differences symmetric about 0?). Where some did not, nothing "
+    "is "
+    "claimed about means: trains more or less often is McNemar's exact test on the pairs of which "
+    "one run trained, better or worse when trained the sign-flip test on the pairs of which both "
+    "did. {rule}."
+)
+"""What the tests of a table test; the rule is that of `gclip.results.statistics.rule`."""
 
 
-def paired(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
-    """The difference in accuracy over the seeds that both have, and the p-value of the sign-flip
-    test; `judge` says what it amounts to. Each frame has at most one run a seed.
+def compared(
+    pairs: Mapping[Name, tuple[pd.DataFrame, pd.DataFrame]], least: float
+) -> dict[Name, dict[str, Any]]:
+    """Every comparison of a table, ours with theirs, over the seeds that both have: the numbers of
+    `gclip.results.statistics.compare_pairs` as JSON has them, and ``text``, the difference.
+
+    Args:
+        pairs: two frames of runs for each, at most one run a seed.
+        least: the least accuracy of a run that trained.
     """
-    mine, other = (scored(runs).set_index("seed")["accuracy"] for runs in (ours, theirs))
-    mine, other = mine.align(other, join="inner")
-    differences = (mine - other).to_numpy(dtype=float)
-    found = mean_interval(differences)
+    found = compare_pairs({name: (scored(a), scored(b)) for name, (a, b) in pairs.items()}, least)
     return {
-        "pairs": len(differences),
-        "difference": number(found.value),
-        "low": number(found.low),
-        "high": number(found.high),
-        "p": number(sign_flip(differences)),
-        "text": interval(found.value, found.low, found.high, sign=True),
+        name: {
+            **{key: number(v) if isinstance(v, float) else v for key, v in each.items()},
+            "text": interval(each["difference"], each["low"], each["high"], sign=True),
+        }
+        for name, each in found.items()
     }
 
 
-def judge(comparisons: Sequence[dict[str, Any]]) -> None:
-    """Add ``p_holm``, corrected over all the comparisons, and ``evidence``: what may be claimed.
-
-    Fewer than ten pairs support no claim.
-    """
-    corrected = holm([math.nan if each["p"] is None else each["p"] for each in comparisons])
-    for each, p in zip(comparisons, corrected, strict=True):
-        each["p_holm"] = number(p)
-        each["evidence"] = _evidence(each)
+def better(evidence: str | None) -> bool:
+    """Whether something good may be claimed, and nothing bad."""
+    claims = _claims(evidence)
+    return bool(claims) and all("worse" not in said and "less" not in said for said in claims)
 
 
-def out_of_reach(pairs: int, comparisons: int) -> bool:
-    """Whether so many comparisons of so few pairs could show nothing, however large it were."""
-    return pairs < ENOUGH_PAIRS or comparisons * 2.0 ** (1 - pairs) >= SIGNIFICANT
+def worse(evidence: str | None) -> bool:
+    """Whether something bad may be claimed, and nothing good."""
+    claims = _claims(evidence)
+    return bool(claims) and all("worse" in said or "less" in said for said in claims)
 
 
-def _evidence(comparison: dict[str, Any]) -> str:
-    if comparison["pairs"] < ENOUGH_PAIRS:
-        return "too few seeds to tell"
-    if comparison["p_holm"] >= SIGNIFICANT:
-        return "no difference shown"
-    return "better" if comparison["difference"] > 0 else "worse"
+def _claims(evidence: str | None) -> list[str]:
+    return [said for said in (evidence or "").split(", ") if said in CLAIMS]
+
+
+def too_few(seeds: int, comparisons: int) -> list[str]:
+    """A sentence where so many comparisons of so few seeds could show nothing: how many would."""
+    if not comparisons or not out_of_reach(seeds, comparisons):
+        return []
+    needed = seeds_needed(comparisons)
+    return [
+        f"With {plural(seeds, 'seed')} and {plural(comparisons, 'comparison')} no difference can "
+        f"be "
+        f"shown, however large: too few seeds to tell. With {needed} it can: --seeds {needed}."
+    ]

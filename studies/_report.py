@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
+from gclip.results.statistics import CLAIMS, rule, seeds_needed, trained_from
 from gclip.running.commands import as_options
 from gclip.running.kept import find_study, read_study, studies_in
 from gclip.running.plan import Plan
 from gclip.running.space import LR
 from gclip.running.study import Answer, Request
 from gclip.running.trials import Counts, best_of, config_of, counted, counts
-from gclip.studies._pairs import judge, out_of_reach, paired
-from gclip.studies._runs import Cell, failures, seeds_of, summary, trained
+from gclip.studies._pairs import TESTS, better, compared, too_few, worse
+from gclip.studies._runs import Cell, failures, scored, seeds_of, summary, trained
 from gclip.studies._words import listed, percent, plural
 
 if TYPE_CHECKING:
@@ -32,10 +33,8 @@ if TYPE_CHECKING:
 
     from gclip.training import RunConfig
 
-SEEDS = tuple(range(10))
 RIVALS = ("norm", "none")
 COMPARED = ("default", *RIVALS)
-_MARK = {"better": "▲", "worse": "▼"}
 _APART = ("strategy", "code", "seed", "split", "lr", "data")
 
 
@@ -119,8 +118,11 @@ def run_count(request: Request, names: Iterable[str] = ()) -> int:
 
 
 def check_seeds(request: Request, found: Sequence[Tuned]) -> tuple[int, ...]:
-    """The reporting seeds, none of which a study was tuned with."""
-    seeds: tuple[int, ...] = seeds_of(request, SEEDS)
+    """The reporting seeds, none of which a study was tuned with.
+
+    By default as many as so many comparisons need to show a difference.
+    """
+    seeds: tuple[int, ...] = seeds_of(request, range(seeds_needed(len(comparisons(found)))))
     for each in found:
         seen = sorted(set(seeds) & set(each.plan.seeds))
         if seen:
@@ -143,6 +145,21 @@ def cells(request: Request, found: Sequence[Tuned], seeds: Sequence[int]) -> lis
     return made
 
 
+def comparisons(found: Sequence[Tuned]) -> list[tuple[str, str]]:
+    """Which strategy is compared, and with what: its default, or a tuned rival."""
+    rivals = [rival for rival in RIVALS if any(each.strategy == rival for each in found)]
+    made = []
+    for each in found:
+        text = each.strategy
+        if each.best.replace(seed=0) != each.default.replace(seed=0):
+            made.append((text, "default"))
+        # Each pair once: norm beside none says what none beside norm would.
+        made += [
+            (text, rival) for rival in rivals if text != rival and (text, rival) != ("none", "norm")
+        ]
+    return made
+
+
 def table(found: Sequence[Tuned], runs: pd.DataFrame) -> list[dict[str, Any]]:
     """One row a strategy, the most accurate first.
 
@@ -151,21 +168,19 @@ def table(found: Sequence[Tuned], runs: pd.DataFrame) -> list[dict[str, Any]]:
         runs: one row a run: `strategy`, `form` (tuned or default), `seed`, `accuracy`, `status`.
     """
     tuned = {each.strategy: _of(runs, each.strategy, "tuned") for each in found}
-    rivals = {rival: tuned[rival] for rival in RIVALS if rival in tuned}
-    against: dict[tuple[str, str], dict[str, Any]] = {}
-    for each in found:
-        text = each.strategy
-        if each.best.replace(seed=0) != each.default.replace(seed=0):
-            against[text, "default"] = paired(tuned[text], _of(runs, text, "default"))
-        for rival, theirs in rivals.items():
-            # Each pair once: norm beside none says what none beside norm would.
-            if text != rival and (text, rival) != ("none", "norm"):
-                against[text, rival] = paired(tuned[text], theirs)
-    judge(list(against.values()))
+    least = trained_from(scored(runs))
+    pairs = {
+        (text, other): (
+            tuned[text],
+            _of(runs, text, "default") if other == "default" else tuned[other],
+        )
+        for text, other in comparisons(found)
+    }
+    against = compared(pairs, least)
     rows = []
     for each in found:
         text = each.strategy
-        default = summary(_of(runs, text, "default"))
+        default = summary(_of(runs, text, "default"), least)
         row: dict[str, Any] = {
             "study": each.plan.name,
             "strategy": text,
@@ -179,9 +194,10 @@ def table(found: Sequence[Tuned], runs: pd.DataFrame) -> list[dict[str, Any]]:
             "trials_pruned": each.counts.pruned,
             "trials_failed": each.counts.failed,
             "trials_text": _trials(each.counts),
-            **summary(tuned[text]),
+            **summary(tuned[text], least),
             **{f"default_{name}": value for name, value in default.items()},
         }
+        row["trained_text"] += f" · {default['trained_text']}"
         row["diverged_text"] = f"{row['diverged']} · {row['default_diverged']}"
         for other in COMPARED:
             row |= _versus(other, against.get((text, other)))
@@ -195,6 +211,7 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         "tuned": "tuned",
         "lr": "lr_text",
         "test accuracy": "accuracy_text",
+        "trained": "trained_text",
         "vs default": "vs_default_text",
         "vs tuned norm": "vs_norm_text",
         "vs tuned none": "vs_none_text",
@@ -245,9 +262,13 @@ def _of(runs: pd.DataFrame, strategy: str, form: str) -> pd.DataFrame:
 
 def _versus(other: str, found: dict[str, Any] | None) -> dict[str, Any]:
     found = found or {}
-    names = ("pairs", "difference", "low", "high", "p", "p_holm", "evidence")
+    names = (
+        *("pairs", "difference", "low", "high", "p", "p_holm", "evidence"),
+        *("both", "ours_only", "theirs_only", "p_trains", "difference_trained", "p_trained"),
+    )
     evidence, shown = found.get("evidence"), found.get("text", "–")
-    text = f"{shown} {_MARK.get(evidence or '', '')}".rstrip()
+    mark = "▲" if better(evidence) else "▼" if worse(evidence) else ""
+    text = f"{shown} {mark}".rstrip()
     return {**{f"vs_{other}_{name}": found.get(name) for name in names}, f"vs_{other}_text": text}
 
 
@@ -262,11 +283,18 @@ def _notes(
     budget = f"of {plural(found[0].counts.trials, 'trial')} " if len(each_had) == 1 else ""
     notes = [
         f"test accuracy in %: the best {budget or 'trial '}of each study, trained again with "
-        f"{plural(len(seeds), 'fresh seed')}; 95 % t interval. vs default: beside the "
-        f"strategy as it comes, at lr {usual}. Differences are "
-        "paired by seed; sign-flip test, one Holm correction over the table (the intervals are "
-        "each by itself). ▲ better, ▼ worse: what may be claimed; without a mark, no difference is "
-        "shown. Tuning was done once: claims are about these tuned values.",
+        f"{plural(len(seeds), 'fresh seed')}; mean with a 95 % interval that holds where some "
+        f"seeds "
+        "do not train, too. trained: how many did, tuned and as it comes. vs default: beside the "
+        f"strategy as it comes, at lr {usual}. Differences are paired by seed (their intervals are "
+        "each by itself). ▲ better or trains more often, ▼ worse or less often: what may be "
+        "claimed; "
+        "without a mark, no difference is shown. Tuning was done once: claims are about these "
+        "tuned "
+        "values.",
+        TESTS.format(
+            family="the table", rule=f"trained: {rule(rows[0]['trained_from'])}" if rows else ""
+        ),
     ]
     budgets = {each.counts.trials - each.counts.failed for each in found}
     if len(budgets) > 1:
@@ -291,13 +319,8 @@ def _notes(
             f"  gclip study run thresholds {which} --trials {first.counts.trials} --sampler "
             f"{first.plan.sampler}{options} --store {request.store.path}"
         )
-    comparisons = sum(row[f"vs_{other}_p"] is not None for row in rows for other in COMPARED)
-    if comparisons and out_of_reach(len(seeds), comparisons):
-        notes.append(
-            f"With {plural(len(seeds), 'seed')} and {plural(comparisons, 'comparison')} no "
-            "difference can be shown, however large: too few seeds to tell. Give more --seeds."
-        )
-    return [*notes, *_worth(rows)]
+    made = sum(row[f"vs_{other}_p"] is not None for row in rows for other in COMPARED)
+    return [*notes, *too_few(len(seeds), made), *_worth(rows)]
 
 
 def _worth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -305,15 +328,22 @@ def _worth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     words = {"default": "its own default", "norm": "tuned norm", "none": "tuned none"}
     said = []
     for other, name in words.items():
-        for evidence in ("better", "worse"):
-            some = [row for row in rows if row[f"vs_{other}_evidence"] == evidence]
+        for claim in CLAIMS:
+            some = [row for row in rows if claim in (row[f"vs_{other}_evidence"] or "").split(", ")]
             if some:
-                points = [percent(row[f"vs_{other}_difference"], sign=True) for row in some]
+                about = "difference_trained" if "when trained" in claim else "difference"
+                points = [percent(row[f"vs_{other}_{about}"], sign=True) for row in some]
                 each = [
                     f"{row['strategy']} ({by} points)" for row, by in zip(some, points, strict=True)
                 ]
-                said.append(f"{evidence.capitalize()} than {name}: {listed(each)}.")
+                said.append(f"{_than(claim, name)}: {listed(each)}.")
     return said or ["No difference is shown, which is no proof that there is none."]
+
+
+def _than(claim: str, name: str) -> str:
+    """``Better than tuned norm when trained``."""
+    head, when, _ = claim.partition(" when trained")
+    return f"{head.capitalize()} than {name}{when}"
 
 
 def _figure(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Any:

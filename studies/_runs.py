@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import gclip
 from gclip.errors import UsageError
-from gclip.results.statistics import mean_interval, wilson
+from gclip.results.statistics import mean_interval, trained_summary, wilson
 from gclip.running.many import run_all
 from gclip.running.space import LR, single
-from gclip.studies._words import interval
+from gclip.studies._words import interval, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,6 +102,7 @@ def table_of(found: Iterable[tuple[Mapping[str, Any], RunResult]]) -> pd.DataFra
                 "spelling": run.config.strategy,
                 "status": run.status,
                 "accuracy": run.accuracy,
+                "chance": run.chance,
                 "clip_rate": run.clipping.get("clip_rate", math.nan),
                 "seconds": run.seconds,
                 "message": run.message,
@@ -117,8 +118,12 @@ def scored(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["status"].isin(["finished", "diverged"])]
 
 
-def summary(runs: pd.DataFrame) -> dict[str, Any]:
-    """What a few runs of one kind come to: mean and interval, and how many diverged and failed."""
+def summary(runs: pd.DataFrame, least: float | None = None) -> dict[str, Any]:
+    """What a few runs of one kind come to: mean and interval, and how many diverged and failed.
+
+    With `least`, the least accuracy of a run that trained, also how many trained and how good those
+    are (`gclip.results.statistics.trained_summary`).
+    """
     counting = scored(runs)
     mean = mean_interval(counting["accuracy"])
     diverged = int((counting["status"] == "diverged").sum())
@@ -134,7 +139,18 @@ def summary(runs: pd.DataFrame) -> dict[str, Any]:
         "diverged_low": number(rate.low),
         "diverged_high": number(rate.high),
         "failed": int((runs["status"] == "failed").sum()),
+        **({} if least is None else _trained(counting, least)),
     }
+
+
+def _trained(runs: pd.DataFrame, least: float) -> dict[str, Any]:
+    found = {
+        name: number(value) if isinstance(value, float) else value
+        for name, value in trained_summary(runs, least).items()
+    }
+    middle = percent(found["iqm_trained"])
+    text = f"{found['trained']}/{len(runs)}"
+    return {**found, "trained_from": least, "trained_text": text, "iqm_text": middle}
 
 
 def parts(runs: pd.DataFrame, by: str) -> dict[float, pd.DataFrame]:

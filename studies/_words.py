@@ -18,10 +18,12 @@ def percent(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
 def interval(
     value: float | None, low: float | None, high: float | None, *, sign: bool = False
 ) -> str:
-    """``95.3 ± 1.2``: a t interval is symmetric."""
+    """``95.3 ± 1.2``, or ``95.3 [66,97]`` where the interval is not symmetric."""
     text = percent(value, sign=sign)
     if value is None or low is None or high is None or math.isnan(low) or math.isnan(high):
         return text
+    if abs(low + high - 2 * value) > 1e-9:
+        return f"{text} [{percent(low, 0)},{percent(high, 0)}]"
     return f"{text} ± {percent((high - low) / 2)}"
 
 

@@ -22,14 +22,39 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gclip.results.statistics import ENOUGH_PAIRS, expected_best_of_k
+from gclip.results.evidence import (
+    BETTER,
+    CLAIMS,
+    LESS,
+    MORE,
+    NOTHING,
+    TOO_FEW,
+    TOO_FEW_TRAINED,
+    WHEN,
+    WORSE,
+)
+from gclip.results.statistics import (
+    expected_best_of_k,
+    rule,
+    seeds_needed,
+    trained_from,
+)
 from gclip.running.kept import read_study, study_file
 from gclip.running.space import LR, check_overrides
 from gclip.running.study import Answer, Request
 from gclip.running.trials import counted
 from gclip.studies import thresholds
-from gclip.studies._pairs import judge, out_of_reach, paired
-from gclip.studies._runs import Cell, failures, own_space, seeds_of, spellings, summary, trained
+from gclip.studies._pairs import TESTS, better, compared, too_few
+from gclip.studies._runs import (
+    Cell,
+    failures,
+    own_space,
+    scored,
+    seeds_of,
+    spellings,
+    summary,
+    trained,
+)
 from gclip.studies._words import interval, listed, percent, plural
 
 if TYPE_CHECKING:
@@ -41,7 +66,6 @@ if TYPE_CHECKING:
 USES = ("trials", "seeds", "lr_range", "space", "seeds_per_trial")
 
 TRIALS = 25
-SEEDS = tuple(range(10))
 RIVALS = ("none", "norm")
 """Whom the others are compared with, tuned like them, where they take part."""
 FEW = 4
@@ -70,7 +94,7 @@ class Tuned:
 
 def run(request: Request) -> Answer:
     """One row a strategy, the most accurate on fresh seeds first."""
-    plans, seeds, trials = plans_of(request), seeds_of(request, SEEDS), trials_of(request)
+    plans, seeds, trials = plans_of(request), fresh_seeds(request), trials_of(request)
     tuned = {text: tune(request, plan, trials) for text, plan in plans.items()}
     cells: list[Cell] = [
         ({"strategy": text}, found.best.replace(seed=seed, split=request.base.split))
@@ -104,7 +128,15 @@ def run_count(request: Request) -> int:
     """How many runs there will be, for a display of how far they are."""
     plans = plans_of(request).values()
     trials = trials_of(request) * sum(plan.seeds_per_trial for plan in plans)
-    return trials + len(plans) * len(seeds_of(request, SEEDS))
+    return trials + len(plans) * len(fresh_seeds(request))
+
+
+def fresh_seeds(request: Request) -> tuple[int, ...]:
+    """Of the final runs; by default as many as so many comparisons need to show a difference."""
+    chosen = spellings(request)
+    rivals = [rival for rival in RIVALS if rival in chosen]
+    made = sum(len(chosen) - 1 - place for place in range(len(rivals)))
+    return seeds_of(request, range(seeds_needed(made)))
 
 
 def trials_of(request: Request) -> int:
@@ -194,13 +226,14 @@ def table(tuned: Mapping[str, Tuned], runs: pd.DataFrame) -> list[dict[str, Any]
     """
     fresh = {text: runs[runs["strategy"] == text] if len(runs) else runs for text in tuned}
     rivals = [text for text in RIVALS if text in tuned and len(fresh[text])]
-    against: dict[tuple[str, str], dict[str, Any]] = {}
+    least = trained_from(scored(runs)) if len(runs) else math.nan
+    pairs: dict[tuple[str, str], tuple[pd.DataFrame, pd.DataFrame]] = {}
     for text in tuned:
         for rival in rivals:
             # Each pair once: norm beside none says what none beside norm would.
             if text not in (rival, *rivals[: rivals.index(rival)]) and len(fresh[text]):
-                against[text, rival] = paired(fresh[text], fresh[rival])
-    judge(list(against.values()))
+                pairs[text, rival] = (fresh[text], fresh[rival])
+    against = compared(pairs, least)
     rows = []
     for text, found in tuned.items():
         best = found.best
@@ -216,7 +249,7 @@ def table(tuned: Mapping[str, Tuned], runs: pd.DataFrame) -> list[dict[str, Any]
             "tuned": None if best is None else best.strategy,
             "lr": None if best is None else best.lr,
             "lr_text": "–" if best is None else f"{best.lr:.2g}",
-            **(summary(fresh[text]) if len(fresh[text]) else _NO_RUNS),
+            **(summary(fresh[text], least) if len(fresh[text]) else _NO_RUNS),
         }
         shown = (row["best_of_1"], row["best_of_few"], row["best_of_all"])
         row["budget_text"] = "·".join(percent(value) for value in shown)
@@ -228,6 +261,11 @@ def table(tuned: Mapping[str, Tuned], runs: pd.DataFrame) -> list[dict[str, Any]
 
 _NO_RUNS: dict[str, Any] = {
     **dict.fromkeys(("accuracy", "low", "high", "clip_rate", "diverged_low", "diverged_high")),
+    **dict.fromkeys(("trained_low", "trained_high", "iqm_trained", "mean_trained")),
+    **dict.fromkeys(("mean_trained_low", "mean_trained_high", "trained_from")),
+    "trained": 0,
+    "trained_text": "–",
+    "iqm_text": "–",
     "n": 0,
     "accuracy_text": "–",
     "diverged": 0,
@@ -236,7 +274,10 @@ _NO_RUNS: dict[str, Any] = {
 
 
 def _versus(rival: str, found: dict[str, Any] | None, itself: bool) -> dict[str, Any]:
-    names = ("pairs", "difference", "low", "high", "p", "p_holm")
+    names = (
+        *("pairs", "difference", "low", "high", "p", "p_holm"),
+        *("both", "ours_only", "theirs_only", "p_trains", "difference_trained", "p_trained"),
+    )
     found = found or {}
     evidence = found.get("evidence")
     shown = found.get("text", "–")
@@ -244,7 +285,9 @@ def _versus(rival: str, found: dict[str, Any] | None, itself: bool) -> dict[str,
         **{f"{rival}_{name}": found.get(name) for name in names},
         f"{rival}_evidence": evidence or ("baseline" if itself else None),
         f"{rival}_shown": shown,
-        f"{rival}_text": f"{shown} {evidence}" if evidence in ("better", "worse") else shown,
+        f"{rival}_text": f"{shown} {evidence}"
+        if evidence and set(evidence.split(", ")) & {*CLAIMS}
+        else shown,
     }
 
 
@@ -255,6 +298,7 @@ def columns(rows: Sequence[Mapping[str, Any]], trials: int, split: str) -> dict[
         "lr": "lr_text",
         f"best of 1·{FEW}·{trials}": "budget_text",
         f"{split} accuracy": "accuracy_text",
+        "trained": "trained_text",
         "vs tuned none": "none_text",
         "vs tuned norm": "norm_text",
         "div.": "diverged",
@@ -281,11 +325,14 @@ def _notes(
         f"searched in {rates}, the same values for all. best of 1·{FEW}·{trials}: the expected "
         "validation accuracy in % of the best of so many trials, which looks better than it is.",
         f"{split} accuracy in %: each strategy's best trial, trained again with "
-        f"{plural(seeds, 'fresh seed')}; 95 % t interval. Differences are paired by seed; "
-        "sign-flip test, one Holm correction over the table (the intervals are each by itself). "
-        "better, worse: what may be claimed; without a word, no difference is shown. Tuning was "
-        "done once: claims are about the tuned strategies in this table.",
+        f"{plural(seeds, 'fresh seed')}; mean with a 95 % interval that holds where some seeds do "
+        "not train, too. Differences are paired by seed (their intervals are each by itself). "
+        "Without a word, no difference is shown. Tuning was done once: claims are about the tuned "
+        "strategies in this table.",
     ]
+    least = next((row["trained_from"] for row in rows if row["trained_from"] is not None), None)
+    if least is not None:
+        notes.append(TESTS.format(family="the table", rule=f"trained: {rule(least)}"))
     unequal = [row for row in rows if row["trials"] != trials or row["trials_failed"]]
     if unequal:
         said = ", ".join(
@@ -293,40 +340,43 @@ def _notes(
         )
         notes.append(f"Trials are not equal, which is unfair to those with fewer: {said}.")
     comparisons = sum(row[f"{rival}_p"] is not None for row in rows for rival in RIVALS)
-    if comparisons and out_of_reach(seeds, comparisons):
-        notes.append(
-            f"With {plural(seeds, 'seed')} and {plural(comparisons, 'comparison')} no difference "
-            f"can be shown, however large: at least {ENOUGH_PAIRS} --seeds, or fewer strategies."
-        )
-    return [*notes, *worth(rows)]
+    return [*notes, *too_few(seeds, comparisons), *worth(rows)]
 
 
 def worth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which strategies are worth their tuning: what the evidence supports, and no more."""
     said: list[str] = []
-    sentences = {
-        "better": "Worth its tuning here: better than tuned {rival} after as many trials:",
-        "worse": "Not worth it here: worse than tuned {rival} after as many trials:",
-        "no difference shown": "No difference to tuned {rival} shown (which is no proof that "
-        "there is none):",
-        "too few seeds to tell": "Too few seeds to tell from tuned {rival}:",
-    }
-    found = {row["none_evidence"] for row in rows}
-    if "better" not in found and found & {"worse", "no difference shown"}:
+    found = [row["none_evidence"] for row in rows]
+    if any(each not in (None, "baseline", TOO_FEW) for each in found) and not any(
+        map(better, found)
+    ):
         said.append("No strategy is shown to be worth its tuning here.")
     for rival in RIVALS:
-        for evidence, sentence in sentences.items():
-            some = [row for row in rows if row[f"{rival}_evidence"] == evidence]
+        for evidence, sentence in _SENTENCES.items():
+            some = [row for row in rows if evidence in (row[f"{rival}_evidence"] or "").split(", ")]
             if not some:
                 continue
             names = [
                 f"{row['strategy']} ({_interval(row, rival)})"
-                if evidence != "too few seeds to tell"
+                if evidence in (BETTER, WORSE, MORE, LESS, NOTHING)
                 else str(row["strategy"])
                 for row in some
             ]
-            said.append(f"{sentence.format(rival=rival)} {listed(names)}.")
+            said.append(f"{sentence.format(rival=f'tuned {rival}')} {listed(names)}.")
     return said
+
+
+_SENTENCES = {
+    BETTER: "Worth its tuning here: better than {rival} after as many trials:",
+    MORE: "Worth its tuning here: trains more often than {rival} after as many trials:",
+    f"{BETTER}{WHEN}": "Better than {rival} when trained, after as many trials:",
+    WORSE: "Not worth it here: worse than {rival} after as many trials:",
+    LESS: "Not worth it here: trains less often than {rival} after as many trials:",
+    f"{WORSE}{WHEN}": "Worse than {rival} when trained, after as many trials:",
+    NOTHING: "No difference to {rival} shown (which is no proof that there is none):",
+    TOO_FEW: "Too few seeds to tell from {rival}:",
+    TOO_FEW_TRAINED: "Too few runs trained to tell from {rival}:",
+}
 
 
 def _interval(row: Mapping[str, Any], rival: str) -> str:

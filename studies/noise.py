@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
-from gclip.results.statistics import ENOUGH_PAIRS
+from gclip.results.statistics import rule, seeds_needed, trained_from
 from gclip.running.space import rounded
 from gclip.running.study import Answer, Request
-from gclip.studies._pairs import judge, out_of_reach, paired
+from gclip.studies._pairs import TESTS, compared, too_few
 from gclip.studies._runs import (
     Cell,
     failures,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 USES = ("points", "seeds")
 
 POINTS = 2
-SEEDS = tuple(range(10))
 LEVELS = {"label_noise": (0.4, 2.0), "gradient_noise": (1.0, 4.0), "spikes": (0.1, 10.0)}
 """The highest level of each disturbance, and how many times lower each next one is."""
 CLEAN = "clean"
@@ -49,6 +48,7 @@ COLUMNS = {
     "disturbance": "condition",
     "strategy": "strategy",
     "accuracy": "accuracy_text",
+    "trained": "trained_text",
     "drop": "drop_text",
     "vs none": "versus_text",
     "evidence": "evidence",
@@ -85,7 +85,8 @@ def cells_of(request: Request) -> list[Cell]:
         if getattr(request.base, name):
             raise UsageError(f"this study varies {name}; leave --{name.replace('_', '-')} out")
     cells: list[Cell] = []
-    for seed in seeds_of(request, SEEDS):
+    # As many as the comparisons of one condition need to show a difference.
+    for seed in seeds_of(request, range(seeds_needed(len(chosen) - 1))):
         for name, level in conditions:
             for text in chosen:
                 change = {} if name == CLEAN else {name: level}
@@ -110,14 +111,15 @@ def table(runs: pd.DataFrame) -> list[dict[str, Any]]:
     one condition.
     """
     rows: list[dict[str, Any]] = []
+    least = trained_from(scored(runs))
     groups: Any = runs.groupby(["disturbance", "level", "strategy"], sort=False)
     by_cell = {(name, float(level), text): some for (name, level, text), some in groups}
     for name, level in dict.fromkeys(cell[:2] for cell in by_cell):
         here = {cell[2]: some for cell, some in by_cell.items() if cell[:2] == (name, level)}
-        versus = {t: paired(some, here["none"]) for t, some in here.items() if t != "none"}
-        judge(list(versus.values()))
+        none = here["none"]
+        versus = compared({t: (some, none) for t, some in here.items() if t != "none"}, least)
         found = [
-            _row(name, level, text, some, by_cell[(CLEAN, 0.0, text)], versus.get(text))
+            _row(name, level, text, some, by_cell[(CLEAN, 0.0, text)], versus.get(text), least)
             for text, some in here.items()
         ]
         rows += sorted(found, key=lambda row: (-(row["accuracy"] or 0.0), row["strategy"]))
@@ -131,9 +133,10 @@ def _row(
     runs: pd.DataFrame,
     clean: pd.DataFrame,
     versus: dict[str, Any] | None,
+    least: float,
 ) -> dict[str, Any]:
-    cell = summary(runs)
-    lost = paired(clean, runs)
+    cell = summary(runs, least)
+    lost = compared({text: (clean, runs)}, least)[text]
     clipped = cell["clip_rate"]
     nothing = name == CLEAN
     against = versus or {}
@@ -153,7 +156,13 @@ def _row(
         "versus_low": against.get("low"),
         "versus_high": against.get("high"),
         "versus_text": against.get("text", "–"),
-        "p": against.get("p"),
+        **{
+            each: against.get(each)
+            for each in (
+                *("both", "ours_only", "theirs_only"),
+                *("p_trains", "difference_trained", "p_trained", "p"),
+            )
+        },
         "p_holm": against.get("p_holm"),
         "evidence": against.get("evidence", "baseline"),
     }
@@ -161,21 +170,20 @@ def _row(
 
 def _notes(runs: pd.DataFrame, rows: list[dict[str, Any]], lr: float) -> list[str]:
     seeds = runs["seed"].nunique()
-    compared = runs["strategy"].nunique() - 1
     notes = [
-        f"Accuracy on clean {runs['split'].iloc[0]} images in % with its 95 % t interval over "
-        f"{seeds} seeds; drop: below the same strategy's clean runs; vs none: under the same "
+        f"Accuracy on clean {runs['split'].iloc[0]} images in %: the mean over {seeds} "
+        "seeds with a 95 % interval that holds where some do not train, too; drop: below the same "
+        "strategy's clean runs; vs none: under the same "
         "condition. Both are paired by seed; a diverged run counts as chance.",
-        "Evidence: sign-flip test, Holm-corrected over the strategies of one condition.",
+        TESTS.format(
+            family="the strategies of one condition",
+            rule=f"trained: {rule(rows[0]['trained_from'])}",
+        ),
         "label noise: share of wrong training labels; gradient noise: Student's t (2 degrees of "
         "freedom) times it and each tensor's root mean square; spikes: chance of a step with "
         "gradients 1000 times too large.",
     ]
-    if compared and out_of_reach(seeds, compared):
-        notes.append(
-            f"With {seeds} seeds and {compared} comparisons no difference can be shown: "
-            f"at least {ENOUGH_PAIRS} --seeds, or fewer strategies."
-        )
+    notes += too_few(seeds, runs["strategy"].nunique() - 1)
     clean = {row["strategy"]: row for row in rows if row["disturbance"] == CLEAN}
     best = max((row["accuracy"] or 0.0 for row in clean.values()), default=0.0)
     none = clean.get("none", {}).get("accuracy")

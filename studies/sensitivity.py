@@ -251,8 +251,9 @@ def plateau(
 def _notes(runs: pd.DataFrame, rows: list[dict[str, Any]]) -> list[str]:
     seeds = sorted(int(seed) for seed in runs["seed"].unique())
     notes = [
-        "Validation accuracy in % with its 95 % t interval over "
-        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}); a diverged run counts as chance.",
+        "Validation accuracy in %: the mean over "
+        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}) with a 95 % interval that holds where "
+        "some do not train, too; a diverged run counts as chance.",
         f"plateau: the values around the best whose mean is at most {100 * TOLERANCE:g} points "
         "below it; width: the factor between its ends, ≥ where it reaches an end of the grid.",
         "The best of several values on the same seeds looks better than it is. On fresh seeds and "

@@ -20,7 +20,7 @@ from gclip.cli.options import (
     parse_seeds,
 )
 from gclip.cli.progress import RunsDisplay
-from gclip.cli.tables import FOOTNOTE, comparison_table
+from gclip.cli.tables import comparison_table, footnote, too_few
 from gclip.fleet.plan import read_fleet
 
 if TYPE_CHECKING:
@@ -42,9 +42,14 @@ def compare(
     place: Place,
     strategy: Strategies = None,
     seeds: Annotated[
-        str,
-        typer.Option("--seeds", metavar="N|LIST", help="How many, or which: 10, or 0,1,5."),
-    ] = "10",
+        str | None,
+        typer.Option(
+            "--seeds",
+            metavar="N|LIST",
+            help="How many, or which: 10, or 0,1,5. By default as many as can show a difference "
+            "among so many strategies: 10 for up to 26, 11 for up to 52.",
+        ),
+    ] = None,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -68,8 +73,9 @@ def compare(
 ) -> None:
     """Train strategies on the same seeds and compare them: a table, and figures.
 
-    With no options: all registered strategies, 10 seeds, on digits. The same command again
-    reads the runs that are there and makes those that are not; so does one after Ctrl-C.
+    With no options: all registered strategies, on digits, with as many seeds as so many
+    comparisons need (11). The same command again reads the runs that are there and makes those
+    that are not; so does one after Ctrl-C.
 
     \b
     Examples:
@@ -80,13 +86,13 @@ def compare(
     """
     import gclip
     from gclip import running
-    from gclip.running.compare import plan
+    from gclip.running.compare import default_seeds, plan
     from gclip.training import RunConfig
 
     together = read_fleet("auto" if fleet is None else fleet)
     plugins = load_plugins(plugin)
     names = tuple(strategy) if strategy else gclip.names()
-    chosen = parse_seeds(seeds)
+    chosen = default_seeds(names) if seeds is None else parse_seeds(seeds)
     base = run.config()
     reference = running.choose_baseline(names, baseline)
     running.workers_for("cpu", workers)  # a wrong number is told before anything begins
@@ -146,7 +152,10 @@ def _print(
     screen.say(f"{describe(base)}, {screen.plural(len(seeds), 'seed')}\n")
     width = screen.console().width
     screen.show(comparison_table(found.table, found.baseline, base.split, width))
-    screen.say(f"\n{FOOTNOTE}")
+    screen.say(f"\n{footnote(found.table)}")
+    few = too_few(found.table)
+    if few:
+        screen.say(few)
     if found.baseline != "none" and asked_baseline is None:
         screen.say(f"none does not take part, so differences are to {found.baseline}.")
     if near_edge:
@@ -186,6 +195,8 @@ def describe(config: RunConfig) -> str:
 def _as_json(
     found: Comparison, base: RunConfig, display: RunsDisplay, drawn: list[Path]
 ) -> dict[str, Any]:
+    from gclip.results.statistics import seeds_needed
+
     return {
         "setting": describe(base),
         "baseline": found.baseline,
@@ -204,6 +215,7 @@ def _as_json(
             ],
         },
         "table": found.table.to_dict("records"),
+        "seeds_needed": seeds_needed(max(len(found.table) - 1, 0)),
         "keys": list(found.keys),
         "figures": [str(path) for path in drawn],
     }

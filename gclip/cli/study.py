@@ -95,7 +95,12 @@ def run(
     ] = None,
     seeds: Annotated[
         str | None,
-        _search("--seeds", metavar="N|LIST", help="Of the reported runs: 10, or 0,1,5."),
+        _search(
+            "--seeds",
+            metavar="N|LIST",
+            help="Of the reported runs: 10, or 0,1,5. By default "
+            "what the study needs: 10 for up to 25 comparisons, 11 for up to 51, or 3 for a grid.",
+        ),
     ] = None,
     lr_range: Annotated[
         str | None,

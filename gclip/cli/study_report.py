@@ -50,9 +50,14 @@ def report(
         ),
     ] = None,
     seeds: Annotated[
-        str,
-        typer.Option("--seeds", metavar="N|LIST", help="Fresh ones: how many, or which."),
-    ] = "10",
+        str | None,
+        typer.Option(
+            "--seeds", metavar="N|LIST",
+            help="Fresh ones: how many, or which. By default as many as so many comparisons need "
+            "to "
+            "show a difference: 10 for up to 25, 11 for up to 51.",
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="DIR", help="The task's images, where it needs a folder."),
@@ -93,7 +98,7 @@ def report(
     request = Request(
         base=base,
         store=Store(place.store, create=True),
-        seeds=parse_seeds(seeds),
+        seeds=None if seeds is None else parse_seeds(seeds),
         workers=workers,
         device=place.device,
         data=data,

@@ -95,6 +95,7 @@ class Member:
             stopped_at=None if self.ended == "finished" else self.step,
             message=self.message,
             accuracy=last["accuracy"],
+            chance=self._chance,
             loss=last["loss"],
             train_loss=last["train_loss"],
             curve=self.curve,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _LATER = {"label_noise": 0.0, "gradient_noise": 0.0, "spikes": 0.0, "selection": 0}
 # What a run is about; every other field of its config follows in alphabetical order.
 _CONFIG = ("task", "model", "optimizer", "lr", "strategy", "seed")
-_SCORES = ("stopped_at", "accuracy", "loss", "train_loss")
+_SCORES = ("stopped_at", "accuracy", "chance", "loss", "train_loss")
 _RATES = ("clip_rate", "group_rate", "limited_rate", "skipped")
 _QUANTILES = {
     0.05: "norm_q05",

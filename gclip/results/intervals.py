@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import interpolate, optimize, stats
 
 from gclip.errors import UsageError
 
@@ -35,8 +35,59 @@ def finite(values: ArrayLike, what: str = "values") -> NDArray[np.float64]:
     return vector
 
 
-def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Mean with Student's t interval, ``mean ± t · s / √n``.
+def mean_interval(
+    values: ArrayLike, level: float = 0.95, *, bounds: tuple[float, float] = (0.0, 1.0)
+) -> Interval:
+    """Mean of scores that cannot leave ``bounds``, with an interval that holds for any of them.
+
+    Where runs either train or end near chance, Student's t interval covers the mean far too rarely
+    (as little as 41 % of the time for ten runs): ten runs that all trained do not rule out that one
+    in four would not. This is the interval of Gaffke (2005), Math. Methods Statist. 14(4), also
+    that of Learned-Miller & Thomas (2019), arXiv:1905.06208: the lower end is the (1 - level) / 2
+    quantile of the values' mean under random weights, uniform on the simplex, with the lower bound
+    as one value more; the upper end likewise. For values at the bounds alone it is Clopper &
+    Pearson's interval; no distribution is known for which it covers less than ``level``. It lies
+    within the bounds, and equal values have one with a width.
+
+    Values outside the bounds have no such range (losses, say): they get `t_interval`.
+    One value has no interval (NaN); no value at all: NaN. Raises UsageError on NaN and infinity.
+    """
+    vector = finite(values)
+    least, most = bounds
+    if vector.size < 2 or vector.min() < least or vector.max() > most:
+        return t_interval(vector, level)
+    tail = (1 - level) / 2
+    low = _weighted_quantile(vector - least, tail)
+    high = _weighted_quantile(most - vector, tail)
+    # Equal values have a mean without the last bit's error of adding them up.
+    mean = float(vector[0]) if np.ptp(vector) == 0 else float(vector.mean())
+    return Interval(mean, least + low, most - high)
+
+
+def _weighted_quantile(above: NDArray[np.float64], tail: float) -> float:
+    """The ``tail`` quantile of the mean of (0, *above) under weights uniform on the simplex.
+
+    ``above`` are at least two values >= 0. Such a mean has a B-spline as its density, whose knots
+    are the values (Curry & Schoenberg, 1966): exact, and stable with ties.
+    """
+    top = float(above.max())
+    if top == 0:
+        return 0.0
+    knots = np.concatenate([[0.0], np.sort(above)]) / top
+    n = above.size
+    if knots[1] == 1.0:  # all equal, where the spline would jump at its end
+        return top * float(tail ** (1 / n))
+    # The basis spline over all the knots has the integral 1 / n.
+    below = interpolate.BSpline.basis_element(knots, extrapolate=False).antiderivative()
+
+    def excess(at: float) -> float:
+        return 1 - tail if at == 1.0 else n * float(below(at)) - tail
+
+    return top * float(optimize.brentq(excess, 0.0, 1.0, xtol=1e-12))
+
+
+def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean with Student's t interval, ``mean ± t · s / √n``, for values near a normal distribution.
 
     One value has no interval (NaN); identical values have one of width zero. No value at all: NaN.
     Raises UsageError on NaN and infinity.
@@ -52,6 +103,14 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
         return Interval(value, value, value)
     half = float(stats.t.ppf(0.5 + level / 2, vector.size - 1) * stats.sem(vector))
     return Interval(mean, mean - half, mean + half)
+
+
+def within(interval: Interval, bounds: tuple[float, float] = (0.0, 1.0)) -> Interval:
+    """The interval as far as it lies in the metric's range; NaN stays NaN."""
+    value, low, high = interval
+    if math.isnan(low):
+        return interval
+    return Interval(value, max(low, bounds[0]), min(high, bounds[1]))
 
 
 def iqm(values: ArrayLike) -> float:

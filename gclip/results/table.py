@@ -6,19 +6,37 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
+from gclip.results.evidence import TOO_FEW, compare_pairs
 from gclip.results.experiments import differing_settings
 from gclip.results.intervals import finite, iqm, mean_interval, wilson
-from gclip.results.paired import holm, probability_of_improvement, sign_flip
+from gclip.results.trained import trained_from, trained_summary
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ENOUGH_PAIRS = 10
-"""Fewer pairs than this support no claim."""
-SIGNIFICANT = 0.05
+_PAIRED = {
+    "pairs": "pairs",
+    "difference": "difference",
+    "diff_low": "low",
+    "diff_high": "high",
+    "p": "p",
+    "p_holm": "p_holm",
+    "prob_improve": "prob_improve",
+    "evidence": "evidence",
+    "both": "both",
+    "ours_only": "ours_only",
+    "theirs_only": "theirs_only",
+    "p_trains": "p_trains",
+    "difference_trained": "difference_trained",
+    "p_trained": "p_trained",
+}
+"""The table's columns about pairs, and what `compare_pairs` calls them."""
+_COUNTS = ("pairs", "both", "ours_only", "theirs_only")
 COLUMNS = (
     *("strategy", "n", "accuracy", "low", "high", "iqm"),
-    *("pairs", "difference", "diff_low", "diff_high", "p", "p_holm", "prob_improve", "evidence"),
+    *("trained", "trained_low", "trained_high", "trained_from"),
+    *("iqm_trained", "mean_trained", "mean_trained_low", "mean_trained_high"),
+    *_PAIRED,
     *("clip_rate", "verdict", "diverged", "div_low", "div_high", "failed", "seconds"),
 )
 
@@ -28,12 +46,19 @@ def compare_table(runs: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
 
     ``runs`` is a frame of ``gclip.results.load`` with at most one run for each strategy and seed.
 
-    - ``n`` runs that finished or diverged; ``accuracy`` their mean with the t interval
-      [``low``, ``high``], ``iqm``. Diverged runs score chance and count. Pruned and failed runs
-      have no score; ``failed`` counts the latter.
-    - ``difference`` to the baseline over the ``pairs`` of runs that share a seed, with the paired-t
-      interval; ``p`` of the sign-flip test, ``p_holm`` corrected over all strategies of the table;
-      ``prob_improve``; ``evidence`` says what may be claimed.
+    - ``n`` runs that finished or diverged; ``accuracy`` their mean with an interval that holds for
+      all-or-nothing outcomes too [``low``, ``high``] (`mean_interval`), ``iqm``. Diverged runs
+      score chance and count. Pruned and failed runs have no score; ``failed`` counts the latter.
+    - ``trained`` of the n: runs that finished with at least the accuracy ``trained_from``, a
+      quarter of the way from chance to the best run of the table (`gclip.results.trained`), with
+      Wilson's interval of their share [``trained_low``, ``trained_high``]; of those that trained
+      the interquartile mean ``iqm_trained``, and ``mean_trained`` with its t interval.
+    - ``difference`` to the baseline over the ``pairs`` of runs that share a seed, with its
+      interval, ``p`` of the sign-flip test on all of them, ``prob_improve``; ``both``,
+      ``ours_only`` and ``theirs_only``: in how many pairs both runs trained, or one alone;
+      ``p_trains`` of McNemar's test on the latter; ``difference_trained`` and ``p_trained``
+      where both trained; ``p_holm`` corrected over all tests of the table; ``evidence`` says
+      what may be claimed (all of `gclip.results.evidence.compare_pairs`).
     - ``clip_rate`` mean share of clipped steps, ``verdict`` the most frequent one; ``diverged`` the
       rate with Wilson's interval; ``seconds`` mean per run.
 
@@ -45,25 +70,29 @@ def compare_table(runs: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
     scored = runs[runs["status"].isin(["finished", "diverged"])]
     _require_one_run_each(scored)
     _require_scores(scored)
-    accuracy = {
-        str(strategy): rows.set_index("seed")["accuracy"].astype(float)
-        for strategy, rows in scored.groupby("strategy", sort=True)
-    }
+    least = trained_from(scored)
+    by_strategy = {str(text): rows for text, rows in scored.groupby("strategy", sort=True)}
+    theirs = by_strategy.get(baseline)
+    versus = {}
+    if theirs is not None:
+        pairs = {text: (rows, theirs) for text, rows in by_strategy.items() if text != baseline}
+        versus = compare_pairs(pairs, least)
     table = []
     for strategy in sorted(set(runs["strategy"])):
         rows = scored[scored["strategy"] == strategy]
         failed = (runs["strategy"] == strategy) & (runs["status"] == "failed")
+        found = versus.get(strategy)
+        if strategy == baseline:
+            paired = _nothing("baseline")
+        elif theirs is None:
+            paired = _nothing(f"no run of {baseline}")
+        elif found is None:
+            paired = _nothing(TOO_FEW)
+        else:
+            paired = {name: found[key] for name, key in _PAIRED.items()}
         table.append(
-            {
-                "strategy": strategy,
-                **_own(rows),
-                **_versus(accuracy, strategy, baseline),
-                "failed": int(failed.sum()),
-            }
+            {"strategy": strategy, **_own(rows, least), **paired, "failed": int(failed.sum())}
         )
-    for row, corrected in zip(table, holm([row["p"] for row in table]), strict=True):
-        row["p_holm"] = corrected
-        row["evidence"] = _evidence(row, baseline, baseline in accuracy)
     frame = pd.DataFrame(table, columns=list(COLUMNS))
     order = frame.sort_values(["accuracy", "strategy"], ascending=[False, True], kind="stable")
     return order.reset_index(drop=True)
@@ -74,7 +103,13 @@ def shown(value: float, digits: int = 3) -> str:
     return "n/a" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _own(rows: pd.DataFrame) -> dict[str, Any]:
+def _nothing(evidence: str) -> dict[str, Any]:
+    """The columns about pairs where there are none."""
+    none = {name: 0 if name in _COUNTS else math.nan for name in _PAIRED}
+    return {**none, "evidence": evidence}
+
+
+def _own(rows: pd.DataFrame, least: float) -> dict[str, Any]:
     """What a strategy's runs say without any other."""
     mean = mean_interval(rows["accuracy"])
     rate = wilson(int((rows["status"] == "diverged").sum()), len(rows))
@@ -85,6 +120,8 @@ def _own(rows: pd.DataFrame) -> dict[str, Any]:
         "low": mean.low,
         "high": mean.high,
         "iqm": iqm(rows["accuracy"]),
+        **trained_summary(rows, least),
+        "trained_from": least,
         "clip_rate": float(rows["clip_rate"].mean()),
         "verdict": str(verdicts.iloc[0]) if len(verdicts) else "",
         "diverged": rate.value,
@@ -92,36 +129,6 @@ def _own(rows: pd.DataFrame) -> dict[str, Any]:
         "div_high": rate.high,
         "seconds": float(rows["seconds"].mean()),
     }
-
-
-def _versus(accuracy: dict[str, pd.Series[float]], strategy: str, baseline: str) -> dict[str, Any]:
-    """A strategy against the baseline, over the seeds that both have."""
-    if strategy == baseline or strategy not in accuracy or baseline not in accuracy:
-        none = dict.fromkeys(("difference", "diff_low", "diff_high", "p", "prob_improve"), math.nan)
-        return {"pairs": 0, **none}
-    ours, theirs = accuracy[strategy].align(accuracy[baseline], join="inner")
-    differences = finite(ours - theirs)
-    interval = mean_interval(differences)
-    return {
-        "pairs": len(differences),
-        "difference": interval.value,
-        "diff_low": interval.low,
-        "diff_high": interval.high,
-        "p": sign_flip(differences),
-        "prob_improve": probability_of_improvement(ours, theirs),
-    }
-
-
-def _evidence(row: dict[str, Any], baseline: str, present: bool) -> str:
-    if row["strategy"] == baseline:
-        return "baseline"
-    if not present:
-        return f"no run of {baseline}"
-    if row["pairs"] < ENOUGH_PAIRS:
-        return "too few seeds to tell"
-    if row["p_holm"] >= SIGNIFICANT:
-        return "no difference shown"
-    return "better" if row["difference"] > 0 else "worse"
 
 
 def _require_one_run_each(scored: pd.DataFrame) -> None:

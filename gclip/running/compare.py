@@ -68,6 +68,14 @@ def plan(strategies: Sequence[str], seeds: Iterable[int], base: RunConfig) -> li
     return [base.replace(strategy=spelling, seed=seed) for seed in chosen for spelling in spellings]
 
 
+def default_seeds(strategies: Sequence[str]) -> tuple[int, ...]:
+    """As many seeds as it takes to show a difference, after correction, between each of these
+    strategies and one of them: at least ten, eleven for more than 26 strategies."""
+    from gclip.results.statistics import seeds_needed
+
+    return tuple(range(seeds_needed(max(len(strategies) - 1, 0))))
+
+
 def choose_baseline(strategies: Sequence[str], baseline: str | None) -> str:
     """The strategy that differences are to: the one asked for, else ``none``, else the first."""
     import gclip
@@ -83,7 +91,7 @@ def choose_baseline(strategies: Sequence[str], baseline: str | None) -> str:
 
 def compare(
     strategies: Sequence[str] | None = None,
-    seeds: Iterable[int] = range(10),
+    seeds: Iterable[int] | None = None,
     *,
     base: RunConfig | None = None,
     store: str | Path = "runs",
@@ -104,7 +112,8 @@ def compare(
     Args:
         strategies: names or spellings such as ``"norm(max_norm=0.1)"``; all that are registered
             by default.
-        seeds: ten by default, because fewer than ten pairs are too few to tell.
+        seeds: by default as many, from 0 on, as so many comparisons need to show a difference
+            (`default_seeds`): ten for up to 26 strategies.
         base: everything else about the runs; the default task if left out.
         baseline: what differences are to; ``none`` if it takes part, else the first strategy.
 
@@ -124,7 +133,7 @@ def compare(
     base = RunConfig() if base is None else base
     chosen = gclip.names() if strategies is None else tuple(strategies)
     reference = choose_baseline(chosen, baseline) if chosen else ""
-    configs = plan(chosen, seeds, base)
+    configs = plan(chosen, default_seeds(chosen) if seeds is None else seeds, base)
     resolve_device(device)
     dataset = load_dataset(base.task, data)
     configs = [config.with_data(dataset) for config in configs]

@@ -31,6 +31,7 @@ class RunResult:
         message: why it stopped, "" for a finished run.
         accuracy: share of right answers on ``config.split``. A diverged run scores chance,
             1 / classes; a failed one NaN.
+        chance: the accuracy of guessing, 1 / classes; NaN where it was not recorded.
         loss: mean cross-entropy on ``config.split``; inf for a diverged run.
         train_loss: mean training loss of the last epoch's steps.
         curve: one dict an epoch: epoch (from 1), step, train_loss, accuracy, loss, seconds.
@@ -45,6 +46,7 @@ class RunResult:
     stopped_at: int | None = None
     message: str = ""
     accuracy: float = math.nan
+    chance: float = math.nan
     loss: float = math.nan
     train_loss: float = math.nan
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -69,6 +71,7 @@ class RunResult:
             "stopped_at": self.stopped_at,
             "message": self.message,
             "accuracy": _plain(self.accuracy),
+            "chance": _plain(self.chance),
             "loss": _plain(self.loss),
             "train_loss": _plain(self.train_loss),
             "curve": _plain(self.curve),
@@ -85,7 +88,7 @@ class RunResult:
             config, status = values["config"], values["status"]
             rest: dict[str, Any] = {
                 name: float(values[name])
-                for name in ("accuracy", "loss", "train_loss", "seconds")
+                for name in ("accuracy", "chance", "loss", "train_loss", "seconds")
                 if values.get(name) is not None
             }
             rest |= {

@@ -228,6 +228,7 @@ class Run:
             stopped_at=None if status == "finished" else self.step,
             message=message,
             accuracy=last["accuracy"],
+            chance=self._chance,
             loss=last["loss"],
             train_loss=last["train_loss"],
             curve=self.curve,

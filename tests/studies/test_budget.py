@@ -16,7 +16,7 @@ from gclip.results.statistics import holm, sign_flip
 from gclip.running import Event
 from gclip.running.kept import studies_in
 from gclip.studies import budget
-from gclip.studies._pairs import judge, out_of_reach, paired
+from gclip.studies._pairs import compared, too_few
 from gclip.studies.budget import BAND, Tuned, best_of_k_quantile, curve, table, worth
 from gclip.training import RunConfig
 from tests.studies.synthetic import TINY, asked, frame, run
@@ -104,9 +104,10 @@ def test_few_seeds_support_no_claim() -> None:
     assert agc["none_evidence"] == "too few seeds to tell"
     assert "norm" not in json.dumps(budget.columns([agc, none], 7, "test"))
     assert worth([agc, none]) == ["Too few seeds to tell from tuned none: agc."]
-    assert out_of_reach(9, 1)
-    assert out_of_reach(10, 26)
-    assert not out_of_reach(10, 25)
+    assert too_few(10, 25) == too_few(11, 51) == too_few(3, 0) == []
+    assert too_few(9, 1)[0].endswith("too few seeds to tell. With 10 it can: --seeds 10.")
+    assert "With 10 seeds and 26 comparisons no difference can be shown" in too_few(10, 26)[0]
+    assert too_few(10, 26)[0].endswith("With 11 it can: --seeds 11.")
 
 
 def test_a_strategy_whose_trials_all_failed_has_a_row_and_no_claim() -> None:
@@ -122,10 +123,9 @@ def test_a_strategy_whose_trials_all_failed_has_a_row_and_no_claim() -> None:
 def test_pairs_are_of_the_seeds_that_both_have() -> None:
     ours = frame(run("agc", 0, 0.9), run("agc", 1, 0.8), run("agc", 2, math.nan, "failed"))
     theirs = frame(run("none", 1, 0.5), run("none", 2, 0.4), run("none", 0, 0.7))
-    found = paired(ours, theirs)
+    found = compared({"agc": (ours, theirs)}, 0.3)["agc"]
     assert found["pairs"] == 2
     assert found["difference"] == pytest.approx((0.2 + 0.3) / 2)
-    judge([found])
     assert found["evidence"] == "too few seeds to tell"
 
 

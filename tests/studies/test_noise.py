@@ -11,7 +11,7 @@ import pytest
 
 from gclip import figures
 from gclip.errors import UsageError
-from gclip.results.statistics import holm, mean_interval, sign_flip
+from gclip.results.statistics import holm, sign_flip, t_interval
 from gclip.running import Event
 from gclip.studies import noise
 from gclip.studies.noise import conditions_of, table
@@ -51,7 +51,7 @@ def test_the_rows_by_hand() -> None:
     p = []
     for text in ("norm", "agc"):
         ours = scores[text, "spikes", 0.1]
-        drop = mean_interval(scores[text, "clean", 0.0] - ours)
+        drop = t_interval(scores[text, "clean", 0.0] - ours)
         versus = ours - scores["none", "spikes", 0.1]
         row = noisy[text]
         assert (row["drop"], row["drop_low"], row["drop_high"]) == pytest.approx(drop)

@@ -1,0 +1,194 @@
+"""What may be claimed of strategies that are compared pair by pair, seed by seed?
+
+Where every run trained, the sign-flip test on the paired differences decides: *better* or *worse*.
+Where some runs of the family did not train (`gclip.results.trained`), it would say something about
+the mean that nobody has shown, because such differences are not symmetric. There two things are
+tested, each by itself: whether one strategy *trains more often* (McNemar's exact test on the pairs
+in which one run trained and the other did not), and whether it is *better when trained* (the
+sign-flip test on the pairs in which both did).
+
+One Holm correction goes over all tests of the family. A test on fewer than `INFORMATIVE` pairs
+could not be significant even alone, so it is not made. n pairs cannot give a p-value below 2 /
+2ⁿ, so whether n are enough depends on the number of comparisons too: 2 / 2ⁿ · m < .05.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gclip.errors import UsageError
+from gclip.results.intervals import finite, mean_interval, t_interval, within
+from gclip.results.paired import holm, mcnemar, probability_of_improvement, sign_flip
+from gclip.results.trained import trained
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENOUGH_PAIRS = 10
+"""Fewer pairs than this support no claim, however few the comparisons are."""
+SIGNIFICANT = 0.05
+INFORMATIVE = 6
+"""The fewest pairs whose smallest p-value, 2 / 2⁶, is below `SIGNIFICANT`."""
+DIFFERENCES = (-1.0, 1.0)
+"""The range of differences of accuracies."""
+
+TOO_FEW = "too few seeds to tell"
+TOO_FEW_TRAINED = "too few trained to tell"
+NOTHING = "no difference shown"
+MORE, LESS = "trains more often", "trains less often"
+BETTER, WORSE = "better", "worse"
+WHEN = " when trained"
+CLAIMS = (BETTER, WORSE, BETTER + WHEN, WORSE + WHEN, MORE, LESS)
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+def smallest_p(pairs: int) -> float:
+    """The smallest two-sided p-value that `pairs` pairs can give, 2 / 2ⁿ."""
+    return min(2.0 ** (1 - pairs), 1.0)
+
+
+def out_of_reach(pairs: int, comparisons: int) -> bool:
+    """Whether so many comparisons of so few pairs could show nothing, however large it were."""
+    return pairs < ENOUGH_PAIRS or comparisons * smallest_p(pairs) >= SIGNIFICANT
+
+
+def seeds_needed(comparisons: int) -> int:
+    """The fewest seeds with which `comparisons` comparisons can show a difference; at least ten.
+
+    10 are enough for up to 25 comparisons, 11 for up to 51, 12 for up to 102.
+    """
+    if comparisons < 0:
+        raise UsageError(f"comparisons must be at least 0, but got {comparisons}")
+    seeds = ENOUGH_PAIRS
+    while out_of_reach(seeds, comparisons):
+        seeds += 1
+    return seeds
+
+
+def compare_pairs(
+    pairs: Mapping[Name, tuple[pd.DataFrame, pd.DataFrame]], least: float
+) -> dict[Name, dict[str, Any]]:
+    """Every comparison of one family: ours with theirs, over the seeds that both have.
+
+    Args:
+        pairs: for each comparison two frames of scored runs, at most one run a seed (`seed`,
+            `accuracy`, `status`).
+        least: the least accuracy of a run that trained (`trained_from` all the family's runs).
+
+    Each answer holds
+
+    - ``pairs``, ``difference`` (mean of all the differences) with the ends ``low`` and ``high`` of
+      its interval: a paired t interval where all pairs of the family trained, else the one of
+      `mean_interval`, which holds for all-or-nothing outcomes too; both within [-1, 1].
+    - ``p`` of the sign-flip test on all the differences, which supports a claim only where all
+      pairs of the family trained; ``prob_improve``.
+    - ``both``, ``ours_only``, ``theirs_only``: in how many pairs both runs trained, or one alone;
+      ``p_trains`` of McNemar's test, ``difference_trained`` and ``p_trained`` of the sign-flip test
+      over the pairs in which both trained.
+    - ``p_holm``: the corrected p-value of what is claimed (the largest of two), or the smallest
+      where nothing is; NaN without a test. ``evidence``: what may be claimed.
+
+    What cannot be computed is NaN. Raises UsageError when a score is missing.
+    """
+    made = {name: _Pairs.of(ours, theirs, least) for name, (ours, theirs) in pairs.items()}
+    all_trained = all(each.both.all() for each in made.values())
+    found = {name: each.numbers(all_trained) for name, each in made.items()}
+    judge(list(found.values()))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pairs:
+    """The accuracies of one comparison, seed by seed, and which of these runs trained."""
+
+    ours: NDArray[np.float64]
+    theirs: NDArray[np.float64]
+    ours_trained: NDArray[np.bool_]
+    theirs_trained: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, ours: pd.DataFrame, theirs: pd.DataFrame, least: float) -> _Pairs:
+        seeds = sorted(set(ours["seed"]) & set(theirs["seed"]))
+        mine, other = (runs.set_index("seed").loc[seeds] for runs in (ours, theirs))
+        return cls(
+            ours=finite(mine["accuracy"].to_numpy(dtype=float), "accuracies"),
+            theirs=finite(other["accuracy"].to_numpy(dtype=float), "accuracies"),
+            ours_trained=trained(mine, least),
+            theirs_trained=trained(other, least),
+        )
+
+    @property
+    def both(self) -> NDArray[np.bool_]:
+        return self.ours_trained & self.theirs_trained
+
+    def numbers(self, all_trained: bool) -> dict[str, Any]:
+        differences = self.ours - self.theirs
+        if all_trained:
+            interval = within(t_interval(differences), DIFFERENCES)
+        else:
+            interval = mean_interval(differences, bounds=DIFFERENCES)
+        return {
+            "pairs": len(differences),
+            "difference": interval.value,
+            "low": interval.low,
+            "high": interval.high,
+            "p": sign_flip(differences),
+            "prob_improve": probability_of_improvement(self.ours, self.theirs),
+            **self.tests(),
+        }
+
+    def tests(self) -> dict[str, Any]:
+        only = int((self.ours_trained & ~self.theirs_trained).sum())
+        other = int((self.theirs_trained & ~self.ours_trained).sum())
+        where_both = (self.ours - self.theirs)[self.both]
+        return {
+            "both": len(where_both),
+            "ours_only": only,
+            "theirs_only": other,
+            "p_trains": mcnemar(only, other) if len(self.ours) else math.nan,
+            "difference_trained": float(where_both.mean()) if len(where_both) else math.nan,
+            "p_trained": sign_flip(where_both),
+        }
+
+
+def judge(comparisons: list[dict[str, Any]]) -> None:
+    """Add ``p_holm`` and ``evidence`` to the comparisons of one family (`compare_pairs`)."""
+    when = "" if all(each["both"] == each["pairs"] for each in comparisons) else WHEN
+    tests: list[tuple[dict[str, Any], str, int, float]] = []
+    for each in comparisons:
+        apart, both = each["ours_only"] + each["theirs_only"], each["both"]
+        if apart >= INFORMATIVE:
+            said = MORE if each["ours_only"] > each["theirs_only"] else LESS
+            tests.append((each, said, apart, each["p_trains"]))
+        if both >= INFORMATIVE:
+            said = (BETTER if each["difference_trained"] > 0 else WORSE) + when
+            tests.append((each, said, both, each["p_trained"]))
+    corrected = holm([p for *_, p in tests])
+    compared = sum(each["pairs"] > 0 for each in comparisons)
+    for each in comparisons:
+        own = [
+            (said, pairs, p)
+            for (of, said, pairs, _), p in zip(tests, corrected, strict=True)
+            if of is each
+        ]
+        claims = [(said, p) for said, _, p in own if p < SIGNIFICANT]
+        if out_of_reach(each["pairs"], compared):
+            claims = []
+            each["evidence"] = TOO_FEW
+        elif claims:
+            each["evidence"] = ", ".join(said for said, _ in claims)
+        elif any(len(tests) * smallest_p(pairs) < SIGNIFICANT for _, pairs, _ in own):
+            each["evidence"] = NOTHING
+        else:
+            each["evidence"] = TOO_FEW_TRAINED
+        if claims:
+            each["p_holm"] = max(p for _, p in claims)
+        else:
+            each["p_holm"] = min((p for *_, p in own), default=math.nan)
