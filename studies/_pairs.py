@@ -10,6 +10,7 @@ from gclip.results.statistics import (
     compare_pairs,
     out_of_reach,
     seeds_needed,
+    shown_difference,
 )
 from gclip.studies._runs import number, scored
 from gclip.studies._words import interval, plural
@@ -20,13 +21,12 @@ if TYPE_CHECKING:
 Name = TypeVar("Name", bound=Hashable)
 
 TESTS = (
-    "Tests, one Holm correction over {family}: where all runs trained, better and worse come from "
-    "a "
-    "sign-flip test (are the paired differences symmetric about 0?). Where some did not, nothing "
-    "is "
-    "claimed about means: trains more or less often is McNemar's exact test on the pairs of which "
-    "one run trained, better or worse when trained the sign-flip test on the pairs of which both "
-    "did. {rule}."
+    "Differences are of the pairs of which both runs trained (±: t interval) or, where those "
+    "are fewer than six, of all [95 % interval]. Tests, one Holm correction over {family}: "
+    "where all runs trained, better and worse come from a sign-flip test (are the differences "
+    "symmetric about 0?). Where some did not, nothing is claimed about means: trains more or "
+    "less often is McNemar's exact test on the pairs of which one run trained, better or worse "
+    "when trained the sign-flip test on the pairs of which both did. {rule}."
 )
 """What the tests of a table test; the rule is that of `gclip.results.statistics.rule`."""
 
@@ -45,7 +45,7 @@ def compared(
     return {
         name: {
             **{key: number(v) if isinstance(v, float) else v for key, v in each.items()},
-            "text": interval(each["difference"], each["low"], each["high"], sign=True),
+            "text": interval(*shown_difference(each), sign=True),
         }
         for name, each in found.items()
     }

@@ -55,7 +55,7 @@ from gclip.studies._runs import (
     summary,
     trained,
 )
-from gclip.studies._words import interval, listed, percent, plural
+from gclip.studies._words import listed, percent, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -357,7 +357,7 @@ def worth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             if not some:
                 continue
             names = [
-                f"{row['strategy']} ({_interval(row, rival)})"
+                f"{row['strategy']} ({row[f'{rival}_shown']} points)"
                 if evidence in (BETTER, WORSE, MORE, LESS, NOTHING)
                 else str(row["strategy"])
                 for row in some
@@ -377,11 +377,6 @@ _SENTENCES = {
     TOO_FEW: "Too few seeds to tell from {rival}:",
     TOO_FEW_TRAINED: "Too few runs trained to tell from {rival}:",
 }
-
-
-def _interval(row: Mapping[str, Any], rival: str) -> str:
-    difference, low, high = (row[f"{rival}_{name}"] for name in ("difference", "low", "high"))
-    return f"{interval(difference, low, high, sign=True)} points"
 
 
 def _curves(curves: Mapping[str, Curve], base: RunConfig) -> Any:

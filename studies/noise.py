@@ -26,7 +26,7 @@ from gclip.studies._runs import (
     summary,
     trained,
 )
-from gclip.studies._words import interval, percent
+from gclip.studies._words import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +150,7 @@ def _row(
         "drop": None if nothing else lost["difference"],
         "drop_low": None if nothing else lost["low"],
         "drop_high": None if nothing else lost["high"],
-        "drop_text": "–" if nothing else interval(lost["difference"], lost["low"], lost["high"]),
+        "drop_text": "–" if nothing else lost["text"].removeprefix("+"),
         "pairs": against.get("pairs", 0),
         "versus": against.get("difference"),
         "versus_low": against.get("low"),

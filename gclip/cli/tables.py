@@ -29,22 +29,21 @@ def footnote(table: pd.DataFrame) -> str:
     if len(table):
         said.append(
             f"trained: {rule(float(table['trained_from'].iloc[0]))}; IQM: interquartile mean of "
-            f"those."
+            "those."
         )
     if (table["trained"] == table["n"]).all():
         said.append(
             "Differences are paired by seed, with a t interval; better, worse: a sign-flip test "
-            "(are "
-            "they symmetric about 0?), Holm-corrected over the table."
+            "(are they symmetric about 0?), Holm-corrected over the table."
         )
     else:
         said.append(
-            "Differences are paired by seed. Some runs did not train, so nothing is claimed about "
-            "means: trains more or less often: McNemar's exact test on the pairs of which one run "
-            "trained; better or worse when trained: a sign-flip test on the pairs of which both "
-            "did "
-            "(are their differences symmetric about 0?); Holm-corrected over all tests of the "
-            "table."
+            "Differences are paired by seed, of the pairs of which both runs trained (±: t "
+            "interval) or, where those are fewer than six, of all [95 % interval]. Some runs "
+            "did not train, so nothing is claimed about means: trains more or less often: "
+            "McNemar's exact test on the pairs of which one run trained; better or worse when "
+            "trained: a sign-flip test on those of which both did (are they symmetric about "
+            "0?); Holm-corrected over all tests."
         )
     said.append("A diverged run counts as chance" + _diverged(table) + ".")
     said.append("clipped: share of the steps; s: seconds a run.")
@@ -138,7 +137,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         percent(row["accuracy"]) + _ends(row["low"], row["high"]),
         f"{int(row['trained'])}/{n}" + (f" ({failed} failed)" if failed else ""),
         percent(row["iqm_trained"]),
-        _difference(row["difference"], row["diff_low"], row["diff_high"]),
+        _difference(*_shown(row)),
         _evidence(row),
         f"{percent(row['clip_rate'], 0)} %" if n else "–",
         row["verdict"] or "–",
@@ -149,6 +148,16 @@ def _cells(row: dict[str, Any]) -> list[str]:
 def _ends(low: float, high: float) -> str:
     """`` [66, 97]``: whole percents, because so few runs say no more."""
     return "" if math.isnan(low) else f" [{percent(low, 0)},{percent(high, 0)}]"
+
+
+def _shown(row: dict[str, Any]) -> tuple[float, float, float]:
+    from gclip.results.statistics import shown_difference
+
+    return shown_difference(
+        {**row, "trained_low": row["diff_trained_low"], "trained_high": row["diff_trained_high"]},
+        low="diff_low",
+        high="diff_high",
+    )
 
 
 def _difference(value: float, low: float, high: float) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gclip.errors import UsageError
-from gclip.results.intervals import finite, mean_interval, t_interval, within
+from gclip.results.intervals import Interval, finite, mean_interval, t_interval, within
 from gclip.results.paired import holm, mcnemar, probability_of_improvement, sign_flip
 from gclip.results.trained import trained
 
@@ -90,8 +90,8 @@ def compare_pairs(
     - ``p`` of the sign-flip test on all the differences, which supports a claim only where all
       pairs of the family trained; ``prob_improve``.
     - ``both``, ``ours_only``, ``theirs_only``: in how many pairs both runs trained, or one alone;
-      ``p_trains`` of McNemar's test, ``difference_trained`` and ``p_trained`` of the sign-flip test
-      over the pairs in which both trained.
+      ``p_trains`` of McNemar's test, ``difference_trained`` with its t interval ``trained_low`` and
+      ``trained_high``, and ``p_trained`` of the sign-flip test, over the pairs in which both did.
     - ``p_holm``: the corrected p-value of what is claimed (the largest of two), or the smallest
       where nothing is; NaN without a test. ``evidence``: what may be claimed.
 
@@ -148,14 +148,30 @@ class _Pairs:
         only = int((self.ours_trained & ~self.theirs_trained).sum())
         other = int((self.theirs_trained & ~self.ours_trained).sum())
         where_both = (self.ours - self.theirs)[self.both]
+        interval = within(t_interval(where_both), DIFFERENCES)
         return {
             "both": len(where_both),
             "ours_only": only,
             "theirs_only": other,
             "p_trains": mcnemar(only, other) if len(self.ours) else math.nan,
-            "difference_trained": float(where_both.mean()) if len(where_both) else math.nan,
+            "difference_trained": interval.value,
+            "trained_low": interval.low,
+            "trained_high": interval.high,
             "p_trained": sign_flip(where_both),
         }
+
+
+def shown_difference(found: Mapping[str, Any], low: str = "low", high: str = "high") -> Interval:
+    """The difference for a table's cell, from `compare_pairs`: that of the pairs in which both
+    trained, where those are all or at least `INFORMATIVE`, else that of all pairs.
+
+    ``low`` and ``high`` are the names that the latter's ends have.
+    """
+    if found["both"] and found["both"] >= min(found["pairs"], INFORMATIVE):
+        names = ("difference_trained", "trained_low", "trained_high")
+    else:
+        names = ("difference", low, high)
+    return Interval(*(float(found[name]) for name in names))
 
 
 def judge(comparisons: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from gclip.results.evidence import (
     compare_pairs,
     out_of_reach,
     seeds_needed,
+    shown_difference,
 )
 from gclip.results.intervals import Interval, iqm, mean_interval, t_interval, wilson, within
 from gclip.results.paired import holm, mcnemar, probability_of_improvement, sign_flip
@@ -36,6 +37,7 @@ __all__ = [
     "rule",
     "seeds_needed",
     "shown",
+    "shown_difference",
     "sign_flip",
     "t_interval",
     "trained",

@@ -28,6 +28,8 @@ _PAIRED = {
     "theirs_only": "theirs_only",
     "p_trains": "p_trains",
     "difference_trained": "difference_trained",
+    "diff_trained_low": "trained_low",
+    "diff_trained_high": "trained_high",
     "p_trained": "p_trained",
 }
 """The table's columns about pairs, and what `compare_pairs` calls them."""
@@ -56,9 +58,9 @@ def compare_table(runs: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
     - ``difference`` to the baseline over the ``pairs`` of runs that share a seed, with its
       interval, ``p`` of the sign-flip test on all of them, ``prob_improve``; ``both``,
       ``ours_only`` and ``theirs_only``: in how many pairs both runs trained, or one alone;
-      ``p_trains`` of McNemar's test on the latter; ``difference_trained`` and ``p_trained``
-      where both trained; ``p_holm`` corrected over all tests of the table; ``evidence`` says
-      what may be claimed (all of `gclip.results.evidence.compare_pairs`).
+      ``p_trains`` of McNemar's test on the latter; ``difference_trained`` with its t interval and
+      ``p_trained`` of the sign-flip test where both trained; ``p_holm`` corrected over all tests of
+      the table; ``evidence`` says what may be claimed (`gclip.results.evidence.compare_pairs`).
     - ``clip_rate`` mean share of clipped steps, ``verdict`` the most frequent one; ``diverged`` the
       rate with Wilson's interval; ``seconds`` mean per run.
 
