@@ -65,8 +65,8 @@ def draw(runs: pd.DataFrame) -> Figure:
         if len(per_cell)
         else "",
         "Bars: 95 % interval of the mean, which holds where some do not train, too. Label noise: "
-        "share of wrong "
-        "training labels; gradient noise: heavy-tailed, times each tensor's root mean square; "
+        "share of wrong training labels; gradient noise: heavy-tailed, times each tensor's root "
+        "mean square; "
         "spikes: chance of a step with gradients 1000 times too large. Diverged runs score chance.",
     )
     return figure

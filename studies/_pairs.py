@@ -74,6 +74,5 @@ def too_few(seeds: int, comparisons: int) -> list[str]:
     needed = seeds_needed(comparisons)
     return [
         f"With {plural(seeds, 'seed')} and {plural(comparisons, 'comparison')} no difference can "
-        f"be "
-        f"shown, however large: too few seeds to tell. With {needed} it can: --seeds {needed}."
+        f"be shown, however large: too few seeds to tell. With {needed} it can: --seeds {needed}."
     ]

@@ -284,13 +284,11 @@ def _notes(
     notes = [
         f"test accuracy in %: the best {budget or 'trial '}of each study, trained again with "
         f"{plural(len(seeds), 'fresh seed')}; mean with a 95 % interval that holds where some "
-        f"seeds "
-        "do not train, too. trained: how many did, tuned and as it comes. vs default: beside the "
-        f"strategy as it comes, at lr {usual}. Differences are paired by seed (their intervals are "
-        "each by itself). ▲ better or trains more often, ▼ worse or less often: what may be "
-        "claimed; "
-        "without a mark, no difference is shown. Tuning was done once: claims are about these "
-        "tuned "
+        "seeds do not train, too. trained: how many did, tuned and as it comes. vs default: "
+        f"beside the strategy as it comes, at lr {usual}. Differences are paired by seed (their "
+        "intervals are each by itself). ▲ better or trains more often, ▼ worse or less often: "
+        "what may be claimed; without a mark, no difference is shown. Tuning was done once: "
+        "claims are about these tuned "
         "values.",
         TESTS.format(
             family="the table", rule=f"trained: {rule(rows[0]['trained_from'])}" if rows else ""

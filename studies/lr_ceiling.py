@@ -182,9 +182,8 @@ def _notes(runs: pd.DataFrame, rows: list[dict[str, Any]]) -> list[str]:
         "unbroken stretch of stable learning rates.",
         f"It is known to one step of the grid, {factor(step)}; ≥ and < where the grid ends first.",
         "Validation accuracy in %, the mean with a 95 % interval that holds where some seeds do "
-        "not "
-        "train, too; best of the grid: it looks better than it is. Thresholds are as given, not "
-        "tuned.",
+        "not train, too; best of the grid: it looks better than it is. Thresholds are as given, "
+        "not tuned.",
     ]
     lucky = [row for row in rows if row["stable_above"]]
     if lucky:

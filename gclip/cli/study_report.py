@@ -54,8 +54,7 @@ def report(
         typer.Option(
             "--seeds", metavar="N|LIST",
             help="Fresh ones: how many, or which. By default as many as so many comparisons need "
-            "to "
-            "show a difference: 10 for up to 25, 11 for up to 51.",
+            "to show a difference: 10 for up to 25, 11 for up to 51.",
         ),
     ] = None,
     data: Annotated[

@@ -69,8 +69,7 @@ def too_few(table: pd.DataFrame) -> str:
     needed = seeds_needed(comparisons)
     return (
         f"With {plural(int(few['pairs'].max()), 'seed')} and {plural(comparisons, 'comparison')} "
-        f"no "
-        f"difference can be shown, however large; with {needed} it can: --seeds {needed}."
+        f"no difference can be shown, however large; with {needed} it can: --seeds {needed}."
     )
 
 
