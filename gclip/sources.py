@@ -22,13 +22,12 @@ from gclip.sharded import is_sharded
 
 
 class ParameterSource(ABC):
-    """Something that has parameters, which may become others.
+    """Something that has parameters, which may become others."""
 
-    Attributes:
-        hint: what may be wrong where none of them has a gradient.
-    """
-
-    hint = ""
+    @property
+    def hint(self) -> str:
+        """What else may be wrong where none of them has a gradient."""
+        return ""
 
     @abstractmethod
     def read(self) -> Named:
@@ -46,7 +45,9 @@ class ParameterSource(ABC):
 class FixedSource(ParameterSource):
     """A list of parameters: nobody can tell whether they are still those of a model."""
 
-    hint = "; or the model has other parameters now: pass the model itself, which is followed"
+    @property
+    def hint(self) -> str:
+        return "; or the model has other parameters now: pass the model itself, which is followed"
 
     def __init__(self, parameters: Parameters) -> None:
         self._named = collect(parameters)
@@ -65,6 +66,13 @@ class ModuleSource(ParameterSource):
         self.module = module
         self._tables: list[dict[str, Any]] = []
         self._entries: list[Any] = []
+
+    @property
+    def hint(self) -> str:
+        # Such modules show their full parameters, whose gradients are the shards'.
+        if any(type(each).__name__.startswith("FSDP") for each in self.module.modules()):
+            return "; of a model that fully_shard keeps whole, make the Clipper after fully_shard"
+        return ""
 
     def read(self) -> Named:
         named = collect(self.module)

@@ -243,6 +243,26 @@ def main(rank: int, store: str, result: str) -> None:
                 said.append(str(error))
         return said
 
+    def made(before: bool) -> dict:
+        """A clipper made before the model is sharded, or of one that is whole after backward."""
+        net = model()
+        clipper = gclip.Clipper(net, "norm(max_norm=0.05)") if before else None
+        net = fully_shard(net, mesh=line)
+        if clipper is None:
+            clipper = gclip.Clipper(net, "norm(max_norm=0.05)")
+            net.set_reshard_after_backward(False)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+        for step in range(2):
+            generator = torch.Generator().manual_seed(step)
+            optimizer.zero_grad()
+            net(torch.randn(8, 6, generator=generator)[mine]).square().mean().backward()
+            clipper.step()
+            optimizer.step()
+            net.reshard()
+        shards = optimizer.param_groups[0]["params"]
+        norms = [float(full(p.grad).norm()) for p in shards]
+        return {"reported": clipper.report.norm.item(), "left": norms}
+
     mine = slice(4 * rank, 4 * rank + 4)
     out: dict = {"gradients": {}, "updates": {}, "fsdp": {}, "both": {}}
     for spec in ON_GRADIENTS:
@@ -258,6 +278,7 @@ def main(rank: int, store: str, result: str) -> None:
         out["both"][spec] = train(spec, net, mine)
     out["nan"], out["within"], out["resumed"] = with_nan(), within(), resumed()
     out["refused"], out["norms"] = refused(), norms()
+    out["made"] = [made(before) for before in (True, False)]
     torch.save(out, result)
     dist.destroy_process_group()
 

@@ -143,6 +143,24 @@ def test_what_cannot_be_is_refused(found):
         assert mixed.startswith("a parameter is a DTensor and its gradient a Tensor")
 
 
+def test_a_clipper_follows_a_model_that_is_sharded_or_whole_for_now(found):
+    net = child.model()
+    clipper = gclip.Clipper(net, "norm(max_norm=0.05)")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    for step in range(2):
+        generator = torch.Generator().manual_seed(step)
+        optimizer.zero_grad()
+        net(torch.randn(8, 6, generator=generator)).square().mean().backward()
+        clipper.step()
+        optimizer.step()
+    left = [float(p.grad.norm()) for p in net.parameters()]
+    wanted = {"reported": clipper.report.norm.item(), "left": left}
+    for each in found:
+        for got in each["made"]:
+            assert got["reported"] == pytest.approx(wanted["reported"], rel=1e-5)
+            assert got["left"] == pytest.approx(wanted["left"], rel=1e-5)
+
+
 def test_the_first_fsdp_is_refused():
     # Its parameters are shards that look like whole ones: a local norm would pass for the global.
     param = torch.nn.Parameter(torch.ones(3))
