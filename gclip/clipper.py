@@ -119,7 +119,8 @@ class Clipper:
             for side in ("update", "sample", "gradient")
         )
         self._updates = Updates(updates, named.params) if updates else None
-        self._samples = _samples(samples, self._model, self._recording) if samples else None
+        per_example = [part for part in samples if isinstance(part, SamplePart)]
+        self._samples = _samples(per_example, self._model, self._recording) if per_example else None
         self._named, self.names, self.params = named, named.names, named.params
         self._parts, self._by_place = gradients, parts
         self._all = [*gradients, *samples, *updates]
