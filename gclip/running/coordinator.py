@@ -22,8 +22,8 @@ from gclip.running.kept import studies_in as studies_in
 from gclip.running.kept import study_file as study_file
 from gclip.running.kept import summary as summary
 from gclip.running.objectives import values_of
+from gclip.running.places import add_trial, free_places, place_of
 from gclip.running.pool import Job, Pool
-from gclip.running.samplers import seeded
 from gclip.running.trials import complete as complete
 from gclip.running.trials import counted as counted
 from gclip.running.trials import superseded as superseded
@@ -38,10 +38,12 @@ if TYPE_CHECKING:
     from gclip.training import Progress, RunConfig, RunResult
 
 MAX_ATTEMPTS = 3
-"""A trial whose coordinator died this often under it has failed: perhaps it killed it."""
+"""A trial whose coordinator died this often while it trained has failed: perhaps it killed it."""
 
 WORKERS_LOST = 6
 """A run that loses so many workers has failed."""
+
+_ENDED = "the process that ran it ended"
 
 
 @dataclass
@@ -61,12 +63,11 @@ class Coordinator:
         study: owned by this process alone.
         store: where results are.
         propose: suggests parameters on a trial and makes the config of its first run of them.
-        sampler: makes the sampler for a trial, from a seed of that trial's own.
+        sampler: makes the sampler for the trial at a place; see `gclip.running.places`.
         pruner: is asked whether a trial is worth its next epoch, or its next seed; None: always.
         prune_seeds: the pruner compares the trials seed by seed, not epoch by epoch.
         seeds: the training seeds of a trial's runs; None for the one of its config.
         objectives: what a trial is told with.
-        seed: of the sampler.
         listener: is told what happens. An event's index is its trial's number, times the number
             of seeds, plus the seed's place.
     """
@@ -79,7 +80,6 @@ class Coordinator:
     prune_seeds: bool = False
     seeds: Sequence[int] | None = None
     objectives: Sequence[str] = ("accuracy",)
-    seed: int = 0
     listener: Listener = ignore
     _open: dict[int, _Open] = field(default_factory=dict)
 
@@ -116,8 +116,8 @@ class Coordinator:
                     else:
                         pool.submit(further)
         except KeyboardInterrupt:
-            for number in list(self._open):
-                self._again(self._frozen(number), died=False)
+            for trial in self._running():
+                self._settle(trial, died=False)
             raise
 
     def _hire(self, pool: Pool) -> None:
@@ -129,28 +129,49 @@ class Coordinator:
 
     def recover(self) -> None:
         """Settle the trials that were under way when the last coordinator ended."""
-        from optuna.trial import TrialState
+        self.study.sampler = self.sampler(0)
+        for trial in self._running():
+            self._settle(trial, died=True)
 
-        self.study.sampler = self.sampler(seeded(self.seed, 0))
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            keys = trial.user_attrs.get("keys", ())
-            if "pruned_at" in trial.user_attrs:
-                self._note(trial.number, status="pruned")
-                self.study.tell(trial.number, state=TrialState.PRUNED)
-            elif keys and all(self.store.has(key) for key in keys):
-                results = [self.store.load(key) for key in keys]
-                done = _Open(trial.number, [result.config for result in results], results)
-                for place in range(len(results)):
-                    self._report_run(done, place)
-                self._complete(done)
-            else:
-                self._again(trial, died=True)
+    def _settle(self, trial: FrozenTrial, *, died: bool) -> None:
+        """End a trial that is under way in nobody's hands, and queue it again if need be.
+
+        Args:
+            died: its coordinator did, and perhaps by it; else somebody stopped them.
+        """
+        keys = trial.user_attrs.get("keys", ())
+        if trial.number in superseded(self.study):  # we died just before this
+            self._fail(trial.number, _ENDED)
+        elif "pruned_at" in trial.user_attrs:
+            self._prune(_Open(trial.number, []))
+        elif keys and all(self.store.has(key) for key in keys):
+            results = [self.store.load(key) for key in keys]
+            done = _Open(trial.number, [result.config for result in results], results)
+            for place in range(len(results)):
+                self._report_run(done, place)
+            self._complete(done)
+        else:
+            # In this order: if this process dies in between, the next one finds the successor
+            # and only has to fail the old one.
+            if not died or may_be_repeated(trial):
+                self._queue(trial, died=died)
+            self._fail(trial.number, _ENDED)
 
     def _ask(self) -> Job | None:
         """The next trial's first job, or None if the trial has ended without training."""
-        count = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = self.sampler(seeded(self.seed, count))
-        return self._begin(self.study.ask())
+        if not self._waiting():
+            add_trial(self.study, next(free_places(self.study.get_trials(deepcopy=False))))
+        trial = self._waiting()[0]
+        self._claim(trial._trial_id)
+        return self._begin(self._taken_up(trial))
+
+    def _taken_up(self, trial: FrozenTrial) -> Trial:
+        """A trial that is now running, about to be proposed by the sampler of its place."""
+        from optuna import Trial
+
+        self.study._thread_local.cached_all_trials = None  # as `study.ask` does
+        self.study.sampler = self.sampler(place_of(self.study.get_trials(deepcopy=False), trial))
+        return Trial(self.study, trial._trial_id)
 
     def _begin(self, trial: Trial) -> Job | None:
         """A trial's first job, or None if the trial has ended without training."""
@@ -291,27 +312,36 @@ class Coordinator:
             found["diverged"] = len(diverged)
         self._note(trial.number, **found)
 
-    def _again(self, trial: FrozenTrial, *, died: bool) -> None:
-        """Fail a trial that will not end, and queue its parameters for another attempt.
+    def _queue(self, trial: FrozenTrial, *, died: bool) -> None:
+        """Queue what was suggested for a trial that will not end, for another attempt.
 
-        In this order: if this process dies in between, the next one finds the successor and
-        only has to fail the old one.
+        An attempt is counted where a process died while the trial trained: before, it cannot have
+        been the trial's fault. What was not suggested yet will be proposed as for the same place.
         """
-        from optuna.trial import TrialState
-
-        attempt = int(trial.user_attrs.get("attempt", 1))
-        if trial.number not in superseded(self.study) and (not died or attempt < MAX_ATTEMPTS):
-            self._queue(trial, attempt + died)
-        self._note(trial.number, status="failed", message="the process that ran it ended")
-        self._open.pop(trial.number, None)
-        self.study.tell(trial.number, state=TrialState.FAIL)
-
-    def _queue(self, trial: FrozenTrial, attempt: int) -> None:
-        """Queue the parameters of a trial that will not end for another attempt."""
-        # With nothing suggested yet there is nothing to keep: then it is a new proposal.
         given = trial.system_attrs.get("fixed_params", {})
+        attempt = attempt_of(trial) + (died and _was_proposed(trial))
         more = {"attempt": attempt, "replaces": trial.number}
         self.study.enqueue_trial({**given, **trial.params}, user_attrs=more)
+
+    def _running(self) -> list[FrozenTrial]:
+        from optuna.trial import TrialState
+
+        return list(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+    def _waiting(self) -> list[FrozenTrial]:
+        from optuna.trial import TrialState
+
+        return list(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def _claim(self, identity: int) -> bool:
+        """Take a waiting trial; False if another process has it."""
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        try:
+            return bool(self.study._storage.set_trial_state_values(identity, TrialState.RUNNING))
+        except UpdateFinishedTrialError:
+            return False
 
     def _dearest(self) -> float:
         """The largest cost that a trial was told with."""
@@ -342,6 +372,20 @@ class Coordinator:
 
     def _say(self, kind: Kind, job: Job, result: RunResult | None = None) -> None:
         self.listener(Event(kind=kind, index=job.index, config=job.config, result=result))
+
+
+def attempt_of(trial: FrozenTrial) -> int:
+    """Which attempt at its proposal a trial is, from 1."""
+    return int(trial.user_attrs.get("attempt", 1))
+
+
+def _was_proposed(trial: FrozenTrial) -> bool:
+    return "keys" in trial.user_attrs  # the last that is written before it trains
+
+
+def may_be_repeated(trial: FrozenTrial) -> bool:
+    """Whether a trial whose process died may be tried once more."""
+    return attempt_of(trial) < MAX_ATTEMPTS or not _was_proposed(trial)
 
 
 def _mean(ended: Sequence[RunResult], accuracy: float) -> float:

@@ -19,6 +19,7 @@ from gclip.running.events import Listener, ignore
 from gclip.running.objectives import check_objectives
 from gclip.running.samplers import (
     GRID_POINTS,
+    WholePoint,
     check_search,
     grid_size,
     make_pruner,
@@ -173,16 +174,19 @@ class Plan:
 
         found = []
         with quiet():
-            study = optuna.create_study(sampler=make_sampler("random", self.seed))
+            study = optuna.create_study(sampler=make_sampler("random", 0, seed=self.seed))
             for _ in range(count):
                 with contextlib.suppress(UsageError):  # values that do not go together
                     found.append(self.propose(study.ask()))
         return found
 
-    def make_sampler(self, its_seed: int) -> BaseSampler:
-        """The sampler for one trial, from a seed of its own."""
+    def make_sampler(self, place: int) -> BaseSampler:
+        """The sampler for the proposal of one place, from 0; see `gclip.running.places`."""
+        space = self.space.distributions
         grid = self.space.grid(self.grid_points) if self.sampler == "grid" else None
-        return make_sampler(self.sampler, its_seed, seed=self.seed, grid=grid)
+        return WholePoint(
+            make_sampler(self.sampler, place, seed=self.seed, space=space, grid=grid), space
+        )
 
     def make_pruner(self) -> BasePruner | None:
         """The pruner, None where nothing is pruned."""
@@ -201,6 +205,5 @@ class Plan:
             prune_seeds=self.pruner == "wilcoxon",
             seeds=self.seeds,
             objectives=self.objectives,
-            seed=self.seed,
             listener=listener,
         )

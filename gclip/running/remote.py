@@ -9,6 +9,7 @@ under a lock of the database; what a killed process left half done, the next one
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import time
@@ -22,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
 from gclip.fleet.plan import Asked, read_fleet
-from gclip.running.coordinator import MAX_ATTEMPTS, Coordinator
+from gclip.running.coordinator import Coordinator, may_be_repeated
 from gclip.running.events import Listener, ignore
 from gclip.running.kept import begin, check_name
 from gclip.running.machine import workers_for
 from gclip.running.many import open_pool
+from gclip.running.places import add_trial, free_places, originals
 from gclip.running.plan import Plan
 from gclip.running.pool import Job, Pool
-from gclip.running.samplers import replaced_by, seeded
 from gclip.running.sizing import fleet_size
 from gclip.running.storage import Unreachable, alone, cause, connect, find, shown
 from gclip.running.trials import counted, superseded
@@ -83,17 +84,15 @@ def create(url: URL, plan: Plan, trials: int, heartbeat: int | None = None) -> C
                 study = begin(storage, plan.name, plan.settings, plan.objectives)
                 if heartbeat is not None or "heartbeat" not in study.user_attrs:
                     study.set_user_attr("heartbeat", heartbeat or HEARTBEAT)
-                there = len(slots(study))
-                for _ in range(min(_BATCH, trials - there)):
-                    study.enqueue_trial({})
+                everything = study.get_trials(deepcopy=False)
+                there = len(originals(everything))
+                for place in itertools.islice(
+                    free_places(everything), max(0, min(_BATCH, trials - there))
+                ):
+                    add_trial(study, place)
                     added, there = added + 1, there + 1
             if there >= trials:
                 return Created(name=plan.name, trials=there, added=added)
-
-
-def slots(study: Study) -> list[FrozenTrial]:
-    """The trials that a study was given; what repeats a lost one is not among them."""
-    return [each for each in study.get_trials(deepcopy=False) if replaced_by(each) is None]
 
 
 def plan_at(url: URL, name: str) -> tuple[Plan, int, int]:
@@ -109,7 +108,10 @@ def plan_at(url: URL, name: str) -> tuple[Plan, int, int]:
             raise UsageError(
                 f"the study {name!r} in {shown(url)} was not made by gclip study create"
             )
-        count, heartbeat = len(slots(study)), int(study.user_attrs["heartbeat"])
+        count, heartbeat = (
+            len(originals(study.get_trials(deepcopy=False))),
+            int(study.user_attrs["heartbeat"]),
+        )
     plan = Plan.of(name, settings)
     _check_code(plan)
     # Its trials were chosen and scored by rules of selection that are gone.
@@ -282,7 +284,7 @@ class Worker(Coordinator):
                         self._note(trial.number, message=_LOST)
                         self._end(trial.number, TrialState.FAIL)
             for trial in self._lost():
-                self._queue(trial, _attempt(trial) + 1)
+                self._queue(trial, died=True)
         self._say_others()
 
     def _work(self, pool: Pool) -> None:
@@ -311,8 +313,6 @@ class Worker(Coordinator):
 
     def _take_up(self) -> Job | None:
         """The first job of a waiting trial; None if there is none, or it ended without training."""
-        from optuna import Trial
-
         with self._alone():
             for trial in self._waiting():
                 number, identity = trial.number, trial._trial_id
@@ -323,9 +323,7 @@ class Worker(Coordinator):
                 self._taken[number] = identity
                 with self._unless_ended(number):
                     self._note(number, worker=f"{socket.gethostname()}:{os.getpid()}")
-                    self.study._thread_local.cached_all_trials = None
-                    self.study.sampler = self.sampler(seeded(self.seed, self._origin(trial)))
-                    job = self._begin(Trial(self.study, identity))
+                    job = self._begin(self._taken_up(trial))
                     self._drop_ended()
                     return job
         return None
@@ -345,15 +343,6 @@ class Worker(Coordinator):
         except UpdateFinishedTrialError:  # another process ended it: no use in training on
             return False
 
-    def _claim(self, identity: int) -> bool:
-        from optuna.exceptions import UpdateFinishedTrialError
-        from optuna.trial import TrialState
-
-        try:
-            return bool(self.study._storage.set_trial_state_values(identity, TrialState.RUNNING))
-        except UpdateFinishedTrialError:
-            return False
-
     def _put_back(self) -> None:
         """Give what we hold back into the queue, at no cost for its number of attempts."""
         from optuna.trial import TrialState
@@ -363,8 +352,7 @@ class Worker(Coordinator):
                 with self._unless_ended(number):
                     self._note(number, message="the process that ran it was stopped")
                     self._end(number, TrialState.FAIL)
-                    trial = self._frozen(number)
-                    self._queue(trial, _attempt(trial))
+                    self._queue(self._frozen(number), died=False)
                 self._taken.pop(number, None)
 
     def _lost(self) -> list[FrozenTrial]:
@@ -377,27 +365,14 @@ class Worker(Coordinator):
             for trial in self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
             if trial.user_attrs.get("status") != "failed"
             and trial.number not in gone
-            and _attempt(trial) < MAX_ATTEMPTS
+            and may_be_repeated(trial)
         ]
-
-    def _waiting(self) -> list[FrozenTrial]:
-        from optuna.trial import TrialState
-
-        return list(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def _under_way(self) -> bool:
         from optuna.trial import TrialState
 
         states = (TrialState.RUNNING, TrialState.WAITING)
         return bool(self.study.get_trials(deepcopy=False, states=states) or self._lost())
-
-    def _origin(self, trial: FrozenTrial) -> int:
-        """The number of the slot: a repetition that has to propose proposes what its slot would."""
-        everything = self.study.get_trials(deepcopy=False)
-        number = trial.number
-        while (replaced := replaced_by(everything[number])) is not None:
-            number = replaced
-        return number
 
     def _end(self, number: int, state: Any) -> None:
         self.study._storage.set_trial_state_values(self._identity(number), state)
@@ -479,10 +454,6 @@ def _check_code(plan: Plan) -> None:
             f"the code of {strategy.name} here is not the one that the study {plan.name!r} was "
             "created with; install the same gclip and plugins on every machine"
         )
-
-
-def _attempt(trial: FrozenTrial) -> int:
-    return int(trial.user_attrs.get("attempt", 1))
 
 
 def _root(error: BaseException) -> BaseException:

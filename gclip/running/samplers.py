@@ -1,8 +1,9 @@
 """Who proposes the next trial, and who gives up on one? Samplers and pruners by name.
 
 Optuna's defaults have changed between versions, so every argument that decides something is said
-here. A sampler is made anew for every trial, from a seed of that trial's own: so a study that was
-interrupted proposes what it would have proposed, and not its first trials again.
+here. A sampler is made anew for every trial, for its place among the study's proposals
+(`gclip.running.places`): so a study that was interrupted proposes what it would have proposed, and
+not its first trials again.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, QMCSampler
 
 from gclip.errors import UsageError, choose
+from gclip.running.places import original_of, originals
+from gclip.running.places import replaced_by as replaced_by
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.pruners import BasePruner
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
 
     from gclip.running.space import Space
 
@@ -86,9 +89,9 @@ def check_search(
         )
 
 
-def seeded(seed: int, trial: int) -> int:
-    """The sampler's seed for one trial, of its own."""
-    digest = hashlib.sha256(f"{seed}/{trial}".encode()).digest()
+def seeded(seed: int, place: int) -> int:
+    """The sampler's seed for the proposal of one place, of its own."""
+    digest = hashlib.sha256(f"{seed}/{place}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
 
@@ -102,21 +105,24 @@ def grid_size(space: Space, points: int) -> int:
 
 def make_sampler(
     name: str,
-    its_seed: int,
+    place: int,
     *,
     seed: int = 0,
+    space: Mapping[str, BaseDistribution] | None = None,
     grid: Mapping[str, Sequence[Any]] | None = None,
 ) -> BaseSampler:
-    """The sampler `name` for one trial.
+    """The sampler `name` for the proposal of one place.
 
     Args:
-        its_seed: the trial's own, of `seeded`.
-        seed: the study's, for samplers whose trials are one sequence (qmc, grid).
+        place: among the study's proposals, from 0.
+        seed: the study's.
+        space: what is searched, for the sampler qmc.
         grid: the values of each dimension, for the sampler grid.
     """
     from optuna import samplers
 
     choose(name, SAMPLERS, "sampler")
+    its_seed = seeded(seed, place)
     independent = samplers.RandomSampler(seed=its_seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -125,14 +131,7 @@ def make_sampler(
         if name == "grid":
             return Grid(grid or {}, seed)
         if name == "qmc":
-            return samplers.QMCSampler(
-                qmc_type="sobol",
-                scramble=True,
-                seed=seed,
-                independent_sampler=independent,
-                warn_asynchronous_seeding=False,
-                warn_independent_sampling=False,
-            )
+            return Sobol(place, seed=seed, space=space or {}, independent_sampler=independent)
         if name == "gp":
             return samplers.GPSampler(
                 seed=its_seed,
@@ -187,11 +186,97 @@ def make_pruner(name: str, *, steps: int) -> BasePruner:
         return pruners.NopPruner()
 
 
+class WholePoint(BaseSampler):
+    """Lets another sampler propose all of a point at once.
+
+    A trial that repeats one whose process was killed half way through its proposal keeps what was
+    suggested by then. Optuna asks the sampler only for the rest, and what is drawn one after the
+    other would be shifted: the second number would be the first of the random stream. So all of
+    the point is drawn, in the order of `space`, and what is kept takes the place of its own part.
+    """
+
+    def __init__(self, sampler: BaseSampler, space: Mapping[str, BaseDistribution]) -> None:
+        self._sampler = sampler
+        # Where there is one value, Optuna asks no sampler.
+        self._space = {name: each for name, each in space.items() if not each.single()}
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return dict(self._space)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        together = self._sampler.infer_relative_search_space(study, trial)
+        found = dict(self._sampler.sample_relative(study, trial, together))
+        for name, each in search_space.items():
+            if name not in found:
+                found[name] = self._sampler.sample_independent(study, trial, name, each)
+        return found
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self._sampler.before_trial(study, trial)
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        self._sampler.after_trial(study, trial, state, values)
+
+
+class Sobol(QMCSampler):
+    """The point of a scrambled Sobol sequence at one place.
+
+    (Optuna's own sampler counts in the study how often it was asked: a trial that is lost, or
+    repeated, costs the sequence a point.)
+    """
+
+    def __init__(
+        self,
+        place: int,
+        *,
+        seed: int,
+        space: Mapping[str, BaseDistribution],
+        independent_sampler: BaseSampler,
+    ) -> None:
+        super().__init__(
+            qmc_type="sobol",
+            scramble=True,
+            seed=seed,
+            independent_sampler=independent_sampler,
+            warn_asynchronous_seeding=False,
+            warn_independent_sampling=False,
+        )
+        self._place = place
+        self._space = dict(space)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return dict(self._space)
+
+    def _find_sample_id(self, *_: Any) -> int:
+        return self._place
+
+
 class Grid(BaseSampler):
     """Every combination once, in an order shuffled by the study's seed.
 
-    A trial's point follows from its number alone, replacements of lost trials aside, so nothing
-    has to be agreed upon or remembered. (Optuna's own sampler stops the study when the grid is
+    A trial's point follows from how many originals there were before it, so nothing has to be
+    agreed upon or remembered. (Optuna's own sampler stops the study when the grid is
     done, which only ``optimize`` allows.)
     """
 
@@ -217,24 +302,9 @@ class Grid(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        place = _place(study, trial)
+        # Not study.get_trials: a pruner may show the sampler a part of the study.
+        everything = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        place = len(originals(everything[: original_of(everything, trial).number]))
         if place >= len(self._points):
             raise UsageError(f"the grid has {len(self._points)} points, and all were tried")
         return self._points[place][self._names.index(param_name)]
-
-
-def _place(study: Study, trial: FrozenTrial) -> int:
-    """How many trials were there before, those that replace another not counted."""
-    # Not study.get_trials: a pruner may show the sampler a part of the study.
-    everything = study._storage.get_all_trials(study._study_id, deepcopy=False)
-    number = trial.number
-    while (replaced := replaced_by(everything[number])) is not None:
-        number = replaced
-    return sum(replaced_by(each) is None for each in everything[:number])
-
-
-def replaced_by(trial: FrozenTrial) -> int | None:
-    """The number of the lost trial that `trial` is another attempt at, or None."""
-    # The second is what Optuna's own retry after a missed heartbeat writes.
-    found = trial.user_attrs.get("replaces", trial.system_attrs.get("failed_trial"))
-    return None if found is None else int(found)

@@ -4,8 +4,8 @@ A trial carries, as Optuna's user attributes: ``config`` (of its first run) and 
 its runs in the store), written before it trains; ``status``, ``accuracies`` (run by run),
 ``clip_rate``, ``seconds`` (of all runs together), and ``stopped_at`` (steps; of the first run that
 diverged) or ``message`` (why it failed) when it has ended; ``pruned_at`` when it was given up;
-``attempt`` and ``replaces`` (a trial's number) when it repeats a lost one; ``worker`` (host and
-process id) where many machines work on the study.
+``place`` among the study's proposals, or, when it repeats a lost one, ``attempt`` and ``replaces``
+(that trial's number); ``worker`` (host and process id) where many machines work on the study.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gclip.running.objectives import OBJECTIVES
+from gclip.running.places import place_of, replaced_by
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -43,22 +44,21 @@ class Counts:
 
 
 def counted(study: Study) -> list[FrozenTrial]:
-    """The trials that have ended for good, in their order: complete, pruned, or failed.
+    """The trials that have ended for good, by their place: complete, pruned, or failed.
 
-    A failed one that was replaced by another attempt has not: its successor counts.
+    A failed one that was replaced by another attempt has not: its successor counts, at its place,
+    so an interruption changes nothing about the order.
     """
     gone = superseded(study)
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state.is_finished() and trial.number not in gone
+    everything = study.get_trials(deepcopy=False)
+    ended = [
+        trial for trial in everything if trial.state.is_finished() and trial.number not in gone
     ]
+    return sorted(ended, key=lambda trial: (place_of(everything, trial), trial.number))
 
 
 def superseded(study: Study) -> frozenset[int]:
     """The numbers of failed trials that have a successor with the same parameters."""
-    from gclip.running.samplers import replaced_by
-
     replaced = (replaced_by(trial) for trial in study.get_trials(deepcopy=False))
     return frozenset(number for number in replaced if number is not None)
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+import optuna
 import pytest
+from optuna import Trial
 
 from gclip.cli import main
 from gclip.errors import UsageError
@@ -17,6 +19,7 @@ from gclip.running.pool import InProcess
 from gclip.running.storage import connect, find, read_study_at, read_url
 from gclip.running.trials import counted, status_of
 from gclip.running.worker import WorkerSettings
+from gclip.training import RunConfig
 from tests.studies import kill_drill
 from tests.studies.servers import NoServer, postgres
 
@@ -97,6 +100,48 @@ def test_a_silent_workers_trial_is_made_again_three_times_at_most(
         with InProcess(store, settings) as pool:
             worker().work(pool)
         assert len(counted(worker().study)) == 1
+
+
+def test_workers_that_die_while_they_propose_change_no_proposal(
+    server: str, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def nothing(trial: Trial) -> RunConfig:
+        raise Killed
+
+    def half(trial: Trial) -> RunConfig:
+        trial.suggest_float("lr", 0.005, 0.75, log=True)
+        raise Killed
+
+    random = ("--sampler", "random", "--heartbeat", "1")
+    assert create(server, "proposing", 3, *random) == 0
+    url = read_url(server)
+    plan, _, _ = remote.plan_at(url, "proposing")
+    store = Store(tmp_path, create=True)
+    with connect(url, grace=1) as storage:
+
+        def worker() -> remote.Worker:
+            return remote.Worker.of(plan, find(storage, url, "proposing"), storage, store, 1)
+
+        for propose in (nothing, half, nothing, nothing):  # more often than it may be tried
+            dead = worker()
+            dead.propose = propose
+            with pytest.raises(Killed):
+                dead._take_up()
+            _wait(storage, dead.study._study_id)
+            worker().settle()
+        assert create(server, "proposing", 5, *random) == 0
+        with InProcess(store, WorkerSettings(store=str(tmp_path))) as pool:
+            worker().work(pool)
+        found = counted(worker().study)
+    assert [status_of(trial) for trial in found] == ["finished"] * 5
+    untouched = optuna.create_study()
+    for place in range(5):
+        untouched.sampler = plan.make_sampler(place)
+        plan.propose(untouched.ask())
+    assert [trial.params for trial in found] == [trial.params for trial in untouched.trials]
 
 
 def _wait(storage: object, study: int) -> None:

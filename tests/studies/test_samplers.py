@@ -20,7 +20,6 @@ from gclip.running.samplers import (
     grid_size,
     make_pruner,
     make_sampler,
-    seeded,
 )
 from gclip.running.space import space_of
 from gclip.training import RunConfig, RunResult
@@ -53,7 +52,7 @@ def proposals(plan: Plan, count: int, begun: list[dict[str, Any]] = []) -> list[
             optuna.trial.create_trial(params=params, distributions=distributions, value=value)
         )
     for number in range(len(begun), count):
-        study.sampler = plan.make_sampler(seeded(plan.seed, number))
+        study.sampler = plan.make_sampler(number)
         trial = study.ask()
         plan.propose(trial)
         study.tell(trial, trial.params["lr"])
