@@ -114,6 +114,6 @@ def slices(trials: pd.DataFrame, fields: Mapping[str, bool], name: str) -> Figur
         Line2D([], [], linestyle="", marker=marks[s], color=colours[s], label=s) for s in present
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=3)
-    figure.suptitle(name, x=0.01, ha="left")
+    figure.suptitle(name, x=0.01, ha="left", parse_math=False)
     caption(figure, f"n = {len(trials)} trials. A diverged trial scores chance.")
     return figure

@@ -10,7 +10,7 @@ correction over the whole table.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from gclip.errors import UsageError
 from gclip.results.statistics import CLAIMS, rule, seeds_needed, trained_from
 from gclip.running.commands import as_options
-from gclip.running.kept import find_study, read_study, studies_in
+from gclip.running.kept import UnreadableStudy, find_study, read_study, studies_in
 from gclip.running.plan import Plan
 from gclip.running.space import LR
 from gclip.running.study import Answer, Request
@@ -62,12 +62,21 @@ class Tuned:
         return self.plan.base
 
 
-def tuned_in(store: Path, names: Iterable[str] = ()) -> list[Tuned]:
-    """What the studies of a store found; `names`: of these alone, all by default.
+def tuned_in(
+    store: Path,
+    names: Iterable[str] = (),
+    on_left_out: Callable[[str], None] = lambda message: None,
+) -> list[Tuned]:
+    """What the studies of a store found.
+
+    Args:
+        names: of these studies alone; all by default, but those whose file cannot be used.
+        on_left_out: is told of each of these.
 
     Raises:
         UsageError: an unknown name; no study; studies that do not belong together; a strategy
-            that two of them tuned; a study without a complete trial.
+            that two of them tuned; a study without a complete trial; a named one whose file cannot
+            be used.
     """
     chosen = list(dict.fromkeys(names))
     paths = [find_study(store, name) for name in chosen] or list(studies_in(store).values())
@@ -76,7 +85,16 @@ def tuned_in(store: Path, names: Iterable[str] = ()) -> list[Tuned]:
             f"there is no study in '{store}' to report; begin with: "
             "gclip study run thresholds -s none -s norm -s agc --sampler random"
         )
-    found = [_read(path) for path in paths]
+    found = []
+    for path in paths:
+        try:
+            found.append(_read(path))
+        except UnreadableStudy as error:
+            if chosen or len(paths) == 1:
+                raise
+            on_left_out(str(error))
+    if not found:
+        raise UsageError(f"no study in '{store}' can be used; gclip study list says why")
     kinds: dict[str, list[str]] = {}
     for each in found:
         kinds.setdefault(_kind(each.plan.base), []).append(each.plan.name)
@@ -236,18 +254,18 @@ def _trials(found: Counts) -> str:
 
 def _read(path: Path) -> Tuned:
     with read_study(path) as study:
-        plan = Plan.of(path.stem, study.user_attrs.get("settings", {}))
+        plan = Plan.kept_in(study, path)
         trials = counted(study)
-    best = best_of(trials)
-    if best is None:
-        raise UsageError(f"the study {path.stem} has no complete trial, so it has tuned nothing")
-    return Tuned(
-        strategy=str(plan.space.strategy),
-        plan=plan,
-        counts=counts(trials),
-        best=config_of(best),
-        score=best.values[0],
-    )
+        best = best_of(trials)
+        if best is not None:
+            return Tuned(
+                strategy=str(plan.space.strategy),
+                plan=plan,
+                counts=counts(trials),
+                best=config_of(best),
+                score=float(best.values[0]),
+            )
+    raise UsageError(f"the study {path.stem} has no complete trial, so it has tuned nothing")
 
 
 def _kind(base: RunConfig) -> str:

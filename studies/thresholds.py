@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gclip.errors import UsageError
 from gclip.fleet.plan import read_fleet
 from gclip.running.commands import as_options
-from gclip.running.kept import open_study
+from gclip.running.kept import check_name, open_study
 from gclip.running.machine import workers_for
 from gclip.running.many import open_pool
 from gclip.running.plan import TUNING_SEEDS as TUNING_SEEDS
@@ -151,6 +151,8 @@ def plan_of(request: Request, strategy: str, *, name: str | None = None) -> Plan
         name: of the study; after the strategy and the task by default.
     """
     base = request.base
+    name = default_name(single(strategy), base) if name is None else name
+    check_name(name)
     if request.fixed_lr and request.lr_range is not None:
         raise UsageError("the learning rate is either fixed or searched in a range, not both")
     if request.fixed_lr and LR in (request.space or {}):
@@ -158,7 +160,7 @@ def plan_of(request: Request, strategy: str, *, name: str | None = None) -> Plan
     around = None if request.fixed_lr else request.lr_range or lr_range_around(base.lr)
     space = space_of(strategy, lr_range=around, overrides=fitting(strategy, request.space))
     return Plan(
-        name=name or default_name(single(strategy), base),
+        name=name,
         base=base,
         space=_lr_first(space),
         sampler=request.sampler or "tpe",

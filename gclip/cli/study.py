@@ -255,12 +255,18 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
       gclip study list --store runs --json
     """
     from gclip import studies
-    from gclip.running.kept import studies_in, summary
+    from gclip.running.kept import UnreadableStudy, printable, studies_in, summary
 
     known = [{"study": name, "question": studies.question(name)} for name in studies.names()]
-    begun = [summary(path) for path in studies_in(store).values()]
+    begun, left_out = [], []
+    for path in studies_in(store).values():
+        try:
+            begun.append(summary(path))
+        except UnreadableStudy as error:
+            left_out.append(str(error))
+            screen.note(f"gclip: left out: {error}")
     if json:
-        screen.say_json({"studies": known, "begun": begun})
+        screen.say_json({"studies": known, "begun": begun, "left_out": left_out})
         return
     screen.say("To run:")
     for each in known:
@@ -273,10 +279,10 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
     table.columns[-1].overflow = "fold"
     for found in begun:
         table.add_row(
-            found["name"],
+            printable(found["name"]),
             *(str(found[key]) for key in ("trials", "pruned", "failed")),
             f"{screen.percent(found['score'])} %",
-            found["best"] or "–",
+            printable(found["best"] or "–"),
         )
     screen.show(table)
 

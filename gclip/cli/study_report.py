@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,7 +88,7 @@ def report(
 
     plugins = load_plugins(plugin or [])
     chosen = names or []
-    found = _report.tuned_in(_existing(place.store), chosen)
+    found = _report.tuned_in(_existing(place.store), chosen, _left_out)
     base, dataset = load_data(found[0].plan.base.replace(data=""), data)
     if found[0].plan.base.data not in ("", base.data):
         raise UsageError(
@@ -143,18 +144,18 @@ def show(
       gclip study show thresholds-agc-digits
       gclip study show thresholds-agc-digits --store runs --best 10 --json
     """
-    from gclip.running.kept import find_study
+    from gclip.running.kept import find_study, printable, storage_url
     from gclip.running.showing import FEWEST, rows, shown
 
     path = find_study(_existing(store), name)
     found = shown(path, best)
     searched = [key.removeprefix("param_") for key in _params(found["best"])]
     drawn = _slices(rows(path), searched, name, out or store / "figures")
-    url = f"sqlite:///{path}"
+    url = storage_url(path)
     if json:
         screen.say_json({**found, "storage": url, "figures": [str(each) for each in drawn]})
         return
-    screen.say(f"{name}: {found['counts']}")
+    screen.say(f"{printable(name)}: {found['counts']}")
     if not found["best"]:
         screen.say("No trial was completed, so there is no best.")
     _table("The best by validation accuracy, which looks better than it is:", found["best"])
@@ -169,7 +170,7 @@ def show(
         screen.say(f"Share of the accuracy's variance that each explains (fANOVA): {said}")
     if drawn:
         screen.say(f"figures in {drawn[0].parent} (PNG and SVG): {drawn[0].stem}")
-    screen.say(f"In a browser: pip install optuna-dashboard && optuna-dashboard {url}")
+    screen.say(f"In a browser: pip install optuna-dashboard && optuna-dashboard {shlex.quote(url)}")
 
 
 def export(
@@ -208,6 +209,10 @@ def export(
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}") from None
     screen.say(f"{len(found)} trials written to {out}")
+
+
+def _left_out(message: str) -> None:
+    screen.note(f"gclip: left out: {message}")
 
 
 def _existing(store: Path) -> Path:

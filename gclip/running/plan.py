@@ -11,11 +11,13 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
 from gclip.running.coordinator import Coordinator
 from gclip.running.events import Listener, ignore
+from gclip.running.kept import UnreadableStudy, printable
 from gclip.running.objectives import check_objectives
 from gclip.running.samplers import (
     GRID_POINTS,
@@ -113,6 +115,27 @@ class Plan:
             objectives=tuple(settings.get("objectives", ("accuracy",))),
             points=settings.get("points"),
         )
+
+    @classmethod
+    def kept_in(cls, study: Study, path: Path) -> Plan:
+        """The plan of a study that was read from the file `path`.
+
+        Raises:
+            UnreadableStudy: its settings mean nothing here, as those of another version may not.
+        """
+        settings = study.user_attrs["settings"]
+        try:
+            plan = cls.of(path.stem, settings)
+            strange = sorted(settings.keys() - plan.settings.keys())
+            if strange:
+                raise UsageError(f"there is no {strange[0]!r}")
+            return plan
+        except Exception as error:
+            said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise UnreadableStudy(
+                f"the study file '{printable(str(path))}' cannot be used, as its settings do not "
+                f"read here: {printable(said)}"
+            ) from error
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     trained (`strategy`, `lr`, `keys`), `stopped_at`, `seconds`, `clip_rate`, `message`.
     """
     with read_study(path) as study:
-        plan = Plan.of(path.stem, study.user_attrs.get("settings", {}))
+        plan = Plan.kept_in(study, path)
         gone = {trial.number for trial in study.get_trials(deepcopy=False)} - {
             trial.number for trial in counted(study)
         }
@@ -39,7 +39,7 @@ def shown(path: Path, best: int = 5) -> dict[str, Any]:
     objective), `importances` (None where there are too few trials) and `evaluator`.
     """
     with read_study(path) as study:
-        plan = Plan.of(path.stem, study.user_attrs.get("settings", {}))
+        plan = Plan.kept_in(study, path)
         trials = counted(study)
         ended = sorted(complete(trials), key=lambda trial: (-trial.values[0], trial.number))
         front = front_of(trials, plan.objectives) if len(plan.objectives) > 1 else []

@@ -134,6 +134,6 @@ def summary_of(name: str, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
         "diverged": found.diverged,
         "pruned": found.pruned,
         "failed": found.failed,
-        "score": None if best is None else best.values[0],
+        "score": None if best is None else float(best.values[0]),
         "best": how,
     }
