@@ -255,7 +255,8 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
       gclip study list --store runs --json
     """
     from gclip import studies
-    from gclip.running.kept import UnreadableStudy, printable, studies_in, summary
+    from gclip.running.kept import UnreadableStudy, studies_in, summary
+    from gclip.running.sqlite import printable
 
     known = [{"study": name, "question": studies.question(name)} for name in studies.names()]
     begun, left_out = [], []

@@ -144,8 +144,9 @@ def show(
       gclip study show thresholds-agc-digits
       gclip study show thresholds-agc-digits --store runs --best 10 --json
     """
-    from gclip.running.kept import find_study, printable, storage_url
+    from gclip.running.kept import find_study
     from gclip.running.showing import FEWEST, rows, shown
+    from gclip.running.sqlite import printable, storage_url
 
     path = find_study(_existing(store), name)
     found = shown(path, best)

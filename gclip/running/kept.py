@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import sqlite3
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,24 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError, suggestion
+from gclip.running.checks import NOT_OURS, check_owner, check_trials
 from gclip.running.objectives import directions
-from gclip.running.places import place_of
-from gclip.running.trials import config_of, counted, summary_of
+from gclip.running.sqlite import UnreadableStudy as UnreadableStudy
+from gclip.running.sqlite import naming, printable, storage_in
+from gclip.running.trials import counted, summary_of
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.storages import BaseStorage, RDBStorage
-    from optuna.trial import FrozenTrial
+    from optuna.storages import BaseStorage
 
 SUFFIX = ".db"
-_VARIED = {"strategy", "code", "lr", "seed"}  # from trial to trial
-_NOT_OURS = "it holds a study that gclip did not make"
 LONGEST_NAME = 200
 """Bytes of a study's name: file systems take 255, and figures and others are named after it."""
-
-
-class UnreadableStudy(UsageError):
-    """A study file that this gclip cannot use; the message names it."""
 
 
 def study_file(store: Path, name: str) -> Path:
@@ -67,17 +60,16 @@ def open_study(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot keep a study in '{path.parent}': {error.strerror}") from error
-    # Not with_suffix, for which a name may have a suffix of its own.
-    with hold(path.parent / f"{name}.lock", exclusive=True, patience=0.0) as held:
+    with hold(path.with_suffix(".lock"), exclusive=True, patience=0.0) as held:
         if held == "no":
             raise UsageError(f"the study {name!r} is being run by another process; wait for it")
-        with quiet(), _storage(path, create=True) as storage:
-            with _naming(path):
-                _check_owner(storage, name)
-            with _naming(path, but=UsageError):  # other settings than the file's
+        with quiet(), storage_in(path, create=True) as storage:
+            with naming(path):
+                check_owner(storage, name)
+            with naming(path, but=UsageError):  # other settings than the file's
                 study = begin(storage, name, settings, objectives)
-            with _naming(path):
-                _check_trials(study)
+            with naming(path):
+                check_trials(study)
             yield study
 
 
@@ -130,11 +122,6 @@ def check_name(name: str) -> None:
         )
 
 
-def printable(text: str) -> str:
-    """`text` with escapes for what a terminal would obey, such as ``\\x1b``."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def studies_in(store: Path) -> dict[str, Path]:
     """The studies kept beside a store, by name; none where the folder does not exist."""
     folder = study_file(store, "").parent
@@ -156,23 +143,16 @@ def read_study(path: Path) -> Iterator[Study]:
     import optuna
 
     if not path.is_file():
-        raise UnreadableStudy(f"there is no study in {_quoted(path)}")
-    with quiet(), _naming(path), _storage(path) as storage:
+        raise UnreadableStudy(f"there is no study in '{printable(str(path))}'")
+    with quiet(), naming(path), storage_in(path) as storage:
         names = optuna.get_all_study_names(storage)
         if path.stem not in names:
             raise UsageError(f"it holds no {path.stem!r}")
         study = optuna.load_study(study_name=path.stem, storage=storage)
         if not isinstance(study.user_attrs.get("settings"), dict):
-            raise UsageError(_NOT_OURS)
-        _check_trials(study)
+            raise UsageError(NOT_OURS)
+        check_trials(study)
         yield study
-
-
-def storage_url(path: Path) -> str:
-    """The URL of a study file, for Optuna's own tools."""
-    from sqlalchemy import URL
-
-    return URL.create("sqlite", database=str(path)).render_as_string()
 
 
 def summary(path: Path) -> dict[str, Any]:
@@ -197,49 +177,6 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _check_owner(storage: BaseStorage, name: str) -> None:
-    """Raises `UsageError` for a file that somebody else keeps a study in."""
-    import optuna
-
-    names = optuna.get_all_study_names(storage)
-    if not names:
-        return
-    if name not in names:
-        raise UsageError(f"it holds no {name!r}")
-    study = optuna.load_study(study_name=name, storage=storage)
-    if "settings" not in study.user_attrs and study.get_trials(deepcopy=False):
-        raise UsageError(_NOT_OURS)
-
-
-def _check_trials(study: Study) -> None:
-    """Raises an error of some kind for trials that do not read, or contradict themselves."""
-    everything = study.get_trials(deepcopy=False)
-    settings = study.user_attrs["settings"]
-    for trial in everything:
-        place_of(everything, trial)
-        complete = trial.state.name == "COMPLETE"
-        if complete or "config" in trial.user_attrs:
-            config_of(trial)
-            trained = trial.user_attrs["config"]
-            for name in (settings.keys() & trained.keys()) - _VARIED:
-                if settings[name] != trained[name]:
-                    raise UsageError(
-                        f"trial {trial.number} trained with {name} {trained[name]!r}, but the "
-                        f"study is of {settings[name]!r}"
-                    )
-        if complete:
-            _check_score(trial)
-    summary_of(study.study_name, counted(study))
-
-
-def _check_score(trial: FrozenTrial) -> None:
-    """Raises `UsageError` for a complete trial whose accuracy cannot be."""
-    score = float(trial.values[0])
-    runs = trial.user_attrs.get("accuracies", [score])
-    if not 0 <= score <= 1 or not math.isclose(sum(runs) / len(runs), score, abs_tol=1e-9):
-        raise UsageError(f"trial {trial.number} has the accuracy {score:g}, and its runs {runs!r}")
-
-
 def _check_settings(study: Study, name: str, settings: dict[str, Any]) -> None:
     begun = study.user_attrs.get("settings")
     wanted = json.loads(json.dumps(settings))
@@ -256,89 +193,3 @@ def _check_settings(study: Study, name: str, settings: dict[str, Any]) -> None:
             f"the study {name!r} was begun with {was}, not {now}; repeat it as it was, "
             "or give this one another --name"
         )
-
-
-@contextmanager
-def _storage(path: Path, *, create: bool = False) -> Iterator[RDBStorage]:
-    """The storage in a file, which is made only if `create`."""
-    from optuna.exceptions import StorageInternalError
-    from optuna.storages import RDBStorage
-    from sqlalchemy import QueuePool
-    from sqlalchemy.exc import SQLAlchemyError
-
-    def connect() -> sqlite3.Connection:
-        return _connect(path, create=create)
-
-    storage: RDBStorage | None = None
-    try:
-        with _naming(path):
-            if create:
-                _check_tables(path)
-            # The file is opened here, and not by a URL, which would make something else of a path
-            # with ? or % or { in it.
-            storage = RDBStorage(
-                "sqlite://",
-                engine_kwargs={"creator": connect, "poolclass": QueuePool},
-                skip_table_creation=not create,
-            )
-        yield storage
-    except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
-        raise _unreadable(path, error) from error
-    finally:
-        if storage is not None:
-            storage.remove_session()
-            storage.engine.dispose()
-
-
-def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
-    """A connection to a file, which is made only if `create`, and else not even written to."""
-    # But for what a killed process left half written: to read is then to undo that first.
-    left = path.with_name(f"{path.name}-journal").exists()
-    mode = "rwc" if create else "rw" if left else "ro"
-    file = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(file, uri=True, check_same_thread=False)
-
-
-def _check_tables(path: Path) -> None:
-    """Raises `UsageError` for a database of something else, before Optuna adds to it."""
-    if not path.exists():
-        return
-    with contextlib.closing(_connect(path, create=False)) as database:
-        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-    if tables and "studies" not in tables:
-        raise UsageError("it is a database of something else")
-
-
-@contextmanager
-def _naming(path: Path, *, but: type[UsageError] = UnreadableStudy) -> Iterator[None]:
-    """Whatever a file makes of those who read it, they say which file it was.
-
-    What reads it expects what gclip wrote, and a damaged or a foreign file may hold anything.
-
-    Args:
-        but: errors that speak for themselves.
-    """
-    try:
-        yield
-    except but:
-        raise
-    except Exception as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: BaseException) -> UnreadableStudy:
-    from sqlalchemy.exc import SQLAlchemyError
-
-    deepest: BaseException = error
-    while deepest.__cause__ is not None and not isinstance(deepest, SQLAlchemyError):
-        deepest = deepest.__cause__  # Optuna's words for it do not say what it was
-    said = str(getattr(deepest, "orig", None) or deepest).strip() or type(deepest).__name__
-    if isinstance(deepest, KeyError):
-        said = f"{said} is missing"
-    return UnreadableStudy(
-        f"the study file {_quoted(path)} cannot be used: {printable(said.splitlines()[0])}"
-    )
-
-
-def _quoted(path: Path) -> str:
-    return f"'{printable(str(path))}'"

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from gclip.errors import UsageError
 from gclip.running.coordinator import Coordinator
 from gclip.running.events import Listener, ignore
-from gclip.running.kept import UnreadableStudy, printable
 from gclip.running.objectives import check_objectives
 from gclip.running.samplers import (
     GRID_POINTS,
@@ -28,6 +27,7 @@ from gclip.running.samplers import (
     make_sampler,
 )
 from gclip.running.space import LR, Space, dimension, single
+from gclip.running.sqlite import UnreadableStudy, printable
 
 if TYPE_CHECKING:
     from optuna import Study

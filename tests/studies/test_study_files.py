@@ -21,15 +21,14 @@ from gclip.running.kept import (
     UnreadableStudy,
     check_name,
     open_study,
-    printable,
     read_study,
-    storage_url,
     studies_in,
     study_file,
     summary,
 )
 from gclip.running.plan import Plan
 from gclip.running.space import space_of
+from gclip.running.sqlite import printable, storage_url
 from gclip.running.study import Request
 from gclip.studies import _report, thresholds
 from gclip.training import RunConfig
