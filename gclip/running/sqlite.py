@@ -1,4 +1,4 @@
-"""A SQLite file that holds a study, opened by one process; what is wrong with it is named with it."""
+"""A SQLite file that holds a study, opened by one process; what goes wrong names the file."""
 
 from __future__ import annotations
 
