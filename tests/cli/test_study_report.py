@@ -11,7 +11,7 @@ import pytest
 
 from gclip.cli import main
 
-TINY = ["--fraction", "0.1", "--epochs", "1", "--batch-size", "64"]
+TINY = ["--fraction", "0.1", "--epochs", "4", "--batch-size", "64"]
 
 
 @pytest.fixture(scope="module")
