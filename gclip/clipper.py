@@ -363,9 +363,13 @@ class Clipper:
         """
         if not self._remembers:
             return finite
-        there = [any_positive(part.measured) for part in parts if part.first]
-        if any(each is YES for each in there):
-            return finite
+        there = []
+        for part in parts:
+            if part.first:
+                each = any_positive(part.measured)
+                if each is YES:  # most steps: nothing else to look at
+                    return finite
+                there.append(each)
         return finite & _cat(there).any().view(1).to(finite.device)
 
     def _ask_and_clip(

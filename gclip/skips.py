@@ -47,10 +47,13 @@ class SkipWatch:
         Raises:
             FloatingPointError: too many were, and the policy is ``raise``.
         """
+        if skip is None and self._on_device is None:
+            self._row = 0
+            return
         if self._most is None or torch.compiler.is_compiling():
             return
-        if self._on_device is None and (skip is None or on_host(skip)):
-            self._row = self._row + 1 if skip is not None and bool(skip) else 0
+        if self._on_device is None and skip is not None and on_host(skip):
+            self._row = self._row + 1 if bool(skip) else 0
             if self._row == self._most:
                 self._tell(self._row)
             return

@@ -64,7 +64,8 @@ class ModuleSource(ParameterSource):
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self._tables: list[dict[str, Any]] = []
+        self._tables: list[dict[str, Any]] = []  # of children and of parameters
+        self._empty: list[dict[str, Any]] = []
         self._entries: list[Any] = []
 
     @property
@@ -77,19 +78,19 @@ class ModuleSource(ParameterSource):
     def read(self) -> Named:
         named = collect(self.module)
         modules = list(self.module.modules())
-        self._tables = [
-            table for each in modules for table in (each._modules, each._parameters)
-        ]  # fmt: skip
+        tables = [table for each in modules for table in (each._modules, each._parameters)]
+        self._tables = [table for table in tables if table]
+        self._empty = [table for table in tables if not table]
         self._entries = list(self._now())
         return named
 
     def changed(self) -> bool:
-        if sum(map(len, self._tables)) != len(self._entries):
+        if any(self._empty) or sum(map(len, self._tables)) != len(self._entries):
             return True
         return not all(map(operator.is_, self._now(), self._entries))
 
     def _now(self) -> chain[Any]:
-        return chain.from_iterable(table.values() for table in self._tables)
+        return chain.from_iterable(map(dict.values, self._tables))
 
 
 class OptimizerSource(ParameterSource):
