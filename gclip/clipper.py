@@ -63,7 +63,8 @@ class Clipper:
             that names the parameters, gradients untouched. ``keep``: clip as if nothing were;
             memory stays untouched.
         record: keep a `Record` of every step (20 bytes a step).
-        optimizer: for strategies that need its learning rate (``larc``, ``update_rms``).
+        optimizer: for strategies that need its learning rate (``larc``, ``update_rms``), and for
+            those of the side ``update``: its state is put back when an update is skipped.
         total_steps: how many steps the run will have, for schedules that do not say it.
         model: the module, where `parameters` is not it and single examples are clipped.
         max_consecutive_skips: how many steps in a row may be skipped before something is said;
@@ -118,7 +119,10 @@ class Clipper:
             [each for place, group in parts.items() if place[1] == side for each in group]
             for side in ("update", "sample", "gradient")
         )
-        self._updates = Updates(updates, named.params) if updates else None
+        skips = self.nonfinite != "keep" or any(
+            part.strategy.rule == "skip" for part in [*gradients, *updates]
+        )
+        self._updates = Updates(updates, named.params, self._optimizer, skips) if updates else None
         per_example = [part for part in samples if isinstance(part, SamplePart)]
         self._samples = _samples(per_example, self._model, self._recording) if per_example else None
         self._named, self.names, self.params = named, named.names, named.params
@@ -389,6 +393,7 @@ class Clipper:
     def _clip_update(self, updates: Updates, finite: Tensor, skip: Tensor | None) -> None:
         found = updates.measure(self._recording)
         if self.nonfinite == "raise" and not bool(found):
+            updates.undo()
             raise FloatingPointError(
                 f"the optimizer's update is not finite at step {self._step - 1}"
             )
@@ -403,9 +408,8 @@ class Clipper:
             wish = ~found if wish is None else wish | ~found
         if wish is not None:
             _zero_if(wish, self._stored(grads))
-        updates.settle()
-        if wish is not None:
             skip = wish if skip is None else skip | wish.to(skip.device)
+        updates.settle(skip)
         self.report = self._report(finite, skip, waits=False)
 
     def _clamp_only(self) -> ClipReport:

@@ -503,3 +503,106 @@ class TestSample:
         model = net()
         with pytest.raises(UsageError, match="not all parameters given are that model's"):
             gclip.Clipper(model.named_parameters(), "per_sample", model=copy.deepcopy(model))
+
+
+# -- updates that are skipped ----------------------------------------------------------------------
+
+UPDATE_OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, amsgrad=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.1, momentum=0.9),
+}
+
+
+def _held(params, optimizer):
+    state = [(name, value) for p in params for name, value in optimizer.state[p].items()]
+    return [p.detach().clone() for p in params], copy.deepcopy(state)
+
+
+def _unchanged(params, optimizer, before):
+    weights, state = _held(params, optimizer)
+    return all(map(torch.equal, weights, before[0])) and all(
+        name == other and torch.equal(value, kept)
+        for (name, value), (other, kept) in zip(state, before[1], strict=True)
+    )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", UPDATE_OPTIMIZERS)
+def test_a_skipped_update_leaves_no_trace(name, masked, parameters, fill, monkeypatch):
+    """Neither in weights, of which some are not clipped, nor in the optimizer's state."""
+    if masked:  # as on a GPU, where nobody looks
+        monkeypatch.setattr("gclip.updates.on_host", lambda _: False)
+        monkeypatch.setattr("gclip.undo.on_host", lambda _: False)
+    named = parameters()
+    params = list(named.values())
+    optimizer = UPDATE_OPTIMIZERS[name](params)
+    spec = {"head.*": "norm(max_norm=linear(100, 1e-6), side=update, rule=skip)", "*": "none"}
+    clipper = gclip.Clipper(named.items(), spec, optimizer=optimizer, total_steps=6)
+    skipped = []
+    for step in range(6):
+        fill(named, step)
+        before = _held(params, optimizer)
+        clipper.step()
+        with clipper.updating():
+            optimizer.step()
+        skipped.append(bool(clipper.report.skipped))
+        assert _unchanged(params, optimizer, before) == skipped[-1]
+    assert (skipped[0], skipped[-1]) == (False, True)
+
+
+@pytest.mark.parametrize("name", UPDATE_OPTIMIZERS)
+def test_a_first_update_that_is_skipped_leaves_no_state(name, parameters, fill):
+    named = parameters()
+    optimizer = UPDATE_OPTIMIZERS[name](list(named.values()))
+    handle = gclip.attach(optimizer, "norm(max_norm=1e-6, side=update, rule=skip)")
+    before = {n: p.detach().clone() for n, p in named.items()}
+    fill(named, 0)
+    optimizer.step()
+    assert bool(handle.report.skipped)
+    assert not optimizer.state
+    assert all(torch.equal(p, before[n]) for n, p in named.items())
+
+
+@pytest.mark.parametrize("nonfinite", ["skip", "raise"])
+@pytest.mark.parametrize("name", UPDATE_OPTIMIZERS)
+def test_an_update_that_is_not_finite_is_taken_back(name, nonfinite, parameters, fill):
+    named = parameters()
+    params = list(named.values())
+    optimizer = UPDATE_OPTIMIZERS[name](params)
+    handle = gclip.attach(optimizer, "norm(side=update)", nonfinite=nonfinite)
+    fill(named, 0)
+    optimizer.step()
+    before = _held(params, optimizer)
+    fill(named, 1)
+    optimizer.param_groups[0]["lr"] = math.inf
+    if nonfinite == "raise":
+        with pytest.raises(FloatingPointError, match="update is not finite at step 1"):
+            optimizer.step()
+    else:
+        optimizer.step()
+        assert bool(handle.report.skipped)
+    assert _unchanged(params, optimizer, before)
+
+
+def test_a_plain_loop_whose_gradients_are_skipped_leaves_the_update_out(parameters, fill):
+    named = parameters()
+    params = list(named.values())
+    optimizer = UPDATE_OPTIMIZERS["adam"](params)
+    clipper = gclip.Clipper(named.items(), "norm(side=update)", optimizer=optimizer)
+    for step in range(3):
+        fill(named, step)
+        if step == 2:
+            params[1].grad[0] = math.nan
+        before = _held(params, optimizer)
+        clipper.step()
+        with clipper.updating():
+            optimizer.step()
+    assert bool(clipper.report.skipped)
+    assert _unchanged(params, optimizer, before)
+
+
+def test_updates_are_skipped_only_with_the_optimizer_known(parameters):
+    with pytest.raises(gclip.UsageError, match=r"pass Clipper\(…, optimizer=optimizer\)"):
+        gclip.Clipper(parameters().items(), "norm(side=update, rule=skip)")
