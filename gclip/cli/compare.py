@@ -84,6 +84,7 @@ def compare(
       gclip compare --plugin my_strategies.py -s mine -s norm
       gclip compare --task cifar10 --data cifar-10-batches-py --epochs 10
     """
+    place.alone()
     import gclip
     from gclip import running
     from gclip.running.compare import default_seeds, plan

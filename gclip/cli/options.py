@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -174,6 +175,16 @@ class Place:
         int,
         _place("--threads", help="Threads of each run; the last bits of a result depend on it."),
     ] = 1
+
+    def alone(self) -> None:
+        """`UsageError` where a launcher such as torchrun has started the command several times."""
+        rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE", "")
+        if rank is not None and size.isdecimal() and int(size) > 1:
+            raise UsageError(
+                f"gclip does not distribute a run over processes, but this is process {rank} of "
+                f"{size} (RANK and WORLD_SIZE, as torchrun sets them), and all of them would train "
+                "the same and write the same files; start the command once, without torchrun"
+            )
 
 
 def expand(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -190,6 +190,7 @@ def run(
       gclip study run thresholds -s agc -s norm --space "clip_factor=1e-4..1:log" --sampler random
       gclip study run --file study.toml --trials 40
     """
+    place.alone()
     from gclip import studies
     from gclip.results import Store
     from gclip.running.space import parse_space

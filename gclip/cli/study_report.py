@@ -81,6 +81,7 @@ def report(
       gclip study report thresholds-agc-digits thresholds-norm-digits --seeds 20
       gclip study report --store runs --data DIR --json
     """
+    place.alone()
     from gclip.cli.study import _print
     from gclip.results import Store
     from gclip.running.study import Request

@@ -68,6 +68,7 @@ def survey(
       gclip survey --lr 0.01 -s norm -s agc -s "percentile(scope=tensor)" --clip-rate 0.05
       gclip survey --task cifar10 --data cifar-10-batches-py --seeds 3
     """
+    place.alone()
     import gclip
     from gclip.surveying import pooled
     from gclip.training import resolve_device

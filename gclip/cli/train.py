@@ -56,6 +56,7 @@ def train(
       gclip train -s "norm(max_norm=0.1)" --lr 0.4 --seed 3
       gclip train --recipe tutorial --data cifar-10-batches-py
     """
+    place.alone()
     from gclip.results import Store
     from gclip.training import resolve_device
     from gclip.training import train as train_run
@@ -91,7 +92,7 @@ def train(
 
 
 def report(result: RunResult) -> list[str]:
-    """What there is to say about a run, in two lines."""
+    """What there is to say about a run, in two or three lines."""
     config, clipping = result.config, result.clipping
     where = f"{config.strategy} on {config.task}, {config.model}, seed {config.seed}"
     score = f"{screen.percent(result.accuracy)} % {config.split} accuracy"
@@ -101,6 +102,8 @@ def report(result: RunResult) -> list[str]:
     rate, verdict = clipping.get("clip_rate"), clipping.get("verdict")
     if verdict:
         lines.append(f"clipped {screen.percent(rate)} % of the steps: {verdict}")
+    if result.status == "finished" and result.message:
+        lines.append(result.message)
     return lines
 
 

@@ -115,3 +115,20 @@ def test_what_is_not_said_is_the_tasks_default() -> None:
     assert (cifar.optimizer, cifar.batch_size, cifar.augment) == ("adam", 128, True)
     assert Setting(task="cifar10", augment=False).config().augment is False
     assert Setting(optimizer="adam").config().momentum is None
+
+
+@pytest.mark.parametrize(
+    "command", ["train", "compare", "survey", "study run norm", "study report"]
+)
+def test_several_processes_are_refused(
+    command: str, gclip: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    answer = gclip(*command.split())
+    assert answer.code == 2
+    assert "does not distribute a run over processes, but this is process 1 of 2" in answer.err
+    assert len(answer.err.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("WORLD_SIZE", "1")  # one process may be started in this way, too
+    assert gclip("train", *TINY).code == 0
