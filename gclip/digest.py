@@ -45,6 +45,11 @@ def code_digest(strategy: Strategy | Chain) -> str:
 
 def own_digest(strategy: Strategy | Chain) -> str:
     """The digest of the code as it is, whatever code it is declared to be the same as."""
+    return hashlib.sha256(code_of(strategy).encode()).hexdigest()[:12]
+
+
+def code_of(strategy: Strategy | Chain) -> str:
+    """The code that counts, in one normal form; of what has no source the module's name."""
     parts = getattr(strategy, "strategies", (strategy,))
     modules = {
         cls.__module__
@@ -52,8 +57,7 @@ def own_digest(strategy: Strategy | Chain) -> str:
         for cls in type(part).__mro__
         if cls is type(part) or not _is_library_or_python(cls.__module__)
     }
-    text = "\n".join(_code(sys.modules[name]) for name in sorted(modules))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return "\n".join(_code(sys.modules[name]) for name in sorted(modules))
 
 
 def _is_library_or_python(module: str) -> bool:

@@ -153,6 +153,15 @@ class FleetClipper:
         """Whether a strategy clips the optimizer's update, so that `updating` is needed."""
         return self._updates is not None
 
+    @property
+    def undoable(self) -> slice | None:
+        """The runs whose update may turn out to be one to skip: their optimizer must be able to
+        take it back. None where there are none."""
+        updates = self._updates
+        if updates is None or (self.nonfinite == "keep" and not updates.skips):
+            return None
+        return updates.span
+
     def keep(
         self,
         places: Sequence[int],
@@ -222,6 +231,7 @@ class FleetClipper:
         found = updates.measure(self._recording)
         if self.nonfinite == "raise" and not bool(found.all()):
             bad = [span.start + int(run) for run in (~found.view(-1)).nonzero()]
+            updates.undo()
             raise NotFinite(
                 f"the updates of runs {_listed(bad)} are not finite at step {step}", bad
             )
@@ -236,10 +246,9 @@ class FleetClipper:
             wish = ~found if wish is None else wish | ~found
         if wish is not None:
             applying.zero(updates.deltas, wish)
-        updates.settle()
-        if wish is not None:
             skip = wish.new_zeros((self.runs, 1)) if skip is None else skip.clone()
             skip[span] |= wish
+        updates.settle(None if skip is None else skip[span])
         self.report = self._report(finite, skip, waits=False)
 
     def _report(self, finite: Tensor, skip: Tensor | None, *, waits: bool) -> FleetReport:

@@ -11,7 +11,7 @@ import torch
 
 import gclip
 from gclip.training import RunConfig, RunResult
-from gclip.training.result import Status
+from gclip.training.result import Status, warning_of
 from gclip.training.watch import Watch
 
 
@@ -88,18 +88,18 @@ class Member:
             "lr": np.array(self.rates, dtype=np.float32),
             **record.arrays(),
         }
-        last = self.curve[-1]
+        last, summary = self.curve[-1], record.summary()
         return RunResult(
             config=self.config,
             status=self.ended or "finished",
             stopped_at=None if self.ended == "finished" else self.step,
-            message=self.message,
+            message=self.message or warning_of(summary),
             accuracy=last["accuracy"],
             chance=self._chance,
             loss=last["loss"],
             train_loss=last["train_loss"],
             curve=self.curve,
-            clipping=record.summary().as_dict(),
+            clipping=summary.as_dict(),
             seconds=seconds,
             steps={name: values[: self.step] for name, values in steps.items()},
             environment=dict(environment),

@@ -95,13 +95,14 @@ class FleetRun:
         self.model.train()
         parameters = list(self.model.parameters())
         stream = self._epoch()
-        unclipped = contextlib.nullcontext()
         disturbed = any(self._disturbances[place] for place in self.present)
         changing = self.config.schedule != "constant"
         losses: list[Tensor] = []
         finites: list[Tensor] = []
         for start in range(0, self._count, self._group):
             in_group = min(self._group, self._count - start)
+            if changing or self.step == 0:  # strategies see the rate of the step that they clip
+                self._set_rates(self.step)
             loss: Tensor | None = None
             for _ in range(math.ceil(in_group / self.config.batch_size)):
                 images, labels = next(stream)
@@ -115,10 +116,10 @@ class FleetRun:
             if disturbed:
                 self._disturb(parameters)
             report = self.clipper.step()
-            if changing or self.step == 0:
-                self._set_rates(self.step)
-            with self.clipper.updating() if self.clipper.on_updates else unclipped:
-                self._optimizer.step()
+            if self.clipper.on_updates:
+                self._update(report.skipped)
+            else:
+                self._optimizer.step(report.skipped)
             for parameter in parameters:
                 parameter.grad = None
             self.step += 1
@@ -191,6 +192,17 @@ class FleetRun:
             labels = torch.stack([found[place][1] for place in at])
             images = [found[place][0] for place in at]
             yield images[0] if shared else torch.cat(images, 1), labels
+
+    def _update(self, skipped: Tensor) -> None:
+        """The optimizer's step, which is clipped; what it turns out to be one to skip leaves no
+        trace in the optimizer either."""
+        runs = self.clipper.undoable
+        if runs is not None:
+            self._optimizer.hold(runs)
+        with self.clipper.updating():
+            self._optimizer.step(skipped)
+        if runs is not None and self.clipper.report is not None:
+            self._optimizer.put_back(self.clipper.report.skipped)
 
     def _set_rates(self, step: int) -> None:
         rates = [self.members[run].rates[step] for run in self.present]

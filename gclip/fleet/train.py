@@ -23,7 +23,10 @@ from gclip.training.trainer import Progress, _identified
 
 Listener = Callable[[int, Progress], "bool | None"]
 
-_OWN = ("seed", "lr", "strategy", "code", "label_noise", "gradient_noise", "spikes")
+_OWN = (
+    *("seed", "lr", "strategy", "code", "stepping"),
+    *("label_noise", "gradient_noise", "spikes"),
+)
 _SHARED = tuple(field.name for field in dataclasses.fields(RunConfig) if field.name not in _OWN)
 
 

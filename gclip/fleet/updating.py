@@ -73,17 +73,34 @@ class FleetUpdates:
         """The updates, to be clipped in place; None where there is no gradient."""
         return self._deltas
 
-    def settle(self) -> None:
-        """Give the parameters the updates as clipped; what did not change keeps its bits."""
+    def settle(self, skipped: Tensor | None) -> None:
+        """Give the parameters the updates as clipped; what did not change keeps its bits.
+
+        Runs where `skipped`, bool ``(runs of the span, 1)``, is true have the bits of before.
+        """
         stacks, kept = self._stacks(), self._kept or []
         for stack, before, delta in zip(stacks, kept, self._deltas, strict=True):
             if delta is not None:
-                same = delta == stack - before
-                stack.copy_(torch.where(same, stack, before + delta))
+                new = torch.where(delta == stack - before, stack, before + delta)
+                if skipped is not None:
+                    out = skipped.view(-1, *[1] * (stack.ndim - 1))
+                    new = torch.where(out, before, new)
+                stack.copy_(new)
         self.drop()
 
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Take the step back."""
+        torch._foreach_copy_(self._stacks(), self._kept or [])
+        self.drop()
+
+    @property
+    def skips(self) -> bool:
+        """Whether the rule of a strategy is ``skip``."""
+        return any(batch.rule == "skip" for batch in self.side.batches)
+
     def _stacks(self) -> list[Tensor]:
-        """The parameters as they are now; an optimizer may have given them other storage."""
+        """The runs' parameters as they are now."""
         return [param.detach()[self.span] for param in self._params]
 
     def drop(self) -> None:

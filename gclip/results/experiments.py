@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-# What may differ inside one experiment. The strategy's code goes with the strategy.
-_FREE = {"strategy", "seed", "code"}
+# What may differ inside one experiment. Its code, and whether the rules of stepping have a say, go
+# with the strategy.
+_OF_STRATEGY = {"code", "stepping"}
+_FREE = {"strategy", "seed", *_OF_STRATEGY}
 
 
 def experiments(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -56,7 +58,7 @@ def settings(runs: pd.DataFrame) -> list[str]:
 
 def newest(runs: pd.DataFrame) -> pd.DataFrame:
     """One run for each experiment, strategy and seed: the newest, should its code have changed."""
-    same = [name for name in settings(runs) if name != "code"]
+    same = [name for name in settings(runs) if name not in _OF_STRATEGY]
     order = runs["date"].fillna("").astype(str).sort_values(kind="stable").index
     chosen = runs.loc[order].drop_duplicates(same, keep="last")
     return runs.loc[runs.index.isin(chosen.index)].reset_index(drop=True)

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # A config names these only where they are set: they came after the first runs were stored.
-_LATER = {"label_noise": 0.0, "gradient_noise": 0.0, "spikes": 0.0, "selection": 0}
+_LATER = {
+    "label_noise": 0.0,
+    "gradient_noise": 0.0,
+    "spikes": 0.0,
+    "selection": 0,
+    "stepping": 0,
+}
 # What a run is about; every other field of its config follows in alphabetical order.
 _CONFIG = ("task", "model", "optimizer", "lr", "strategy", "seed")
 _SCORES = ("stopped_at", "accuracy", "chance", "loss", "train_loss")

@@ -74,8 +74,13 @@ class Store:
         return tuple(sorted(name for name in names if _KEY.fullmatch(name)))
 
     def has(self, key: str) -> bool:
-        """Whether the run need not be trained again: stored, intact, and finished or diverged."""
-        return self.status(key) in ("finished", "diverged")
+        """Whether the run need not be trained again: stored, intact, and finished or diverged.
+
+        Nor may it be one that would come out otherwise now: before optimizers left out the steps
+        that are skipped, a step whose gradients were not finite moved the weights all the same.
+        """
+        stored = self.read(key)
+        return stored is not None and _worth(stored) == _WORTH["finished"]
 
     def status(self, key: str) -> str | None:
         """The stored status (finished, diverged, pruned, failed); None if there is no such run."""
@@ -168,13 +173,13 @@ class Store:
         with hold(self._temporary / "replace.lock", exclusive=True):
             while not _rename(temporary, target):
                 try:
-                    standing = unpack(key, target).status
+                    other = _worth(unpack(key, target))
                 except FileNotFoundError:
                     continue
                 except Damaged as damage:
                     self._set_aside(key, damage)
                     continue
-                worth, other = _WORTH.get(status, 0), _WORTH.get(standing, 0)
+                worth = _WORTH.get(status, 0)
                 if other > worth or other == _WORTH["finished"]:
                     return  # the same config was finished by somebody else meanwhile
                 old = self._temporary / f"old-{uuid.uuid4().hex}"
@@ -231,6 +236,18 @@ class Store:
             yield
         except OSError as error:
             raise UsageError(_sentence(doing, self.path, error)) from error
+
+
+def _worth(stored: Stored) -> int:
+    """What a stored run is worth beside another of the same key; nothing if it is to be made again.
+
+    Results tell by which rules of stepping they were made, from the second version on. Under the
+    first one, what was skipped was what was not finite.
+    """
+    first = "stepping" not in stored.environment and stored.config.get("nonfinite") == "skip"
+    if first and (stored.result.get("clipping") or {}).get("skipped"):
+        return 0
+    return _WORTH.get(stored.status, 0)
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gclip.training import RunConfig
 
 # Given by other options, found out from the data, or the study's own.
-_APART = {"task", "data", "split", "selection", "strategy", "code", "seed", "lr"}
+_APART = {"task", "data", "split", "selection", "strategy", "code", "stepping", "seed", "lr"}
 # These have no option: whoever sets them does so in a study file or in Python.
 _UNSPOKEN = {"optimizer_settings", "nonfinite"}
 

@@ -114,8 +114,8 @@ def plan_at(url: URL, name: str) -> tuple[Plan, int, int]:
         )
     plan = Plan.of(name, settings)
     _check_code(plan)
-    # Its trials were chosen and scored by rules of selection that are gone.
-    if plan.settings != settings or plan.base != plan.base.replace(selection=None):
+    # Its trials were made by rules (of selection, of stepping) that are gone.
+    if plan.settings != settings or plan.base != plan.base.replace(selection=None, stepping=None):
         raise UsageError(
             f"the study {name!r} was created by another version of gclip; "
             "install the same one on every machine"

@@ -49,7 +49,7 @@ _KINDS: dict[str, tuple[str, str]] = {
     "fleet": ("fleet", "auto, off or a whole number"),
     "plugins": ("words", 'a list such as ["my_strategies.py"]'),
 }
-_NOT_IN_RUN = {"split", "selection", "strategy", "code", "seed"}
+_NOT_IN_RUN = {"split", "selection", "strategy", "code", "stepping", "seed"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import gclip
 from gclip.errors import UsageError, choose
-from gclip.training import models, optimizers, selection
+from gclip.training import models, optimizers, selection, stepping
 
 if TYPE_CHECKING:
     from gclip.training.config import RunConfig
@@ -52,6 +52,7 @@ def check(config: RunConfig) -> _Fields:
         lambda: _typed("code", config.code, str, "text"),
         lambda: _optimizer(config),
         lambda: _strategy(config),
+        lambda: _stepping(config),
     )
 
 
@@ -108,6 +109,20 @@ def _selection(config: RunConfig) -> _Fields:
     except TypeError:  # a fraction that is no number, which its own check says
         said = False
     return {"selection": version if said else 0}
+
+
+def _stepping(config: RunConfig) -> _Fields:
+    version: object = stepping.VERSION if config.stepping is None else config.stepping
+    if isinstance(version, bool) or version not in (0, stepping.VERSION):
+        raise UsageError(
+            f"stepping must be {stepping.VERSION}, or 0 for a run stored before there were "
+            f"versions, but got {version!r}"
+        )
+    try:
+        strategy = gclip.parse(config.strategy)
+    except (UsageError, TypeError):  # its own check says so; or it is of a plugin not loaded here
+        return {"stepping": config.stepping or 0}
+    return {"stepping": version if stepping.matters(strategy, config.schedule) else 0}
 
 
 def _optimizer(config: RunConfig) -> _Fields:

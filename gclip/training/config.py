@@ -46,7 +46,8 @@ class RunConfig:
         momentum: of sgd (0.9 by default) and rmsprop (0); None for the others.
         weight_decay: as torch's optimizers take it.
         optimizer_settings: further arguments of torch's optimizer, such as ``{"eps": 1e-7}``.
-        schedule: of the learning rate per step: ``constant``, ``cosine`` or ``onecycle``.
+        schedule: of the learning rate per step, skipped ones included: ``constant``, ``cosine`` or
+            ``onecycle``.
         batch_size: images per forward pass.
         accumulate: forward passes per optimizer step; gradients are those of one batch of
             ``batch_size * accumulate`` images, and are clipped once.
@@ -57,6 +58,9 @@ class RunConfig:
             (x - 0.5) / 0.5 (``half``).
         strategy: the spelling of the clipping strategy, made canonical.
         code: digest of the strategy's source, so that editing it makes another run.
+        stepping: version of the rules by which steps are skipped and learning rates set
+            (`stepping.VERSION`), filled in; 0 where they have no say, and in runs stored before
+            there were versions.
         nonfinite: what to do about gradients that are not finite: ``skip``, ``raise``, ``keep``.
         label_noise: share of the training labels replaced by another class, in [0, 1).
         gradient_noise: heavy-tailed noise added to every gradient before clipping, as a multiple
@@ -88,6 +92,7 @@ class RunConfig:
     normalize: str = "standard"
     strategy: str = "none"
     code: str = ""
+    stepping: int = _FILLED
     nonfinite: str = "skip"
     label_noise: float = 0.0
     gradient_noise: float = 0.0
@@ -152,7 +157,8 @@ class RunConfig:
 
         Another strategy brings the digest of its own code; another optimizer its own learning
         rate, momentum and settings, as far as the changes do not name them; another task is
-        other data; another split, fraction or normalisation follows today's rules of selection.
+        other data; another split, fraction or normalisation follows today's rules of selection,
+        another strategy or schedule today's of stepping.
         """
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for cause, effects in _DEPENDENT.items():
@@ -165,12 +171,13 @@ class RunConfig:
         return self.replace(data=dataset.identity)
 
 
-_LATER = ("label_noise", "gradient_noise", "spikes", "selection")
+_LATER = ("label_noise", "gradient_noise", "spikes", "selection", "stepping")
 # What a config that was written before there was such a field says, where it is not the default.
-_BEFORE = {"selection": 0}
+_BEFORE = {"selection": 0, "stepping": 0}
 
 _DEPENDENT: dict[str, dict[str, Any]] = {
-    "strategy": {"code": ""},
+    "strategy": {"code": "", "stepping": None},
+    "schedule": {"stepping": None},
     "optimizer": {"lr": None, "momentum": None, "optimizer_settings": ()},
     "task": {"data": ""},
     **{cause: {"selection": None} for cause in ("fraction", "split", "normalize")},

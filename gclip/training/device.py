@@ -15,6 +15,7 @@ import torch
 
 import gclip
 from gclip.errors import UsageError, choose
+from gclip.training import stepping
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -88,6 +89,7 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
     """What a reader of a result may want to know about the machine that made it."""
     return {
         "gclip": gclip.__version__,
+        "stepping": stepping.VERSION,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),

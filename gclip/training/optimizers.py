@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn import Parameter
@@ -92,8 +92,14 @@ def build(
     if facts.momentum is not None:
         arguments["momentum"] = facts.momentum if momentum is None else momentum
     form = {"fused": True} if torch.device(device).type in facts.fused else {"foreach": True}
+    # On a GPU the count of steps is kept there too: a step can be left out without a wait.
+    on_device = torch.device(device).type == "cuda" and not form.get("fused")
+    if on_device and "capturable" in inspect.signature(facts.make).parameters:
+        form["capturable"] = True
     try:
-        return facts.make(list(parameters), **arguments, **form)
+        made: Any = facts.make(list(parameters), **arguments, **form)
+        made._warned_capturable_if_run_uncaptured = True  # nobody captures it, and nobody means to
+        return cast(Optimizer, made)
     except (ValueError, TypeError) as error:
         raise UsageError(f"optimizer {name} refuses its settings {arguments}: {error}") from error
 

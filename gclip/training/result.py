@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gclip.errors import UsageError, choose
+from gclip.record import MOSTLY_SKIPPED, ClipSummary
 from gclip.training.config import RunConfig
 
 Status = Literal["finished", "diverged", "pruned", "failed"]
@@ -28,7 +29,7 @@ class RunResult:
         status: ``finished``; ``diverged`` (see `gclip.training.train`); ``pruned`` (stopped by the
             caller); ``failed`` (an error, told in `message`).
         stopped_at: the number of optimizer steps done by then, None for a finished run.
-        message: why it stopped, "" for a finished run.
+        message: why it stopped; of a finished run what its reader must know, "" as a rule.
         accuracy: share of right answers on ``config.split``. A diverged run scores chance,
             1 / classes; a failed one NaN.
         chance: the accuracy of guessing, 1 / classes; NaN where it was not recorded.
@@ -110,6 +111,16 @@ class RunResult:
             steps=steps,
             **rest,
         )
+
+
+def warning_of(summary: ClipSummary) -> str:
+    """What the reader of a finished run must know of its clipping; "" where there is nothing."""
+    if summary.verdict != MOSTLY_SKIPPED:
+        return ""
+    return (
+        f"{summary.skipped:,} of {summary.steps:,} steps were skipped, so that the model has "
+        "learned from the others alone"
+    )
 
 
 _WORDS = ("nan", "inf", "-inf")

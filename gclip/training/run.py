@@ -20,8 +20,9 @@ from gclip.training.dataset import SIZE, Dataset
 from gclip.training.device import memory_format
 from gclip.training.disturbances import Disturbance, wrong_labels
 from gclip.training.graphs import Backward, recorder
-from gclip.training.result import RunResult, Status
+from gclip.training.result import RunResult, Status, warning_of
 from gclip.training.selection import select_for
+from gclip.training.stepping import Stepper
 from gclip.training.watch import Watch
 
 _EXAMPLES = 128  # how many single gradients are held at once, where examples are clipped
@@ -36,6 +37,7 @@ class Run:
         step: optimizer steps done.
         steps: how many there will be in all.
         curve: what `measure` found, one dict an epoch.
+        before_step: called at each step, skipped ones too, when its gradients have been clipped.
     """
 
     def __init__(self, config: RunConfig, dataset: Dataset, device: torch.device) -> None:
@@ -62,6 +64,8 @@ class Run:
             settings=config.settings,
             device=device,
         )
+        self._stepper = Stepper(self.optimizer)
+        self.before_step: Callable[[], None] | None = None
         nonfinite = cast(Any, config.nonfinite)
         self.watch = Watch(device)
         self._order = seeds.generator(config.seed, "order")
@@ -93,7 +97,11 @@ class Run:
         return max(1, math.ceil(self.step / self._epoch_steps))
 
     def train_epoch(self, go_on: Callable[[], bool]) -> bool:
-        """Train one epoch; False if it was broken off, by divergence or because `go_on` said so."""
+        """Train one epoch; False if it was broken off, by divergence or because `go_on` said so.
+
+        A step that is skipped is a step like any other to the schedules, the record and the count,
+        but weights and the optimizer's state stay as they are.
+        """
         config, model, clipper, optimizer = self.config, self.model, self.clipper, self.optimizer
         watch, parameters, rates = self.watch, self._parameters, self._rates
         changing = config.schedule != "constant"
@@ -113,6 +121,9 @@ class Run:
         disturbance = self._disturbance
         for start in range(0, self._count, self._group):
             in_group = min(self._group, self._count - start)
+            if changing:  # first of all: strategies see the rate of the step that they clip
+                for group in optimizer.param_groups:
+                    group["lr"] = rates[self.step]
             loss: Tensor | None = None
             for _ in range(math.ceil(in_group / config.batch_size)):
                 images, labels = next(stream)
@@ -128,11 +139,10 @@ class Run:
             if disturbance:
                 disturbance.apply(parameters)
             report = clipper.step()
-            if changing:
-                for group in optimizer.param_groups:
-                    group["lr"] = rates[self.step]
+            if self.before_step is not None:
+                self.before_step()
             with clipper.updating() if clipper.on_updates else unclipped:
-                optimizer.step()
+                self._stepper.step(report.skipped)
             for parameter in parameters:
                 parameter.grad = None
             self.step += 1
@@ -222,17 +232,18 @@ class Run:
             "lr": np.array(self._rates, dtype=np.float32),
             **record.arrays(),
         }
+        summary = record.summary()
         return RunResult(
             config=self.config,
             status=status,
             stopped_at=None if status == "finished" else self.step,
-            message=message,
+            message=message or warning_of(summary),
             accuracy=last["accuracy"],
             chance=self._chance,
             loss=last["loss"],
             train_loss=last["train_loss"],
             curve=self.curve,
-            clipping=record.summary().as_dict(),
+            clipping=summary.as_dict(),
             seconds=seconds,
             steps={name: values[: self.step] for name, values in steps.items()},
             environment=environment,

@@ -62,12 +62,13 @@ def watch(
         survey = gclip.Survey(run.model, run.optimizer, strategies=strategies)
         most = min(steps, run.steps)
 
-        def look(*_: object) -> None:
+        def look() -> None:
             report = run.clipper.report
             survey.watch(None if report is None else report.finite)
 
-        # After the gradients' disturbances, with the learning rate of the step.
-        run.optimizer.register_step_pre_hook(look)
+        # After the gradients' disturbances, with the learning rate of the step; and also where the
+        # step is skipped, so that it is counted as not finite.
+        run.before_step = look
 
         def go_on() -> bool:
             on_step(run.step, most)

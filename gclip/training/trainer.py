@@ -65,6 +65,10 @@ def train(
     then stops, scores chance (1 / classes), and is a result like any other. A run whose loss
     stays finite has finished, whatever its accuracy: a net that answers at random is an outcome.
 
+    A step that is skipped, by a strategy's rule or because its gradients are not finite, changes
+    neither weights nor the optimizer's state; it counts as a step, and schedules go on over it. A
+    finished run most of whose steps were skipped says so in its message.
+
     Args:
         config: everything that decides the outcome.
         dataset: the images, if they have been loaded; else they are found as by `load_dataset`.
@@ -179,6 +183,12 @@ def _identified(config: RunConfig, dataset: Dataset) -> RunConfig:
         raise UsageError(
             f"the code of {config.strategy} is not what the config was made with; make it anew "
             "with config.replace(code='')"
+        )
+    if config.stepping != config.replace(stepping=None).stepping:
+        raise UsageError(
+            "the config is of a run made before skipped steps were left out and strategies saw the "
+            "learning rate of their own step, which cannot be made again; make it anew with "
+            "config.replace(stepping=None)"
         )
     return config.with_data(dataset)
 

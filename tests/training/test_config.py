@@ -34,6 +34,7 @@ CHANGES = {
     "normalize": "half",
     "strategy": "norm",
     "code": "ba9876543210",
+    "stepping": 0,
     "nonfinite": "keep",
     "label_noise": 0.1,
     "gradient_noise": 0.1,
@@ -58,8 +59,9 @@ def test_the_key_is_for_ever():
 def test_every_field_is_part_of_the_key():
     assert set(CHANGES) == {field.name for field in dataclasses.fields(RunConfig)}
     keys = {RunConfig(**(FIXED | {name: value})).key for name, value in CHANGES.items()}
-    # In the default selection has no say, so its change is looked at where it has one.
+    # In the default these have no say, so their changes are looked at where they have one.
     keys.add(RunConfig(**FIXED, split="validation", selection=0).key)
+    keys.add(RunConfig(**FIXED, strategy="sigma_skip", stepping=0).key)
     assert len(keys | {RunConfig(**FIXED).key}) == len(CHANGES) + 1
 
 

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
+from gclip import later
 from gclip.fleet.run import FleetRun
-from gclip.training import RunConfig, later, load_dataset
+from gclip.training import RunConfig, load_dataset
 from gclip.training.watch import PATIENCE, Watch
 
 NAN = math.nan
