@@ -53,6 +53,9 @@ class Attached:
         self._original: Callable[..., Any] = original
         self._closure, self._reevaluates = _closure_of(original)
         self._active, self._inside = True, False
+        # torch's fused SGD, told by `found_inf` to leave out its first step, goes on with momentum
+        # that was never written: until a step has been taken, one look at the device decides.
+        self._begun = bool(optimizer.state)
         handle = self
 
         # With the attributes of the original, by which schedulers know that they have seen it.
@@ -125,14 +128,16 @@ class Attached:
         self._refuse_scaled()
         self.report = report = self.clipper.step()
         if self._folded is not None and report.stages:
+            if not self._begun and bool(report.skipped):
+                return self._leave_out(None)
             with self._folded.folding(report.skipped):
                 return self._call(args, kwargs)
         try:
             with self.clipper.updating():
-                if _fused_on_gpu(self.optimizer):
+                if self._begun and _fused_on_gpu(self.optimizer):
                     with _leaving_out(self.optimizer, report.skipped):
                         return self._call(args, kwargs)
-                if bool(report.skipped):  # elsewhere one look at the device decides
+                if bool(report.skipped):
                     return self._leave_out(None)
                 return self._call(args, kwargs)
         finally:
@@ -185,9 +190,11 @@ class Attached:
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._inside = True
         try:
-            return self._original(*args, **kwargs)
+            result = self._original(*args, **kwargs)
         finally:
             self._inside = False
+        self._begun = True
+        return result
 
     def _leave_out(self, loss: Any) -> Any:
         # Else a scheduler says that it was called before the optimizer.

@@ -284,3 +284,17 @@ def test_no_false_warning_of_a_scheduler():
                 optimizer.step()
                 scheduler.step()
             assert torch.equal(weights, torch.ones(2)) == bad
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_a_first_step_that_is_skipped_leaves_no_momentum(fold):
+    def loop(first: list[float], **settings: bool) -> nn.Parameter:
+        weights = nn.Parameter(torch.ones(3))
+        optimizer = torch.optim.SGD([weights], lr=0.1, momentum=0.9, **settings)
+        gclip.attach(optimizer, "norm(max_norm=1)", fold=fold and bool(settings))
+        for size in (*first, 1.0, 2.0):
+            weights.grad = torch.full((3,), size)
+            optimizer.step()
+        return weights
+
+    torch.testing.assert_close(loop([math.nan, math.inf], fused=True), loop([], fused=False))
