@@ -45,8 +45,8 @@ def test_the_same_steps(name: str, strategy: str) -> None:
             torch.testing.assert_close(ours.clipped_norm, theirs.clipped_norm)
         for a, b in zip(before[0].parameters(), within[0].parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
-        assert within[1].grad_scale is None
-        assert within[1].found_inf is None
+        assert not hasattr(within[1], "grad_scale")
+        assert not hasattr(within[1], "found_inf")
     ours, theirs = (handle.record.summary() for *_, handle in (within, before))
     assert (ours.verdict, ours.clip_rate, ours.skipped) == (
         theirs.verdict, theirs.clip_rate, theirs.skipped,
