@@ -60,8 +60,9 @@ class Clipper:
         nonfinite: what to do with a step in which a gradient is inf or NaN. ``skip``: its
             gradients become zero and the report says ``skipped``, so that the loop can leave the
             optimizer's step out; memory stays untouched. ``raise``: a `FloatingPointError`
-            that names the parameters, gradients untouched. ``keep``: clip as if nothing were;
-            memory stays untouched.
+            that names the parameters, gradients untouched. ``keep``: clip what can be: clamps
+            cut elements as ``torch.clamp`` does (inf to the bound, NaN stays), groups whose norm
+            is finite are clipped, others stay as they are; memory stays untouched.
         record: keep a `Record` of every step (20 bytes a step).
         optimizer: for strategies that need its learning rate (``larc``, ``update_rms``), and for
             those of the side ``update``: its state is put back when an update is skipped.
@@ -154,7 +155,10 @@ class Clipper:
         if strategy.scope == "layer":
             check_layers(names, named.have_names)
         rates = None if self._optimizer is None else Rates(self._optimizer, params)
-        return make(strategy, names, params, places, rates=rates, total_steps=self._total_steps)
+        return make(
+            strategy, names, params, places, rates=rates, total_steps=self._total_steps,
+            keep=self.nonfinite == "keep",
+        )  # fmt: skip
 
     def _follow(self) -> None:
         """The parameters may have become others: work on those that are there now."""

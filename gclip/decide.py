@@ -10,18 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
+from gclip.fitting import beyond, fitted, limited
 from gclip.norms import on_host
 from gclip.schedules import at_step
 from gclip.strategy import Band, Elements, Limit, Memory, Seen, Strategy, Transform
 
 
 class Decision(NamedTuple):
-    """What one step does to each group. Tensors are ``(…, groups)`` float32 unless said.
+    """What one step does to each group. Tensors are ``(…, groups)``, of the norms' dtype.
 
     Attributes:
         norm: what was measured.
@@ -44,6 +45,7 @@ class Decision(NamedTuple):
     skip: Tensor | None
 
 
+S = TypeVar("S", bound=Strategy)
 Outcome: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, bool, Tensor | None]
 
 
@@ -53,14 +55,50 @@ def decide(strategy: Strategy, seen: Seen, memory: Memory) -> Decision:
         limit: Limit = math.inf
     else:
         limit = strategy.limit(seen, memory)
+        if not isinstance(limit, float):
+            limit = limited(strategy, limit)
     low, high = limit if isinstance(limit, Band) else (None, limit)
     norm = seen.norm
-    outcome = _RULES[strategy.rule](norm, _like(high, norm), _like(low, norm))
+    # What is over the limit in an element's scope is cut, not scaled.
+    rule = strategy.rule
+    if rule == "scale" and strategy.scope == "element":
+        rule = "clamp"
+    outcome = _RULES[rule](norm, _like(high, norm), _like(low, norm))
     made = Decision(norm, limit, *outcome)
     floor: Tensor | float = strategy.floor  # a tensor where runs side by side have their own
     if made.idle or (not isinstance(floor, Tensor) and not floor):
         return made
     return _floored(made, floor)
+
+
+def left_alone(made: Decision, *, clamps: bool) -> Decision:
+    """As decided, but groups whose norm is not finite stay as they are.
+
+    Their elements cannot be scaled to a limit: inf · 0 is NaN. A clamp cuts them all the same, by
+    bounds that are numbers; and a step that is to be skipped is.
+    """
+    if clamps:
+        clipped = made.clipped & ~torch.isnan(made.limit)
+        return made._replace(bounds=cutting(made.bounds), clipped=clipped)
+    if made.skip is not None:
+        return made
+    finite = torch.isfinite(made.norm)
+    return made._replace(
+        factor=torch.where(finite, made.factor, 1.0),
+        clipped_norm=torch.where(finite, made.clipped_norm, made.norm),
+        clipped=made.clipped & finite,
+    )
+
+
+def cutting(bounds: Limit) -> Limit:
+    """Bounds without those that came of a norm that is NaN: these cut nothing."""
+    if isinstance(bounds, Band):
+        return Band(-_cut_at(-bounds.low), _cut_at(bounds.high))
+    return _cut_at(bounds)
+
+
+def _cut_at(bound: Tensor | float) -> Tensor | float:
+    return torch.where(torch.isnan(bound), math.inf, bound) if isinstance(bound, Tensor) else bound
 
 
 def _floored(made: Decision, floor: Tensor | float) -> Decision:
@@ -114,7 +152,7 @@ def simulate(
     memory: Memory | None = None
     limits, clipped = [], []
     for step, norm in enumerate(entries):
-        now = at_step(strategy, step, len(entries))
+        now = asked(strategy, step, len(entries), dtype)
         if memory is None:
             memory = now.remember(torch.zeros_like(norm))
         finite = torch.isfinite(norm)
@@ -149,7 +187,7 @@ def _simulate_transform(
     memory: Memory | None = None
     left = []
     for step, norm in enumerate(entries):
-        now = at_step(strategy, step, len(entries))
+        now = asked(strategy, step, len(entries), norm.dtype)
         values = norm.unsqueeze(-1)
         values = values.unsqueeze(-1) if strategy.view == "matrix" else values
         if memory is None:
@@ -160,6 +198,12 @@ def _simulate_transform(
         left.append(values.abs().reshape(norm.shape))
     clipped = torch.stack(left)
     return torch.full_like(clipped, math.nan), clipped
+
+
+def asked(strategy: S, step: int, total: int, dtype: torch.dtype) -> S:
+    """The strategy as it is asked at `step` of `total` about norms of `dtype`."""
+    now = at_step(strategy, step, total)
+    return fitted(now, dtype) if beyond(now) else now
 
 
 def _like(limit: Tensor | float | None, norm: Tensor) -> Tensor | float | None:
@@ -184,7 +228,11 @@ def _constant(limit: float, shape: torch.Size, dtype: torch.dtype) -> Tensor:
 
 def _clamp(norm: Tensor, high: Any, low: Any) -> Outcome:
     """Elements are cut at the limit. Norms say only what cannot have changed; see the clipper."""
-    return _scale(norm, high, None)
+    limit, one = _full(high, norm), _full(1.0, norm)
+    over = ~(norm <= limit)  # also where the largest element is NaN: others may be beyond
+    if _none(over):
+        return limit, one, norm, over, True, None
+    return limit, one, torch.minimum(norm, limit), over, False, None
 
 
 def _scale(norm: Tensor, high: Any, low: Any) -> Outcome:

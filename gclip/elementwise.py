@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from gclip.decide import Decision, transformed
-from gclip.norms import YES, on_host
+from gclip.norms import YES, on_host, set_modulus
 from gclip.part import Part
 from gclip.sample_part import SamplePart
 from gclip.scopes import Groups
 from gclip.sharded import Gathered, is_sharded, whole
-from gclip.state import copied
+from gclip.state import copied, retyped
 from gclip.strategy import Elements, Memory, Rate, Strategy, Transform
 
 
@@ -29,6 +29,7 @@ class TransformPart(Part):
         super().__init__(strategy, *args, **settings)
         self._clamps, self._order = False, 2.0
         self._changed: list[Tensor | None] = []
+        self._types: dict[str, torch.dtype] = {}  # of the elements that memory is made for
         self.gradients: list[Tensor | None] = []  # on the update side: what the update came from
 
     @staticmethod
@@ -53,33 +54,39 @@ class TransformPart(Part):
             self.memory = {}
         valid = None if finite is YES else finite
         kept: dict[str, Memory] = dict(self.memory)
-        left, flags = list(self._norm.unbind(0)), []
+        flags = []
         self._changed = []
         for place, (name, grad) in enumerate(zip(self.groups.names, self._grads, strict=True)):
             new: Tensor | None = None
             if grad is not None and grad.numel() and not self._out_of_sight(grad):
                 values = self._view(grad)
+                mine = cast(Transform, self.now(step, values.dtype)) if self._beyond else strategy
                 if name not in kept:
-                    kept[name] = strategy.remember(torch.zeros_like(values))
+                    kept[name] = mine.remember(torch.zeros_like(values))
+                elif self._types.get(name) != values.dtype:
+                    kept[name] = retyped(kept[name], values.dtype)
+                self._types[name] = values.dtype
                 seen = self._elements(place, values, step)
-                new, kept[name] = transformed(strategy, seen, kept[name], valid)
+                new, kept[name] = transformed(mine, seen, kept[name], valid)
+                if self._keep and valid is not None:
+                    new = kept_elements(mine, new, values)
             change = (
                 _differs(new, self._view(grad)) if new is not None and grad is not None else None
             )
-            if new is not None and not (change is not None and on_host(change) and not change):
-                left[place] = torch.linalg.vector_norm(new).to(self._norm)
-                self._changed.append(new)
-            else:
-                self._changed.append(None)
+            same = change is not None and on_host(change) and not change
+            self._changed.append(None if same else new)
             flags.append(self._norm.new_zeros((), dtype=torch.bool) if change is None else change)
         self.memory = kept
-        self.made = self._decision(torch.stack(left), torch.stack(flags).to(self._norm.device))
+        self.made = self._decision(torch.stack(flags).to(self._norm.device))
         return None
 
     def clip(self, recording: bool) -> None:
         """Write what changed into the gradients."""
         for grad, new in zip(self._grads, self._changed, strict=True):
             if grad is not None and new is not None:
+                if grad.is_complex() and not new.is_complex():
+                    set_modulus(grad, new.reshape(grad.shape))
+                    continue
                 if grad.dtype.itemsize < new.dtype.itemsize:
                     # What was finite stays so: the largest half-precision number, not inf.
                     most = torch.finfo(grad.dtype).max
@@ -92,7 +99,7 @@ class TransformPart(Part):
     def take_over(self, memory: Any, groups: Sequence[str]) -> None:
         """Go on with a memory, in which every parameter has its own by name."""
         mine = {n: memory[n] for n in self.groups.names if n in memory} if memory else memory
-        self.memory, self._device = copied(mine), None
+        self.memory, self._device, self._types = copied(mine), None, {}
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -114,16 +121,37 @@ class TransformPart(Part):
         return self.strategy.view == "matrix" and tensor.ndim < 2
 
     def _view(self, tensor: Tensor) -> Tensor:
-        """``(elements,)`` or ``(rows, columns)``, in float32 at least."""
+        """``(elements,)``, of complex ones the moduli, or ``(rows, columns)``; float32 at least."""
+        if tensor.is_complex() and self.strategy.view == "flat":
+            tensor = tensor.abs()
         wide = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
         return wide.reshape(-1) if self.strategy.view == "flat" else wide.reshape(len(wide), -1)
 
-    def _decision(self, left: Tensor, changed: Tensor) -> Decision:
+    def _retype(self, dtype: torch.dtype) -> None:
+        """Each tensor's memory has the dtype of its own elements: see `ask`."""
+
+    def _decision(self, changed: Tensor) -> Decision:
         norm = self._norm
+        there = any(new is not None for new in self._changed)
+        left = self._l2(self._changed).to(norm.device) if there else norm
+        left = torch.where(changed, left, norm)
         limit = torch.full_like(norm, math.nan)
         factor = torch.where(norm > 0, left / norm, 1.0)
-        clipped_norm = torch.where(changed, left, norm)
-        return Decision(norm, math.nan, limit, factor, clipped_norm, changed, False, None)
+        return Decision(norm, math.nan, limit, factor, left, changed, False, None)
+
+
+def kept_elements(strategy: Transform, new: Tensor, old: Tensor) -> Tensor:
+    """Of a step that is not finite, what can be used, under ``nonfinite="keep"``.
+
+    Element by element, where nothing else was looked at; else a tensor that is not finite stays as
+    it is.
+    """
+    if strategy.scope == "element":
+        return torch.where(torch.isnan(new), old, new)
+    finite = torch.isfinite(old).all(dim=-1, keepdim=True)
+    if strategy.view == "matrix":
+        finite = finite.all(dim=-2, keepdim=True)
+    return torch.where(finite, new, old)
 
 
 def _differs(new: Tensor, old: Tensor) -> Tensor:

@@ -1,14 +1,23 @@
-"""Norms of tensors: one read, summed in float32 or wider, by the fastest call of the device."""
+"""Norms of tensors: one read, summed in float32 or wider, by the fastest call of the device.
+
+The norm of a float64 tensor is float64, that of any other float32. A complex element counts by its
+modulus.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 _HALF = (torch.float16, torch.bfloat16)
+_DOUBLE = (torch.float64, torch.complex128)
+_FEW = 32
+_SMALLEST_RANGE = torch.finfo(torch.float16).max
 
 
 def on_host(tensor: Tensor) -> bool:
@@ -18,15 +27,25 @@ def on_host(tensor: Tensor) -> bool:
     )
 
 
-def sum_type(tensor: Tensor) -> torch.dtype | None:
+def norm_type(tensors: Iterable[Tensor | None]) -> torch.dtype:
+    """The dtype of norms that these share: float64 where any tensor is, else float32."""
+    double = any(tensor is not None and tensor.dtype in _DOUBLE for tensor in tensors)
+    return torch.float64 if double else torch.float32
+
+
+def sum_type(tensor: Tensor, wide: bool = False) -> torch.dtype | None:
     """The dtype to sum in: float32 for half precision, whose norms overflow at 65,504.
 
-    float64 on CUDA, where it costs nothing beside the memory traffic and lets every finite
-    float32 gradient have a finite norm; on a CPU see `Groups.norms`.
+    float64 where `wide`, and on CUDA, where it costs nothing beside the memory traffic and lets
+    float32 gradients of nearly any size have a finite norm; on a CPU see `Groups.measure`.
     """
-    if tensor.dtype in _HALF:
-        return torch.float32
-    return torch.float64 if tensor.device.type == "cuda" else None
+    exact = wide or (tensor.device.type == "cuda" and tensor.dtype not in _HALF)
+    if tensor.is_complex():  # whose norms are real, though summed in a complex dtype
+        narrow = torch.complex64 if tensor.dtype == torch.complex32 else None
+        return torch.complex128 if exact else narrow
+    if exact:
+        return torch.float64
+    return torch.float32 if tensor.dtype in _HALF else None
 
 
 def total(each: Tensor, order: float, wide: bool = False) -> Tensor:
@@ -37,29 +56,87 @@ def total(each: Tensor, order: float, wide: bool = False) -> Tensor:
         return torch.dot(each, each).sqrt_().view(1)
     sums = each if each.device.type == "mps" else each.double()  # MPS has no float64
     norm: Tensor = torch.linalg.vector_norm(sums, order, dim=0, keepdim=True)
-    return norm.float()
+    return norm.to(each.dtype)
 
 
 def tensor_norms(tensors: list[Tensor], order: float, device: torch.device, wide: bool) -> Tensor:
-    """The norm of each tensor, ``(tensors,)`` float32 on `device`."""
+    """The norm of each tensor, ``(tensors,)`` of their `norm_type` on `device`."""
     if device.type == "cuda" and all(t.device == device and t.numel() for t in tensors):
         return _multi_tensor_norms(tensors, order)
     if order == 2.0 and not wide and device.type == "cpu":
         return torch.stack(_squares(tensors)).sqrt_()
-    if order == math.inf and device.type == "cpu" and all(t.numel() for t in tensors):
+    ordered = order == math.inf and device.type == "cpu"
+    if ordered and all(t.numel() and not t.is_complex() for t in tensors):
         lows, highs = zip(*map(torch.aminmax, tensors), strict=True)
-        return torch.maximum(torch.stack(highs), torch.stack(lows).neg_()).float()
+        norms = torch.maximum(torch.stack(highs), torch.stack(lows).neg_())
+        return norms if norms.dtype not in _HALF else norms.float()
+    dtype = norm_type(tensors)
     found = [_one_norm(t, order, wide) for t in tensors]
-    return torch.stack([n.to(device=device, dtype=torch.float32) for n in found])
+    return torch.stack([n.to(device=device, dtype=dtype) for n in found])
 
 
 def global_norm(tensors: list[Tensor], order: float, device: torch.device, wide: bool) -> Tensor:
-    """The norm of all tensors together, ``(1,)`` float32 on `device`; 0 for none."""
+    """The norm of all tensors together, ``(1,)`` of their `norm_type` on `device`; 0 for none."""
     if not tensors:
-        return torch.zeros(1, device=device)
+        return torch.zeros(1, dtype=torch.float32, device=device)
     if order == 2.0 and not wide and device.type == "cpu":
         return torch.stack(_squares(tensors)).sum(0, keepdim=True).sqrt_()
     return total(tensor_norms(tensors, order, device, wide), order, wide)
+
+
+def exact_norm(tensor: Tensor, order: float, dims: tuple[int, ...] | None = None) -> Tensor:
+    """The p-norm over `dims` (all by default) in float64, whatever the elements' size.
+
+    Relative to the largest element, so that no power overflows or vanishes. Several passes.
+    """
+    size = tensor.abs().double()
+    if not size.numel():
+        kept = () if dims is None else [n for i, n in enumerate(size.shape) if i not in dims]
+        return size.new_zeros(kept)
+    top = size.amax(dims or (), keepdim=True)
+    safe = torch.where((top > 0) & torch.isfinite(top), top, 1.0)
+    norm: Tensor = torch.linalg.vector_norm(size / safe, order, dims, keepdim=True)
+    found = safe * norm
+    return found.reshape(()) if dims is None else found.squeeze(dims)
+
+
+def lost(norms: Tensor, order: float) -> bool:
+    """Whether the host sees norms too large or too small for their sums of powers.
+
+    Not finite, or so small that the powers of elements that matter may have vanished. Without a
+    look at the values (on a GPU, while tracing) the answer is no.
+    """
+    return on_host(norms) and not sound(norms, order)
+
+
+def sound(norms: Tensor, order: float) -> bool:
+    """Whether norms on the host are all finite and none is too small: see `lost`."""
+    least, count = smallest(norms.dtype, order), norms.numel()
+    if count == 1:
+        return bool(least <= norms.item() < math.inf)
+    if not count:
+        return True
+    if count <= _FEW and norms.ndim == 1:  # in Python a third of the time
+        values = norms.tolist()
+        # A NaN anywhere makes the sum NaN, which min and max may pass over.
+        return least <= min(values) and max(values) < math.inf and sum(values) >= least
+    low, high = torch.aminmax(norms)
+    return bool(least <= low.item() and high.item() < math.inf)
+
+
+@cache
+def smallest(dtype: torch.dtype, order: float) -> float:
+    """A norm under this may have lost powers of its elements to underflow."""
+    if order == math.inf:
+        return 0.0
+    info = torch.finfo(dtype)
+    return float((info.tiny / info.eps) ** (1 / order))
+
+
+def fitting(exact: Tensor, dtype: torch.dtype) -> Tensor:
+    """float64 norms as `dtype`, if none that is finite is beyond it; else as they are."""
+    narrow = exact.to(dtype)
+    return exact if bool((torch.isinf(narrow) & ~torch.isinf(exact)).any()) else narrow
 
 
 def _multi_tensor_norms(tensors: list[Tensor], order: float) -> Tensor:
@@ -70,7 +147,7 @@ def _multi_tensor_norms(tensors: list[Tensor], order: float) -> Tensor:
     for same in by_type.values():
         group = [tensors[i] for i in same]
         norms = torch._foreach_norm(group, order, dtype=sum_type(group[0]))
-        parts.append(torch.stack(norms).float())
+        parts.append(torch.stack(norms).to(norm_type(group)))
         places += same
     if len(parts) == 1:
         return parts[0]
@@ -79,7 +156,7 @@ def _multi_tensor_norms(tensors: list[Tensor], order: float) -> Tensor:
 
 
 def _squares(tensors: list[Tensor]) -> list[Tensor]:
-    """The squared L2 norm of each tensor on a CPU, float32 scalars.
+    """The squared L2 norm of each tensor on a CPU, scalars.
 
     One dot product a tensor is the fastest read there is.
     """
@@ -90,23 +167,24 @@ def _squares(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def _square(tensor: Tensor) -> Tensor:
-    """The squared L2 norm, float32 scalar."""
+    """The squared L2 norm, a scalar."""
     if tensor.dtype == torch.float32 and tensor.is_contiguous():
         flat = tensor.view(-1)
         return torch.dot(flat, flat)
-    norm: Tensor = torch.linalg.vector_norm(tensor, dtype=sum_type(tensor)).float()
+    norm: Tensor = torch.linalg.vector_norm(tensor, dtype=sum_type(tensor))
     return norm * norm
 
 
 def _one_norm(tensor: Tensor, order: float, wide: bool) -> Tensor:
     """One tensor's norm as a scalar on its own device."""
     if tensor.numel() == 0:
-        return tensor.new_zeros((), dtype=torch.float32)
+        return torch.zeros((), dtype=torch.float32, device=tensor.device)
     if order == math.inf:
+        if tensor.is_complex():
+            return tensor.abs().amax()
         low, high = torch.aminmax(tensor)
         return torch.maximum(high, low.neg_())
-    dtype = torch.float64 if wide else sum_type(tensor)
-    norm: Tensor = torch.linalg.vector_norm(tensor, order, dtype=dtype)
+    norm: Tensor = torch.linalg.vector_norm(tensor, order, dtype=sum_type(tensor, wide))
     return norm
 
 
@@ -133,14 +211,56 @@ def all_finite(norms: Tensor) -> Tensor:
 
 
 def clamp_elements(tensors: list[Tensor], low: float, high: float) -> None:
-    """Cut every element to ``low..high``, in place; NaN stays NaN."""
-    if all(tensor.device.type == "cpu" for tensor in tensors):
+    """Cut every element to ``low..high``, in place; NaN stays NaN.
+
+    A complex element beyond `high` gets that modulus and keeps its phase.
+    """
+    if max(-low, high) > _SMALLEST_RANGE:  # what a tensor's dtype does not hold cuts nothing
+        for tensor in tensors:
+            most = torch.finfo(tensor.dtype).max
+            least = low if low >= -most else -math.inf
+            _clamp([tensor], least, high if high <= most else math.inf)
+        return
+    _clamp(tensors, low, high)
+
+
+def _clamp(tensors: list[Tensor], low: float, high: float) -> None:
+    if all(tensor.is_cpu and not tensor.is_complex() for tensor in tensors):
         for tensor in tensors:
             # The same kernel as clamp_, with less than half the time per call.
             torch.nn.functional.hardtanh_(tensor, low, high)
         return
-    torch._foreach_clamp_min_(tensors, low)
-    torch._foreach_clamp_max_(tensors, high)
+    for tensor in tensors:
+        if tensor.is_complex():
+            clamp_modulus(tensor, high)
+    real = [tensor for tensor in tensors if not tensor.is_complex()]
+    if real:
+        torch._foreach_clamp_min_(real, low)
+        torch._foreach_clamp_max_(real, high)
+
+
+def clamp_modulus(tensor: Tensor, limit: Tensor | float) -> None:
+    """Cut a complex tensor's moduli at `limit`, in place, the phases kept; NaN stays NaN."""
+    size = tensor.abs()
+    most = limit.to(size) if isinstance(limit, Tensor) else torch.full_like(size, limit)
+    set_modulus(tensor, torch.minimum(size, most))
+
+
+def set_modulus(tensor: Tensor, size: Tensor) -> None:
+    """Give the elements of a complex tensor these moduli, in place, and keep their phases.
+
+    Elements whose modulus is that already keep their bits, and so do those with a NaN.
+    """
+    old, parts = tensor.abs(), torch.view_as_real(tensor)
+    infinite = torch.isinf(parts)
+    largest = parts.abs().amax(dim=-1, keepdim=True)
+    # Of an infinite element the infinite parts are the direction.
+    unit = torch.where(infinite.any(dim=-1, keepdim=True), parts.sign() * infinite, parts / largest)
+    unit = unit / torch.linalg.vector_norm(unit, dim=-1, keepdim=True)
+    ratio = torch.where(old > 0, size / old, 0.0).unsqueeze(-1)
+    new = torch.where(torch.isinf(old).unsqueeze(-1), unit * size.unsqueeze(-1), parts * ratio)
+    changed = (size != old) & ~torch.isnan(parts).any(dim=-1)
+    parts.copy_(torch.where(changed.unsqueeze(-1), new, parts))
 
 
 def any_positive(norms: Tensor) -> Tensor:

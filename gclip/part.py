@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gclip.decide import Decision, decide, remember_step
+from gclip.decide import Decision, cutting, decide, left_alone, remember_step
 from gclip.errors import UsageError
-from gclip.norms import NO, YES, all_finite, clamp_elements
+from gclip.fitting import beyond, fitted
+from gclip.norms import YES, clamp_elements, clamp_modulus, norm_type
 from gclip.rates import Rates
 from gclip.schedules import at_step
-from gclip.scopes import Groups
+from gclip.scopes import Groups, refuse_complex
 from gclip.sharded import Gathered, group, is_sharded, local
 from gclip.sparse import Sparse, coalesce
-from gclip.state import copied, selected
+from gclip.state import copied, retyped, selected
 from gclip.strategy import Band, Limit, Memory, Rate, Seen, Strategy, remembers
 
 
@@ -26,8 +27,8 @@ class Part:
 
     Attributes:
         made: the last step's decision.
-        total_before, total_after: the norms that the record adds up; for clamped elements the
-            tensors' L2 norms, which the largest elements do not tell.
+        total_before, total_after: the norms that the record adds up: L2 norms of the groups, or
+            of the tensors where elements are clamped, whatever norm the strategy is about.
         first, last: whether it is the first and the last in its chain.
     """
 
@@ -44,17 +45,19 @@ class Part:
         *,
         rates: Rates | None = None,
         total_steps: int | None = None,
+        keep: bool = False,
     ) -> None:
         self.strategy, self.params, self.places = strategy, params, places
         self.weights: Sequence[Tensor] = params  # on the update side, as they were before it
         self.groups = self._group(strategy, names, params)
-        self._rates, self._total_steps = rates, total_steps
-        self._varies = bool(strategy.varying)
+        self._rates, self._total_steps, self._keep = rates, total_steps, keep
+        self._varies, self._beyond = bool(strategy.varying), beyond(strategy)
         self._sharded = any(map(is_sharded, params))
         self._lent: list[Sparse | Gathered] = []
         self.first = self.last = True
         self.memory: Memory | None = None
         self._device: torch.device | None = None
+        self._dtype: torch.dtype | None = None  # of the norms that memory is made for
         self._grads: list[Tensor | None] = []
         self._complete = False
         self._norm: Tensor
@@ -62,6 +65,7 @@ class Part:
         self._clamps = strategy.scope == "element" or strategy.rule == "clamp"
         # What a clamp compares with its limit is the largest element.
         self._order = math.inf if self._clamps else strategy.order
+        self._raises = strategy.rule == "normalize"  # what is small becomes large
 
     @property
     def constant_clamp(self) -> bool:
@@ -106,24 +110,23 @@ class Part:
     def _by_element(self) -> bool:
         return self.groups.scope == "unit"
 
-    def now(self, step: int) -> Strategy:
-        """The strategy with plain numbers for whatever follows a schedule."""
-        return at_step(self.strategy, step, self._total_steps) if self._varies else self.strategy
+    def now(self, step: int, dtype: torch.dtype | None = None) -> Strategy:
+        """The strategy with plain numbers for whatever follows a schedule, or is beyond `dtype`
+        (by default that of the norms)."""
+        now = at_step(self.strategy, step, self._total_steps) if self._varies else self.strategy
+        return fitted(now, dtype or self._dtype or norm_type(self.params)) if self._beyond else now
 
     def measure(self, recording: bool) -> Tensor:
         """Measure the norms; whether all of them are finite, bool ``(1,)``."""
-        device, order = self._place(), self._order
-        # Of several processes one must not take a second look alone.
-        wide = self._sharded
-        self._norm = self.groups.norms(self._grads, order, device, wide=wide)
-        finite = all_finite(self._norm)
-        if finite is NO and not wide:
-            # A float32 sum of squares overflows long before the gradients do: look again.
-            self._norm = self.groups.norms(self._grads, order, device, wide=True)
-            finite = all_finite(self._norm)
+        device = self._place()
+        self._norm, finite = self.groups.measure(
+            self._grads, self._order, device, zeros=self._raises
+        )
+        if self._norm.dtype != self._dtype:
+            self._follow_dtype()
         self.total_before = self._norm
-        if recording and self._clamps:
-            self.total_before = self.groups.tensor_norms(self._grads, device)
+        if recording and self._order != 2.0:
+            self.total_before = self._l2(self._grads)
         return finite
 
     def ask(self, step: int, finite: Tensor) -> Tensor | None:
@@ -134,6 +137,8 @@ class Part:
         valid = self._valid(finite)
         seen = self._seen(step, valid, self._norm)
         self.made = decide(strategy, seen, self.memory)
+        if self._keep and finite is not YES:
+            self.made = left_alone(self.made, clamps=self._clamps)
         self.memory = remember_step(strategy, seen, self.made.clipped_norm, self.memory, valid)
         return self.made.skip
 
@@ -145,6 +150,8 @@ class Part:
             if not self.made.idle and not self.folds:
                 self.groups.scale(self._grads, self.made.factor, self.made.clipped)
             self.total_after = self.made.clipped_norm
+            if self._order != 2.0:
+                self.total_after = self.total_before * self.made.factor
             self._give_back()
             return
         changed = self.groups.changed(self.made.clipped)
@@ -172,7 +179,7 @@ class Part:
             clamp_elements(there, -limit, limit)
             return bool(there)
         self._hold([p.grad for p in self.params])
-        self._clamp(limit, [True] * len(self.params))
+        self._clamp(cutting(limit), [True] * len(self.params))
         self._give_back()
         return any(g is not None for g in self._grads)
 
@@ -184,7 +191,7 @@ class Part:
         Raises:
             UsageError: a group that is not among them.
         """
-        self.memory, self._device = copied(memory), None
+        self.memory, self._device, self._dtype = copied(memory), None, None
         if self.memory is not None and tuple(groups) != self.groups.labels:
             there = {name: place for place, name in enumerate(groups)}
             strange = [name for name in self.groups.labels if name not in there]
@@ -214,6 +221,23 @@ class Part:
             self._device = device
         return device
 
+    def _follow_dtype(self) -> None:
+        """Norms have another dtype than before: memory is made ready for it."""
+        if self._norm.dtype == torch.float32 and norm_type(self.params) == torch.float64:
+            self._norm = self._norm.double()  # only the gradients that are float64 are missing
+        if self._norm.dtype != self._dtype:
+            self._dtype = self._norm.dtype
+            self._retype(self._dtype)
+
+    def _retype(self, dtype: torch.dtype) -> None:
+        self.memory = retyped(self.memory, dtype)
+
+    def _l2(self, grads: Sequence[Tensor | None]) -> Tensor:
+        """The L2 norms of the groups, or of the tensors where elements are clamped."""
+        if self._clamps:
+            return self.groups.tensor_norms(grads, self._norm.device)
+        return self.groups.measure(grads, 2.0, self._norm.device, zeros=self._raises)[0]
+
     def _seen(
         self,
         step: int,
@@ -222,22 +246,23 @@ class Part:
         device: torch.device | None = None,
     ) -> Seen:
         device, order = device or self._place(), self._order
+        dtype = norm.dtype if isinstance(norm, Tensor) else self._dtype or norm_type(self.params)
         return Seen(
             norm,
             step=step,
-            weight_norm=lambda: self.groups.norms(self.weights, order, device),
-            size=lambda: self.groups.sizes(device),
-            lr=self._rate("lr"),
-            weight_decay=self._rate("weight_decay"),
+            weight_norm=lambda: _as(self.groups.norms(self.weights, order, device), dtype),
+            size=lambda: self.groups.sizes(device, dtype=dtype),
+            lr=self._rate("lr", dtype),
+            weight_decay=self._rate("weight_decay", dtype),
             valid=valid,
             total_steps=self._total_steps,
         )
 
-    def _rate(self, key: str) -> Callable[[], Rate] | None:
+    def _rate(self, key: str, dtype: torch.dtype) -> Callable[[], Rate] | None:
         rates = self._rates
         if rates is None:
             return None
-        return lambda: rates.spread(key, self.groups, self._norm.device)
+        return lambda: rates.spread(key, self.groups, self._norm.device, dtype)
 
     def _valid(self, finite: Tensor) -> Tensor | None:
         """Which groups' norms may enter memory; None where the host knows that all may."""
@@ -250,6 +275,8 @@ class Part:
 
     def _clamp(self, limit: Limit, changed: Sequence[bool]) -> None:
         low, high = limit if isinstance(limit, Band) else (None, limit)
+        if low is not None:
+            refuse_complex(self._grads)
         if not isinstance(low, Tensor) and not isinstance(high, Tensor):
             there = [
                 g
@@ -261,7 +288,11 @@ class Part:
         highs = self._bounds(high)
         lows = [-each for each in highs] if low is None else self._bounds(low)
         for grad, below, above, change in zip(self._grads, lows, highs, changed, strict=True):
-            if grad is not None and change:
+            if grad is None or not change:
+                continue
+            if grad.is_complex():
+                clamp_modulus(grad, above)
+            else:
                 grad.clamp_(below.to(grad), above.to(grad))
 
     def _after(self, changed: Sequence[bool]) -> Tensor:
@@ -269,7 +300,10 @@ class Part:
         if not any(changed):
             return self.total_before
         grads = [g if change else None for g, change in zip(self._grads, changed, strict=True)]
-        after = self.groups.tensor_norms(grads, self._norm.device)
+        bound = self.made.bounds
+        # Elements cut at a usual number have squares that any dtype's sum holds.
+        usual = isinstance(bound, float) and 1e-15 < bound < 1e15
+        after = self.groups.tensor_norms(grads, self._norm.device, again=not usual)
         if all(changed):
             return after
         mask = torch.tensor(changed, device=after.device)
@@ -278,12 +312,14 @@ class Part:
     def _decided_by_band(self, made: Decision, band: Band) -> Decision:
         """Where the bounds are not symmetric, the largest element does not tell what is cut."""
         least, most = self.groups.ends(self._grads, made.norm.device)
-        clipped = (least < band.low) | (most > band.high)
-        after = torch.maximum(
-            torch.as_tensor(least).clamp(min=band.low).abs(), most.clamp(max=band.high).abs()
-        )
+        clipped = ~((least >= band.low) & (most <= band.high))  # also where one is NaN
+        after = torch.maximum(least.clamp(min=band.low).abs(), most.clamp(max=band.high).abs())
         return made._replace(clipped=clipped, clipped_norm=after)
 
     def _bounds(self, limit: Tensor | float) -> list[Tensor]:
-        spread = torch.as_tensor(limit).expand(self.groups.count)
+        spread = torch.as_tensor(limit, dtype=self._dtype).expand(self.groups.count)
         return [each.clone() for each in self.groups.split(spread)]
+
+
+def _as(norms: Tensor, dtype: torch.dtype) -> Tensor:
+    return norms if norms.dtype == dtype else norms.to(dtype)

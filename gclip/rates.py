@@ -31,8 +31,10 @@ class Rates:
         values = [group.get(key, 0.0) for group in self._optimizer.param_groups]
         return [values[home] for home in self._homes]
 
-    def spread(self, key: str, groups: Groups, device: torch.device) -> Rate:
-        """One number where all parameters agree, else one a group, ``(groups,)`` float32.
+    def spread(
+        self, key: str, groups: Groups, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> Rate:
+        """One number where all parameters agree, else one a group, ``(groups,)`` of `dtype`.
 
         Raises:
             UsageError: parameters that share one norm differ.
@@ -46,7 +48,7 @@ class Rates:
                 f"the parameter groups of the optimizer differ in {key}, so one norm for several "
                 "of them has none; use scope=tensor or scope=unit"
             )
-        each = torch.stack([torch.as_tensor(v, dtype=torch.float32).to(device) for v in values])
+        each = torch.stack([torch.as_tensor(v, dtype=dtype).to(device) for v in values])
         return groups.spread(each)
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[np.float32 | np.float64]
 
 COLUMNS = ("norm", "clipped_norm", "limit", "clipped", "finite", "skipped")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -111,18 +111,18 @@ class Record:
             self.flush()
 
     def arrays(self) -> dict[str, Array]:
-        """One float32 entry a step for each column.
+        """One entry a step for each column, float32 (float64 where gradients are).
 
-        ``norm`` and ``clipped_norm``: the total gradient norm before and after clipping.
+        ``norm`` and ``clipped_norm``: the total L2 norm before and after clipping, whatever norm
+        the strategy is about.
         ``limit``: the limit where there is one group, else NaN. ``clipped``: the share of the
         groups clipped. ``finite`` and ``skipped``: 1 or 0.
         """
         self.flush()
         if len(self._done) > 1:
             self._done = [torch.cat([rows.to(self._done[-1].device) for rows in self._done])]
-        rows = (
-            self._done[0].cpu().numpy() if self._done else np.zeros((0, len(COLUMNS)), np.float32)
-        )
+        blank: Array = np.zeros((0, len(COLUMNS)), np.float32)
+        rows: Array = self._done[0].cpu().numpy() if self._done else blank
         return {name: rows[:, i] for i, name in enumerate(COLUMNS)}
 
     def summary(self) -> ClipSummary:
@@ -168,21 +168,27 @@ class Record:
                 _l2(norm),
                 _l2(after),
                 limit[:, 0] if limit.shape[1] == 1 else none,
-                clipped.float().mean(dim=1),
-                finite[:, 0].float(),
-                skipped[:, 0].float(),
+                clipped.to(norm.dtype).mean(dim=1),
+                finite[:, 0].to(norm.dtype),
+                skipped[:, 0].to(norm.dtype),
             ],
             dim=1,
         )
-        self._done.append(rows.float())
+        self._done.append(rows)
         self._pending = []
 
 
 def _l2(norms: Tensor) -> Tensor:
-    """The norm of all groups, step by step; in float64, whose squares do not overflow."""
-    wide = norms if norms.device.type == "mps" else norms.double()
-    total: Tensor = torch.linalg.vector_norm(wide, dim=1)
-    return total.float()
+    """The norm of all groups, step by step."""
+    if norms.dtype == torch.float32:  # whose squares fit into float64
+        wide = norms if norms.device.type == "mps" else norms.double()
+        found: Tensor = torch.linalg.vector_norm(wide, dim=1)
+        return found.float()
+    # Relative to the largest, whose square may be more (or less) than float64 holds.
+    top = norms.amax(dim=1, keepdim=True)
+    safe = torch.where((top > 0) & torch.isfinite(top), top, 1.0)
+    total: Tensor = torch.linalg.vector_norm(norms / safe, dim=1)
+    return total * safe[:, 0]
 
 
 def _with_skips(rows: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from gclip.decide import Decision, decide, remember_step
+from gclip.decide import Decision, asked, decide, remember_step
 from gclip.errors import UsageError
+from gclip.fitting import beyond
 from gclip.record import LIMITED
-from gclip.schedules import at_step
 from gclip.strategy import Band, Memory, Rate, Seen, Strategy
 from gclip.watching import Magnitudes, Watched
 
@@ -57,6 +57,7 @@ def replay(strategy: Strategy, watched: Watched, *, at_once: bool = False) -> Ou
     """
     rates = {key: _Rates(watched, key) for key in ("lr", "weight_decay")}
     if at_once:
+        strategy = asked(strategy, 0, len(watched), watched.norm.dtype)
         seen = Seen(
             watched.norm,
             weight_norm=watched.weight_norm,
@@ -68,10 +69,10 @@ def replay(strategy: Strategy, watched: Watched, *, at_once: bool = False) -> Ou
         return _outcome(strategy, watched, [decide(strategy, seen, {})])
     memory: Memory | None = None
     made: list[Decision] = []
-    varies = bool(strategy.varying)
+    follows = bool(strategy.varying) or beyond(strategy)
     weights, valid = watched.weight_norm.unbind(0), watched.valid
     for step, norm in enumerate(watched.norm.unbind(0)):
-        now = at_step(strategy, step, len(watched)) if varies else strategy
+        now = asked(strategy, step, len(watched), norm.dtype) if follows else strategy
         if memory is None:
             memory = now.remember(torch.zeros_like(norm))
         seen = Seen(
@@ -144,8 +145,11 @@ def _outcome(strategy: Strategy, watched: Watched, made: list[Decision]) -> Outc
         if skips:
             after = torch.where(joined(skips).squeeze(-1), 0.0, after)
     else:
-        before = _total(watched.norm)
-        after = _total(joined([each.clipped_norm for each in made]))
+        before = _total(watched.l2)
+        if strategy.order == 2.0:
+            after = _total(joined([each.clipped_norm for each in made]))
+        else:
+            after = _total(watched.l2 * joined([each.factor for each in made]))
     return Outcome(limit, after < LIMITED * before)
 
 

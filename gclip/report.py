@@ -66,15 +66,16 @@ class ClipReport:
 
     @property
     def norm(self) -> Tensor:
-        """Each group's gradient norm before clipping, ``(groups,)`` float32.
+        """Each group's gradient norm before clipping, ``(groups,)``; float64 of float64 gradients.
 
-        For the scope ``element``, each parameter's largest absolute element.
+        The norm that the strategy is about: its p-norm, or for the scope ``element`` (and for
+        ``rule=clamp``) the largest absolute element. A `Record` has L2 norms instead.
         """
         return _joined([stage.norm for stage in self.stages])
 
     @property
     def limit(self) -> Tensor:
-        """Each group's limit, ``(groups,)`` float32; ``inf`` where nothing is ever clipped.
+        """Each group's limit, ``(groups,)``; ``inf`` where nothing is ever clipped.
 
         As all of these, ``(0,)`` for a step without gradients.
         """
@@ -82,7 +83,7 @@ class ClipReport:
 
     @property
     def clipped_norm(self) -> Tensor:
-        """Each group's norm after clipping, ``(groups,)`` float32."""
+        """Each group's norm after clipping, ``(groups,)``, of the kind of `norm`."""
         return _joined([stage.clipped_norm for stage in self.stages])
 
     @property

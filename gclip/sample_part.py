@@ -10,7 +10,7 @@ from torch import Tensor
 from gclip.decide import Decision, decide, remember_step
 from gclip.errors import UsageError
 from gclip.part import Part
-from gclip.state import copied
+from gclip.state import copied, retyped
 from gclip.strategy import Seen
 
 
@@ -47,7 +47,7 @@ class SamplePart(Part):
         norm, after = norm.to(self._norm), self.made.clipped_norm.to(self._norm)
         valid = torch.isfinite(norm)
         if not all(there):
-            marks = [torch.zeros(()) if each else None for each in there]
+            marks = [torch.zeros((), dtype=torch.float32) if each else None for each in there]
             valid = valid & self.groups.present(marks, norm.device)
         # A step whose gradients are all zero is none: optimizers are warmed up with such.
         valid = valid & finite.to(norm.device) & (norm > 0).any()
@@ -72,7 +72,9 @@ class SamplePart(Part):
             self.memory = self.strategy.remember(self._norm)
         elif self._device != norm.device:
             self.memory = copied(self.memory, norm.device)
-        self._device = norm.device
+        if self._dtype != self._norm.dtype:
+            self.memory = retyped(self.memory, self._norm.dtype)
+        self._device, self._dtype = norm.device, self._norm.dtype
 
     def _seen_examples(self, norm: Tensor, step: int, valid: Tensor | None) -> Seen:
         device, groups = norm.device, self.groups
@@ -83,9 +85,9 @@ class SamplePart(Part):
             norm,
             step=step,
             weight_norm=lambda: groups.norms(weights, self._order, device),
-            size=lambda: groups.sizes(device, trained),
-            lr=self._rate("lr"),
-            weight_decay=self._rate("weight_decay"),
+            size=lambda: groups.sizes(device, trained, dtype=norm.dtype),
+            lr=self._rate("lr", norm.dtype),
+            weight_decay=self._rate("weight_decay", norm.dtype),
             valid=valid,
             total_steps=self._total_steps,
             per_example=True,

@@ -193,7 +193,7 @@ def _norms(sums: dict[str, Tensor], names: list[str], device: torch.device) -> T
     for name in names:
         total = sums.get(name)
         if total is None:
-            found.append(torch.zeros((), device=device))
+            found.append(torch.zeros((), dtype=torch.float32, device=device))
             continue
         # In float64, whose squares do not overflow; Macs' GPUs have none.
         wide = total if total.device.type == "mps" else total.to(_double(total))

@@ -1,11 +1,11 @@
 """Scopes: which gradients share one norm, how norms are measured, how factors are applied.
 
 A `Groups` is laid out once for a list of parameters and a scope; after that `norms` and `scale`
-turn gradients into ``(groups,)`` float32 norms and back. Groups are numbered in the order of the
+turn gradients into ``(groups,)`` norms and back. Groups are numbered in the order of the
 parameters: one for ``global``, one per module for ``layer``, one per parameter for ``tensor`` and
 ``element``, and for ``unit`` one per index of a parameter's first dimension (0-D and 1-D
 parameters are one unit), so that Linear ``(out, in)`` and convolution ``(out, in, kh, kw)``
-weights have one group per output.
+weights have one group per output. Norms are float32, and float64 where any gradient is.
 
 Cost: the gradients are read once for the norms and written once for the factors, by whichever
 call is fastest on the device: one dot product per tensor on a CPU, multi-tensor kernels on a GPU.
@@ -18,11 +18,28 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from gclip.errors import UsageError
-from gclip.norms import global_norm, multiply, on_host, sum_type, tensor_norms
+from gclip.norms import (
+    YES,
+    all_finite,
+    exact_norm,
+    fitting,
+    global_norm,
+    lost,
+    multiply,
+    norm_type,
+    on_host,
+    smallest,
+    sound,
+    sum_type,
+    tensor_norms,
+)
+
+_Home = tuple[torch.device, torch.dtype]
 
 
 class Groups:
@@ -60,11 +77,11 @@ class Groups:
         self.count = len(self.labels)
         self._starts = np.cumsum([0, *self._units[:-1]]) if self._units else np.zeros(0, int)
         self._dims = [tuple(range(1, len(shape))) or None for shape in shapes]
-        self._counts: dict[torch.device, Tensor] = {}
+        self._counts: dict[_Home, Tensor] = {}
         self._index: dict[torch.device, Tensor] = {}
-        self._buffer: dict[torch.device, Tensor] = {}
-        self._views: dict[torch.device, list[Tensor]] = {}
-        self._columns: dict[torch.device, list[Tensor]] = {}
+        self._buffer: dict[_Home, Tensor] = {}
+        self._views: dict[_Home, list[Tensor]] = {}
+        self._columns: dict[_Home, list[Tensor]] = {}
 
     # -- measuring -------------------------------------------------------------------------
 
@@ -76,10 +93,10 @@ class Groups:
         *,
         wide: bool = False,
     ) -> Tensor:
-        """Each group's p-norm, ``(groups,)`` float32 on `device`. A missing tensor counts zero.
+        """Each group's p-norm, ``(groups,)`` on `device`. A missing tensor counts zero.
 
         For the scope ``element``, each tensor's largest absolute element. `wide` sums in float64:
-        slower on a CPU, and needed only where float32 sums of squares overflow.
+        slower on a CPU, and needed only where float32 sums of squares overflow: see `measure`.
         """
         if self.scope == "element":
             return self._each(tensors, math.inf, device, wide)
@@ -92,31 +109,83 @@ class Groups:
             return each
         return self._combine(each, order)
 
-    def tensor_norms(self, tensors: Sequence[Tensor | None], device: torch.device) -> Tensor:
-        """Each tensor's L2 norm whatever the scope, ``(tensors,)`` float32."""
-        return self._each(tensors, 2.0, device, False)
+    def measure(
+        self,
+        tensors: Sequence[Tensor | None],
+        order: float,
+        device: torch.device,
+        *,
+        zeros: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """`norms`, and whether all of them are finite, bool ``(1,)``.
+
+        Where the host sees that sums of powers overflowed or vanished, those groups are measured
+        once more. A norm of float32 gradients that float32 does not hold makes all float64.
+
+        Args:
+            zeros: whether a unit of norm 0 beside larger ones of its tensor is among those; many
+                are dead and really zero, and it would be a tiny one among large ones.
+        """
+        norm = self.norms(tensors, order, device)
+        if not on_host(norm):
+            return norm, all_finite(norm)
+        if sound(norm, order):
+            return norm, YES
+        if order == math.inf or self.scope == "element":
+            return norm, all_finite(norm)
+        units = None
+        if self.scope == "unit" and not zeros:
+            if only_dead(norm, order, self._starts):
+                return norm, YES
+            units = np.array(self._units)
+        bad = untrusted(norm, order, units)
+        if not bad.any():
+            return norm, YES
+        norm = self._again(tensors, order, norm, bad)
+        return norm, all_finite(norm)
+
+    def tensor_norms(
+        self, tensors: Sequence[Tensor | None], device: torch.device, *, again: bool = True
+    ) -> Tensor:
+        """Each tensor's L2 norm whatever the scope, ``(tensors,)``, measured as `measure` does
+        (or, where not `again`, once)."""
+        each = self._each(tensors, 2.0, device, False)
+        if not again or not lost(each, 2.0):
+            return each
+        exact = _each_again(tensors, 2.0, each, untrusted(each, 2.0))
+        return fitting(exact, each.dtype)
 
     def ends(self, tensors: Sequence[Tensor | None], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Each tensor's smallest and largest element, ``(tensors,)`` float32; 0 for none."""
-        blank = torch.zeros((), device=device)
+        """Each tensor's smallest and largest element, ``(tensors,)``; 0 for none."""
+        refuse_complex(tensors)
+        blank = torch.zeros((), dtype=norm_type(tensors), device=device)
         ends = [torch.aminmax(t) if t is not None and t.numel() else (blank,) * 2 for t in tensors]
         least, most = (torch.stack([e[i].to(blank) for e in ends]) for i in (0, 1))
         return least, most
 
-    def sizes(self, device: torch.device, trained: Sequence[bool] | None = None) -> Tensor:
-        """How many elements each group has, ``(groups,)`` float32.
+    def sizes(
+        self,
+        device: torch.device,
+        trained: Sequence[bool] | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """How many elements each group has, ``(groups,)`` of `dtype`.
 
         Parameters that are not `trained` do not count.
         """
         if trained is not None and not all(trained):
-            return self._count_elements(device, trained)
-        if device not in self._counts:
-            self._counts[device] = self._count_elements(device, [True] * len(self.shapes))
-        return self._counts[device]
+            return self._count_elements(device, dtype, trained)
+        home = (device, dtype)
+        if home not in self._counts:
+            self._counts[home] = self._count_elements(device, dtype, [True] * len(self.shapes))
+        return self._counts[home]
 
-    def _count_elements(self, device: torch.device, trained: Sequence[bool]) -> Tensor:
+    def _count_elements(
+        self, device: torch.device, dtype: torch.dtype, trained: Sequence[bool]
+    ) -> Tensor:
         own = [size if each else 0 for size, each in zip(self._sizes, trained, strict=True)]
-        sizes = torch.tensor(own, dtype=torch.float32, device=device)
+        sizes = torch.tensor(own, dtype=dtype, device=device)
         if self.scope == "global":
             return sizes.sum(dim=0, keepdim=True)
         if self.scope == "layer":
@@ -197,6 +266,10 @@ class Groups:
             return list(torch.split(values, self._units, dim=1))
         return list(values.unbind(1))
 
+    def summed(self, sums: Tensor) -> Tensor:
+        """Sums over each tensor's elements, ``(tensors, …)``, of all processes that hold some."""
+        return sums
+
     # -- applying --------------------------------------------------------------------------
 
     def split(self, values: Tensor) -> list[Tensor]:
@@ -209,9 +282,10 @@ class Groups:
         if self.scope == "layer":
             return list(values[self._layer_index(values.device)].unbind(0))
         if self.scope == "unit":
-            self._slots(values.device)
-            self._buffer[values.device].copy_(values)
-            return self._columns[values.device]
+            home = (values.device, values.dtype)
+            self._slots(home)
+            self._buffer[home].copy_(values)
+            return self._columns[home]
         return list(values.unbind(0))
 
     def scale(self, tensors: Sequence[Tensor | None], factor: Tensor, clipped: Tensor) -> None:
@@ -251,12 +325,12 @@ class Groups:
     def _each(
         self, tensors: Sequence[Tensor | None], order: float, device: torch.device, wide: bool
     ) -> Tensor:
-        """One norm a tensor, ``(tensors,)`` float32."""
+        """One norm a tensor, ``(tensors,)``."""
         there = [t for t in tensors if t is not None]
         if len(there) == len(tensors):
             return tensor_norms(there, order, device, wide)
         places = [i for i, t in enumerate(tensors) if t is not None]
-        each = torch.zeros(len(tensors), device=device)
+        each = torch.zeros(len(tensors), dtype=norm_type(there), device=device)
         if there:
             each[places] = tensor_norms(there, order, device, wide)
         return each
@@ -264,36 +338,83 @@ class Groups:
     def _unit_norms(
         self, tensors: Sequence[Tensor | None], order: float, device: torch.device, wide: bool
     ) -> Tensor:
-        slots, norm = self._slots(device), torch.linalg.vector_norm
+        norm = torch.linalg.vector_norm
         plain = (torch.float32, device)
         whole = not wide and all(self._sizes)
         if whole and all(t is not None and (t.dtype, t.device) == plain for t in tensors):
+            home, slots = (device, torch.float32), self._slots((device, torch.float32))
             for tensor, slot, dims in zip(tensors, slots, self._dims, strict=True):
                 norm(tensor, order, dims, out=slot)
-            return self._buffer[device].clone()
+            return self._buffer[home].clone()
+        home = (device, norm_type(tensors))
+        slots = self._slots(home)
         for tensor, slot, dims in zip(tensors, slots, self._dims, strict=True):
             if tensor is None or tensor.numel() == 0:
                 slot.zero_()
                 continue
-            dtype = torch.float64 if wide else sum_type(tensor)
-            slot.copy_(norm(tensor, order, dims, dtype=dtype))
-        return self._buffer[device].clone()
+            slot.copy_(norm(tensor, order, dims, dtype=sum_type(tensor, wide)))
+        return self._buffer[home].clone()
 
-    def _slots(self, device: torch.device) -> list[Tensor]:
+    def _slots(self, home: _Home) -> list[Tensor]:
         """Views of one ``(groups,)`` buffer, one a parameter, that norms are written to."""
-        if device not in self._buffer:
-            buffer = torch.zeros(self.count, device=device)
+        if home not in self._buffer:
+            device, dtype = home
+            buffer = torch.zeros(self.count, dtype=dtype, device=device)
             parts = torch.split(buffer, self._units)
-            self._buffer[device] = buffer
-            self._columns[device] = [
+            self._buffer[home] = buffer
+            self._columns[home] = [
                 part.view(-1, *[1] * (len(shape) - 1)) if len(shape) > 1 else part.view(())
                 for part, shape in zip(parts, self.shapes, strict=True)
             ]
-            self._views[device] = [
+            self._views[home] = [
                 part if len(shape) > 1 else part.view(())
                 for part, shape in zip(parts, self.shapes, strict=True)
             ]
-        return self._views[device]
+        return self._views[home]
+
+    def _again(
+        self,
+        tensors: Sequence[Tensor | None],
+        order: float,
+        norm: Tensor,
+        bad: npt.NDArray[np.bool_],
+    ) -> Tensor:
+        """Exact norms in place of the `bad` ones."""
+        if self.scope == "unit":
+            exact = self._units_again(tensors, order, norm, bad)
+        elif self.scope == "tensor":
+            exact = _each_again(tensors, order, norm, bad)
+        elif self.scope == "global":
+            each = _each_again(tensors, order, norm.new_zeros(len(tensors)), bad)
+            exact = exact_norm(each, order).view(1)
+        else:  # tensors whose own norms are right may be of a layer whose norm is not
+            each = _each_again(tensors, order, norm.new_zeros(len(tensors)), bad[self.layers])
+            exact = torch.where(torch.from_numpy(bad), self._combine(each, order), norm.double())
+        return fitting(exact, norm.dtype)
+
+    def _units_again(
+        self,
+        tensors: Sequence[Tensor | None],
+        order: float,
+        norm: Tensor,
+        bad: npt.NDArray[np.bool_],
+    ) -> Tensor:
+        """For units: only the `bad` ones are read again, and of zeros nothing is computed."""
+        exact = norm.double()
+        ends = [*self._starts.tolist(), self.count]
+        for place in np.flatnonzero(np.logical_or.reduceat(bad, self._starts)).tolist():
+            tensor, start, end = tensors[place], ends[place], ends[place + 1]
+            if tensor is None or not tensor.numel():
+                continue
+            tensor, dims = tensor.to(norm.device), self._dims[place]
+            if dims is None:
+                exact[start] = exact_norm(tensor, order)
+                continue
+            rows = torch.from_numpy(np.flatnonzero(bad[start:end]))
+            few = tensor.index_select(0, rows)
+            if bool(few.any()):
+                exact[start + rows] = exact_norm(few, order, dims)
+        return exact
 
     def _combine(self, each: Tensor, order: float) -> Tensor:
         """Norms of tensors into norms of layers."""
@@ -319,10 +440,58 @@ class Groups:
         return self._index[device]
 
 
+def only_dead(norm: Tensor, order: float, starts: npt.NDArray[np.int_]) -> bool:
+    """Whether all norms on the host are to be trusted, but for zeros beside larger units.
+
+    `starts` are the places of each tensor's first unit.
+    """
+    values, least = norm.numpy(), smallest(norm.dtype, order)
+    largest = np.maximum.reduceat(values, starts)
+    if not (least <= largest.min() and largest.max() < math.inf):
+        return False
+    return bool(np.count_nonzero(values >= least) == np.count_nonzero(values))
+
+
+def untrusted(
+    norm: Tensor, order: float, units: npt.NDArray[np.int_] | None = None
+) -> npt.NDArray[np.bool_]:
+    """The norms ``(…, groups)`` on the host that `gclip.norms.lost` is about.
+
+    Given how many `units` each tensor has, a zero beside larger ones of its tensor is trusted.
+    """
+    values, least = norm.numpy(), smallest(norm.dtype, order)
+    bad: npt.NDArray[np.bool_] = ~((values >= least) & (values < math.inf))
+    if units is not None:
+        starts = np.add.accumulate(units) - units
+        large = np.maximum.reduceat(values, starts, axis=-1) >= least
+        bad &= (values != 0) | ~large.repeat(units, axis=-1)
+    return bad
+
+
+def _each_again(
+    tensors: Sequence[Tensor | None], order: float, norm: Tensor, bad: npt.NDArray[np.bool_]
+) -> Tensor:
+    """One exact norm a tensor, float64, where it is `bad` (one flag for all, or one each)."""
+    exact = norm.double()
+    for place in np.flatnonzero(np.broadcast_to(bad, len(tensors))).tolist():
+        if (tensor := tensors[place]) is not None:
+            exact[place] = exact_norm(tensor.to(norm.device), order)
+    return exact
+
+
+def refuse_complex(tensors: Sequence[Tensor | None]) -> None:
+    """`UsageError` where elements have no order: there is no smallest complex number."""
+    if any(t is not None and t.is_complex() for t in tensors):
+        raise UsageError(
+            "bounds that are not symmetric (a smallest and a largest element) make no sense for "
+            "complex gradients, which have no order; give one bound, for the modulus"
+        )
+
+
 def _batched_norm(flat: Tensor, order: float) -> Tensor:
     """The norms over the last dimension, float32 at least; see `Groups.batched_norms`."""
     if not flat.shape[-1]:
-        return torch.zeros(flat.shape[:-1], device=flat.device)
+        return torch.zeros(flat.shape[:-1], dtype=norm_type([flat]), device=flat.device)
     norm: Tensor = torch.linalg.vector_norm(flat, order, dim=-1, dtype=sum_type(flat))
     if not on_host(norm) or order == math.inf:
         return norm if flat.dtype == torch.float64 else norm.float()

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from gclip.errors import UsageError
-from gclip.norms import total
-from gclip.scopes import Groups
+from gclip.norms import all_finite, norm_type, sum_type, total
+from gclip.scopes import Groups, refuse_complex
 
 Home = tuple[Any, tuple[bool, ...]]
 """A mesh, and for each of its dimensions whether a tensor is split over it."""
@@ -133,8 +133,26 @@ class ShardedGroups(Groups):
         each = self._each(tensors, order, device, wide)
         return total(each, order, wide) if len(each) else each.new_zeros(1)
 
+    def measure(
+        self,
+        tensors: Sequence[Tensor | None],
+        order: float,
+        device: torch.device,
+        *,
+        zeros: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        # Of several processes one must not take a second look alone.
+        norm = self.norms(tensors, order, device, wide=True)
+        return norm, all_finite(norm)
+
+    def tensor_norms(
+        self, tensors: Sequence[Tensor | None], device: torch.device, *, again: bool = True
+    ) -> Tensor:
+        return self._each(tensors, 2.0, device, True)
+
     def ends(self, tensors: Sequence[Tensor | None], device: torch.device) -> tuple[Tensor, Tensor]:
-        blank = torch.tensor(-math.inf, device=device)
+        refuse_complex(tensors)
+        blank = torch.tensor(-math.inf, dtype=norm_type(tensors), device=device)
         ends = [
             torch.aminmax(local(t)) if t is not None and local(t).numel() else (-blank, blank)
             for t in tensors
@@ -157,6 +175,9 @@ class ShardedGroups(Groups):
             for part, shape in zip(mine, self.shapes, strict=True)
         ]
 
+    def summed(self, sums: Tensor) -> Tensor:
+        return self._joined(sums, 1.0)
+
     def changed(self, clipped: Tensor) -> Sequence[bool]:
         return [True] * len(self.shapes)  # what is measured next, all processes measure
 
@@ -171,14 +192,13 @@ class ShardedGroups(Groups):
     def _unit_norms(
         self, tensors: Sequence[Tensor | None], order: float, device: torch.device, wide: bool
     ) -> Tensor:
-        each = torch.zeros(self.count, device=device)
+        each = torch.zeros(self.count, dtype=norm_type(tensors), device=device)
         slots = torch.split(each, self._units)
         for tensor, slot, rows, dims in zip(tensors, slots, self._rows, self._dims, strict=True):
             shard = None if tensor is None else local(tensor)
             if shard is None or not shard.numel():
                 continue
-            dtype = torch.float64 if wide else torch.float32
-            norm = torch.linalg.vector_norm(shard, order, dims, dtype=dtype)
+            norm = torch.linalg.vector_norm(shard, order, dims, dtype=sum_type(shard, wide))
             mine = norm.to(each).reshape(-1)
             if rows is None:
                 slot.copy_(mine)

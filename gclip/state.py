@@ -2,13 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gclip.errors import UsageError
+
+
+def retyped(memory: Any, dtype: torch.dtype) -> Any:
+    """Memory of norms of one dtype, made ready for norms of another, float32 or float64.
+
+    What is float64 beside tensors that are float32 is so on purpose and stays. Coming down from
+    float64, a finite number stays finite.
+    """
+    found = {tensor.dtype for tensor in tensors_of(memory)}
+    old = torch.float32 if torch.float32 in found else torch.float64
+    if old not in found or old == dtype:
+        return memory
+    return _mapped(memory, lambda tensor: _cast(tensor, dtype) if tensor.dtype == old else tensor)
+
+
+def tensors_of(memory: Any) -> list[Tensor]:
+    """Every tensor in a memory."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    _mapped(memory, note)
+    return found
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _mapped(entry, change) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mapped(entry, change) for entry in value]
+    return value
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if dtype == torch.float32:
+        most = torch.finfo(dtype).max
+        tensor = torch.where(torch.isinf(tensor), tensor, tensor.clamp(-most, most))
+    return tensor.to(dtype)
 
 
 def copied(value: Any, device: torch.device | None = None) -> Any:

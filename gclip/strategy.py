@@ -103,7 +103,7 @@ class Seen:
 
     @property
     def norm(self) -> Tensor:
-        """Each group's gradient norm, float32, ``(…, groups)``."""
+        """Each group's gradient norm, ``(…, groups)``: float32, of float64 gradients float64."""
         norm = self._norm
         if not isinstance(norm, Tensor):
             norm = self._norm = norm()
@@ -111,13 +111,13 @@ class Seen:
 
     @property
     def weight_norm(self) -> Tensor:
-        """Each group's parameter norm, float32, ``(…, groups)``; measured when first read."""
+        """Each group's parameter norm, like `norm`, ``(…, groups)``; measured when first read."""
         self._weight_norm = value = _given(self._weight_norm, "weight_norm")
         return value
 
     @property
     def size(self) -> Tensor:
-        """How many elements each group has, float32, ``(groups,)``."""
+        """How many elements each group has, of the dtype of `norm`, ``(groups,)``."""
         self._size = value = _given(self._size, "size")
         return value
 
@@ -138,9 +138,12 @@ class Seen:
 
     @property
     def global_norm(self) -> Tensor:
-        """The L2 norm over all groups, float32, ``(…, 1)``."""
-        norm: Tensor = torch.linalg.vector_norm(self.norm, dim=-1, keepdim=True)
-        return norm
+        """The L2 norm over all groups, of the dtype of `norm`, ``(…, 1)``."""
+        # Relative to the largest: its square may be more than the dtype holds.
+        top = self.norm.amax(dim=-1, keepdim=True)
+        safe = torch.where((top > 0) & torch.isfinite(top), top, 1.0)
+        norm: Tensor = torch.linalg.vector_norm(self.norm / safe, dim=-1, keepdim=True)
+        return safe * norm
 
 
 def _given(value: Tensor | Callable[[], Tensor] | None, name: str) -> Tensor:
@@ -256,7 +259,11 @@ class Strategy(ABC):
         ``(…, groups)``; a `Band` to bound norms from below too. `memory` is only read here."""
 
     def remember(self, like: Tensor) -> Memory:
-        """The memory before the first step, from zeros `like` ``(…, groups)`` float32."""
+        """The memory before the first step, from zeros `like` ``(…, groups)``.
+
+        `like` has the dtype of the norms, float32 or float64. Where that changes (a model made
+        ``.double()`` in mid-training), the memory's tensors of that dtype change with it.
+        """
         return {}
 
     def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
@@ -281,7 +288,8 @@ class Elements:
 
     Attributes:
         values: the gradient (or the update, on that side), ``(…, elements)``, or
-            ``(…, rows, columns)`` where the class's `view` is ``matrix``. float32 at least.
+            ``(…, rows, columns)`` where the class's `view` is ``matrix``. float32 at least. Of
+            complex elements the moduli, whose phases are kept; a matrix of them is complex.
         step: how many steps this clipper has made before this one.
     """
 

@@ -15,7 +15,8 @@ from gclip.parameters import Parameters, collect
 from gclip.rates import Rates
 from gclip.registry import get, names, parse
 from gclip.replaying import clamps, order_of
-from gclip.scopes import Groups, check_layers
+from gclip.scopes import check_layers
+from gclip.sharded import align, group, is_sharded, refuse_flat
 from gclip.strategy import SCOPES, Strategy, Transform
 from gclip.suggesting import NOTES, Suggestions, suggest
 from gclip.watching import FEWEST_STEPS, Step, Table, Watched
@@ -51,6 +52,9 @@ class Survey:
     result says so. Of a tensor with more than 65,536 elements, that many evenly spaced ones are
     counted by size, which is how clamps are judged.
 
+    Where parameters are spread over processes (``fully_shard``, tensor parallelism), every process
+    watches, and all come to the same norms and suggestions.
+
     Args:
         parameters: a module, its ``named_parameters()`` or its ``parameters()`` (which have no
             names, so that the scope ``layer`` is left out).
@@ -72,6 +76,7 @@ class Survey:
         memory: int = MEMORY,
     ) -> None:
         named = collect(parameters)
+        refuse_flat(named.params)
         self.names, self.params = named.names, list(named.params)
         self._named = named.have_names
         self._rates = None if optimizer is None else Rates(optimizer, self.params)
@@ -82,8 +87,9 @@ class Survey:
         keys += [_key_of(each) for each in self._strategies() if not isinstance(each, Transform)]
         for scope, order, counted in dict.fromkeys(keys):
             if scope != "layer" or self._named:
-                groups = Groups(self.names, [p.shape for p in self.params], scope)
-                self._tables[scope, order, counted] = Table(groups, order, clamps=counted)
+                groups = group(self.names, self.params, scope)
+                elements = group(self.names, self.params, "element") if counted else None
+                self._tables[scope, order, counted] = Table(groups, order, elements=elements)
         self._finite: Tensor | None = None  # how many steps were, counted on the device
         self._last: dict[str, list[float | Tensor]] | None = None
         self.steps = 0
@@ -104,6 +110,8 @@ class Survey:
         Raises:
             UsageError: no parameter has a gradient.
         """
+        if any(map(is_sharded, self.params)):
+            align(self.params)
         grads = [p.grad for p in self.params]
         there = tuple(grad is not None for grad in grads)
         device = next((g.device for g in grads if g is not None), None)

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gclip.norms import NO, all_finite
 from gclip.rates import Rates
 from gclip.scopes import Groups
+from gclip.sharded import local
 from gclip.strategy import Rate
 
 MOST_STEPS = 512  # rows of a table; a table that has been thinned has at least half as many
@@ -64,7 +64,7 @@ class Magnitudes(NamedTuple):
             flat, top = tensor.detach().reshape(-1), largest[place]
             stride = -(-flat.numel() // _SAMPLE) | 1  # odd, not to stay in one column of a matrix
             part = flat[::stride]
-            share = (part.abs().float().to(top.device) / top).nan_to_num(0.0, 0.0).clamp(max=1.0)
+            share = (part.abs().to(top) / top).nan_to_num(0.0, 0.0).clamp(max=1.0)
             places = share.log2().mul(-PER_OCTAVE).clamp(max=BINS - 1).long()
             ones = torch.full_like(share, flat.numel() / part.numel())
             counts[place].scatter_add_(0, places, ones)
@@ -107,21 +107,25 @@ class _Row(NamedTuple):
     step: Step
     norm: Tensor
     weight_norm: Tensor
+    l2: Tensor
     magnitudes: Magnitudes | None
 
 
 class Table:
     """The norms of one scope and order, step by step.
 
+    Args:
+        elements: the groups of the same parameters in the scope ``element``: then elements are
+            counted by size too, to tell what cutting them leaves.
+
     Attributes:
-        clamps: whether elements are counted by size too, to tell what cutting them leaves.
         every: every so manyth step is kept.
     """
 
-    def __init__(self, groups: Groups, order: float, *, clamps: bool = False) -> None:
-        self.groups, self.order, self.clamps = groups, order, clamps
+    def __init__(self, groups: Groups, order: float, *, elements: Groups | None = None) -> None:
+        self.groups, self.order = groups, order
         self.every = 1
-        self._elements = Groups(groups.names, groups.shapes, "element")
+        self._elements = elements
         self._rows: list[_Row] = []
 
     def __len__(self) -> int:
@@ -131,7 +135,8 @@ class Table:
     def floats(self) -> int:
         """How many numbers are held."""
         tensors = len(self.groups.shapes)
-        row = 2 * self.groups.count + (tensors * (2 * BINS + 1) if self.clamps else 0)
+        norms = 2 if self._plain else 3
+        row = norms * self.groups.count + (tensors * (2 * BINS + 1) if self._elements else 0)
         return row * len(self._rows)
 
     def wants(self, step: int) -> bool:
@@ -143,9 +148,13 @@ class Table:
         device = step.finite.device
         norm = self._norms(grads, device)
         magnitudes = None
-        if self.clamps:
-            magnitudes = Magnitudes.of(grads, self._elements.norms(grads, math.inf, device))
-        self._rows.append(_Row(step, norm, self._norms(weights, device), magnitudes))
+        if self._elements is not None:
+            largest = self._elements.norms(grads, math.inf, device)
+            mine = Magnitudes.of([None if g is None else local(g) for g in grads], largest)
+            sums = map(self._elements.summed, (mine.counts, mine.squares))
+            magnitudes = Magnitudes(largest, *sums)
+        l2 = norm if self._plain else self.groups.measure(grads, 2.0, device)[0]
+        self._rows.append(_Row(step, norm, self._norms(weights, device), l2, magnitudes))
         if len(self._rows) > MOST_STEPS:
             self.thin()
 
@@ -160,23 +169,29 @@ class Table:
         if rows:
             fine = torch.cat([row.step.finite.cpu() for row in rows]).tolist()
             rows = [row for row, finite in zip(rows, fine, strict=True) if finite]
-        blank = torch.zeros(0, self.groups.count)
+        blank = torch.zeros(0, self.groups.count, dtype=torch.float32)
         magnitudes = [row.magnitudes for row in rows if row.magnitudes is not None]
+        norm, weight_norm, l2 = (
+            torch.stack([getattr(row, what) for row in rows]).cpu() if rows else blank
+            for what in ("norm", "weight_norm", "l2")
+        )
         return Watched(
             groups=self.groups,
-            norm=torch.stack([row.norm for row in rows]).cpu() if rows else blank,
-            weight_norm=torch.stack([row.weight_norm for row in rows]).cpu() if rows else blank,
+            norm=norm,
+            weight_norm=weight_norm,
+            l2=l2,
             steps=tuple(row.step for row in rows),
             magnitudes=_stacked(magnitudes) if magnitudes else None,
             every=self.every,
         )
 
+    @property
+    def _plain(self) -> bool:
+        """Whether its norms are L2 norms."""
+        return self.order == 2.0
+
     def _norms(self, tensors: Sequence[Tensor | None], device: torch.device) -> Tensor:
-        norm = self.groups.norms(tensors, self.order, device)
-        if all_finite(norm) is NO:
-            # A float32 sum of squares overflows long before the gradients do.
-            norm = self.groups.norms(tensors, self.order, device, wide=True)
-        return norm
+        return self.groups.measure(tensors, self.order, device)[0]
 
 
 def _stacked(rows: list[Magnitudes]) -> Magnitudes:
@@ -188,7 +203,8 @@ class Watched:
     """The finite steps of a `Table`, on the host.
 
     Attributes:
-        norm, weight_norm: ``(steps, groups)`` float32.
+        norm, weight_norm: ``(steps, groups)``, of the order watched.
+        l2: the L2 norms of the same groups.
         magnitudes: ``(steps, …)`` each, where elements were counted.
         every: every so manyth step of the run is here.
     """
@@ -196,6 +212,7 @@ class Watched:
     groups: Groups
     norm: Tensor
     weight_norm: Tensor
+    l2: Tensor
     steps: tuple[Step, ...]
     magnitudes: Magnitudes | None
     every: int
@@ -206,13 +223,13 @@ class Watched:
     @cached_property
     def sizes(self) -> Tensor:
         """Elements of each group, ``(groups,)``."""
-        return self.groups.sizes(self.norm.device)
+        return self.groups.sizes(self.norm.device, dtype=self.norm.dtype)
 
     @cached_property
     def valid(self) -> tuple[Tensor | None, ...]:
         """For each step which groups had a gradient; None where all had."""
         found: dict[tuple[bool, ...], Tensor] = {}
-        blank = torch.zeros(())
+        blank = torch.zeros((), dtype=torch.float32)
         for step in self.steps:
             if step.present is not None and step.present not in found:
                 there = [blank if each else None for each in step.present]

@@ -246,6 +246,21 @@ class LooksAtDtype(Sound):
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeepsItsDtype(Sound):
+    """A number that tells the dtype with which training began, and half the limit in another."""
+
+    def remember(self, like: Tensor) -> Memory:
+        return {"size": torch.full_like(like, like.dtype.itemsize)}
+
+    def limit(self, seen: Seen, memory: Memory) -> Any:
+        same = memory["size"] == seen.norm.dtype.itemsize
+        return self.max_norm * torch.where(same, 1.0, 0.5).to(seen.norm)
+
+    def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
+        return {"size": memory["size"]}
+
+
+@dataclass(frozen=True, kw_only=True)
 class LooksAtDevice(Sound):
     """Twice the limit on a GPU."""
 

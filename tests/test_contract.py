@@ -37,6 +37,7 @@ BREAKS = {
     broken.RemembersATuple: "saved",
     broken.MixesRuns: "batched",
     broken.LooksAtDtype: "precision",
+    broken.KeepsItsDtype: "mid_training",
     broken.LooksAtDevice: "cuda",
     broken.GoesThroughTheHost: "no_waiting",
     broken.LeavesTheGraph: "compiled",

@@ -94,7 +94,8 @@ def _run(
     limits, left = simulate(strategy, norms)
     kept = slice(len(norms) - shown, None)
     # In float32, as in training: what came out as it went in is not shown as changed.
-    before, after = torch.tensor(norms[kept]).tolist(), left.flatten().tolist()[kept]
+    before = torch.tensor(norms[kept], dtype=torch.float32).tolist()
+    after = left.flatten().tolist()[kept]
     return Example(
         strategy,
         norms[kept],

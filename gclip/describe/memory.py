@@ -119,10 +119,10 @@ def _kept(strategy: Strategy, size: Sequence[int], steps: int = _STEPS) -> Memor
     """The memory of `strategy` after some steps in which every norm (or element) is near 1."""
     total = 4 * _STEPS
     now = at_step(strategy, 0, total)
-    memory = now.remember(torch.zeros(*size))
+    memory = now.remember(torch.zeros(*size, dtype=torch.float32))
     for step in range(steps):
         now = at_step(strategy, step, total)
-        values = torch.full(tuple(size), 1.0 + 0.1 * (step % 3))
+        values = torch.full(tuple(size), 1.0 + 0.1 * (step % 3), dtype=torch.float32)
         if isinstance(now, Transform):
             each = Elements(values, step=step, weight=torch.ones_like(values), lr=1.0)
             memory = transformed(now, each, memory, None)[1]

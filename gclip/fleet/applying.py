@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gclip.fleet.layout import Layout
-from gclip.norms import on_host
+from gclip.norms import clamp_modulus, on_host
 
 Spans: TypeAlias = list[tuple[int, int] | None]
 
@@ -24,10 +24,11 @@ class Table:
     """One number for each run and tensor (or unit), `neutral` unless `put` says otherwise."""
 
     def __init__(
-        self, layout: Layout, runs: int, device: torch.device, neutral: float, *, fine: bool
-    ) -> None:
+        self, layout: Layout, runs: int, device: torch.device, dtype: torch.dtype,
+        neutral: float, *, fine: bool,
+    ) -> None:  # fmt: skip
         counts = layout.units if fine else [1] * len(layout.names)
-        self.values = torch.full((runs, sum(counts)), neutral, device=device)
+        self.values = torch.full((runs, sum(counts)), neutral, dtype=dtype, device=device)
         self.runs, self._neutral = runs, neutral
         self._starts = np.cumsum([0, *counts[:-1]])
         self.columns = [  # views, so that they follow what is put into the table
@@ -62,13 +63,15 @@ class Tables:
 
     def __init__(self, layout: Layout, runs: int) -> None:
         self._layout, self._runs = layout, runs
-        self._made: dict[tuple[float, bool, torch.device], Table] = {}
+        self._made: dict[tuple[float, bool, torch.device, torch.dtype], Table] = {}
 
-    def cleared(self, neutral: float, *, fine: bool, device: torch.device) -> Table:
+    def cleared(
+        self, neutral: float, *, fine: bool, device: torch.device, dtype: torch.dtype
+    ) -> Table:
         """The table with `neutral` everywhere, for each tensor or (`fine`) for each unit."""
-        key = (neutral, fine, device)
+        key = (neutral, fine, device, dtype)
         if key not in self._made:
-            self._made[key] = Table(self._layout, self._runs, device, neutral, fine=fine)
+            self._made[key] = Table(self._layout, self._runs, device, dtype, neutral, fine=fine)
         else:
             self._made[key].clear()
         return self._made[key]
@@ -82,11 +85,14 @@ def multiply(tensors: Sequence[Tensor | None], table: Table) -> None:
 
 
 def clamp(tensors: Sequence[Tensor | None], low: Table, high: Table) -> None:
-    """Cut each element to its bounds; NaN stays NaN."""
+    """Cut each element to its bounds; NaN stays NaN. Complex ones by modulus, their phase kept."""
     changed = _either(low.changed(), high.changed())
     there, highs = _affected(tensors, high, changed)
     _, lows = _affected(tensors, low, changed)
     for tensor, below, above in zip(there, lows, highs, strict=True):
+        if tensor.is_complex():
+            clamp_modulus(tensor, above)
+            continue
         # A few times faster than clamp_ with tensors, whose broadcasting is not vectorised.
         torch.minimum(tensor, above.to(tensor.dtype), out=tensor)
         torch.maximum(tensor, below.to(tensor.dtype), out=tensor)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from gclip.arrangement import Place
-from gclip.decide import Decision, decide, remember_step
+from gclip.decide import Decision, decide, left_alone, remember_step
 from gclip.fleet.layout import View
 from gclip.fleet.measuring import Measured
 from gclip.fleet.merged import Merged
 from gclip.fleet.rates import FleetRates
-from gclip.norms import YES
-from gclip.state import copied
+from gclip.norms import YES, norm_type
+from gclip.state import copied, retyped
 from gclip.strategy import Band, Memory, Rate, Seen, Strategy
 
 
@@ -27,6 +27,7 @@ class Now(NamedTuple):
         weights: the parameters before the step, measured when asked for.
         sources: on the side of updates, the gradients that they came from.
         finite: bool ``(runs, 1)``, which runs may remember this step; or `YES`.
+        keep: whether gradients that are not finite are clipped all the same.
     """
 
     step: int
@@ -36,6 +37,7 @@ class Now(NamedTuple):
     sources: Sequence[Tensor | None] | None
     rates: FleetRates
     finite: Tensor
+    keep: bool = False
 
 
 class Batch:
@@ -48,7 +50,8 @@ class Batch:
         first, last: whether it is the first and the last in its chain.
         shown: whether it is what reports and records are about.
         norm: each group's norm, ``(rows, groups)``.
-        before, after: the norms that the record adds up.
+        before, after: the norms that the record adds up: L2 norms, of the groups or (where
+            elements are clamped) of the tensors.
     """
 
     made: Decision
@@ -64,6 +67,7 @@ class Batch:
         self.place, self.where = place, where
         self.first, self.last, self.shown = first, last, shown
         self.memory: Any = None
+        self.dtype: torch.dtype | None = None  # of the norms that memory is made for
         strategy = merged.strategies[0]
         self.rule = strategy.rule
         self.clamps = clamps(strategy)
@@ -102,11 +106,16 @@ class Batch:
         self.before = self.norm
         if recording and self.clamps:
             self.before = self.mine(self.view.tensor_norms(measured))
+        elif recording and self.view.order != 2.0:
+            self.before = self.mine(measured.of(self.view.l2))
 
     def ask(self, now: Now, measured: Measured) -> Tensor | None:
         """Let the strategies decide and learn; which rows want their step skipped, or None."""
         device = self.norm.device
-        strategy = self.merged.at(now.step, device)
+        if self.norm.dtype != self.dtype:
+            self._follow(now)
+        dtype = self.norm.dtype
+        strategy = self.merged.at(now.step, device, dtype)
         norm = self.norm[0] if self.merged.alone else self.norm
         if self.memory is None:
             self.memory = strategy.remember(torch.zeros_like(norm))
@@ -114,14 +123,16 @@ class Batch:
         seen = Seen(
             norm,
             step=now.step,
-            weight_norm=lambda: self._lead(self.mine(now.weights.of(self.view))),
-            size=lambda: self.view.groups.sizes(device),
+            weight_norm=lambda: self._lead(self.mine(now.weights.of(self.view))).to(dtype),
+            size=lambda: self.view.groups.sizes(device, dtype=dtype),
             lr=self._rate(now, "lr"),
             weight_decay=self._rate(now, "weight_decay"),
             valid=valid,
             total_steps=now.total_steps,
         )
         made = decide(strategy, seen, self.memory)
+        if now.keep and now.finite is not YES:
+            made = left_alone(made, clamps=self.clamps)
         self.memory = remember_step(strategy, seen, made.clipped_norm, self.memory, valid)
         skip = made.skip
         if self.merged.alone:
@@ -131,6 +142,8 @@ class Batch:
             made = self._decided_by_band(made, made.bounds, measured)
         self.made = made
         self.after = made.clipped_norm
+        if not self.clamps and self.view.order != 2.0:
+            self.after = self.before * made.factor
         return skip
 
     def write(self, now: Now) -> None:
@@ -153,6 +166,7 @@ class Batch:
             shown=self.shown,
             runs=runs,
         )
+        made.dtype = self.dtype
         made.memory = self.memory if self.merged.alone else taken(self.memory, ordered)
         return made
 
@@ -163,6 +177,17 @@ class Batch:
         return copied(taken(self.memory, self.rows.index(row)))
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _follow(self, now: Now) -> None:
+        """Norms have another dtype than before: memory is made ready for it."""
+        if self.norm.dtype == torch.float32 and norm_type(now.weights.tensors) == torch.float64:
+            self.norm = self.norm.double()  # only the gradients that are float64 are missing
+        if self.norm.dtype != self.dtype:
+            self.dtype = self.norm.dtype
+            self.memory = self._retyped(self.memory, self.dtype)
+
+    def _retyped(self, memory: Any, dtype: torch.dtype) -> Any:
+        return retyped(memory, dtype)
 
     def _lead(self, values: Tensor) -> Tensor:
         return values[0] if self.merged.alone else values
@@ -185,7 +210,7 @@ class Batch:
             return None
 
         def found() -> Rate:
-            rate = now.rates.spread(key, self.view, self.norm.device)
+            rate = now.rates.spread(key, self.view, self.norm.device, self.norm.dtype)
             if isinstance(rate, Tensor) and rate.ndim == 2:
                 return self._lead(self.mine(rate))
             return rate
@@ -196,7 +221,7 @@ class Batch:
         """Where the bounds are not symmetric, the largest element does not tell what is cut."""
         least, most = (self.mine(self.view.tensors(end)) for end in measured.ends())
         low, high = band
-        clipped = (least < low) | (most > high)
+        clipped = ~((least >= low) & (most <= high))  # also where one is NaN
         after = torch.maximum(least.clamp(min=low).abs(), most.clamp(max=high).abs())
         return made._replace(clipped=clipped, clipped_norm=after)
 

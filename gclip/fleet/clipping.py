@@ -113,10 +113,12 @@ class FleetClipper:
             self._refuse(finite, grads)
         device = next(grad.device for grad in grads if grad is not None)
         weights = Measured(
-            self._stacks, self._layout, self.runs, device, spans=self._gradient.spans
+            self._stacks, self._layout, self.runs, device, spans=self._gradient.spans, again=False
         )
         fine = self._gradient.memorable(finite)
-        now = Now(self._step, self._total_steps, grads, weights, None, self._rates(), fine)
+        now = Now(
+            self._step, self._total_steps, grads, weights, None, self._rates(), fine, self._keep
+        )
         skip = self._gradient.clip(now, self._recording)
         if self.nonfinite == "skip" and finite is not YES:
             skip = ~finite if skip is None else skip | ~finite
@@ -223,6 +225,10 @@ class FleetClipper:
 
     # -- inside ------------------------------------------------------------------------------
 
+    @property
+    def _keep(self) -> bool:
+        return self.nonfinite == "keep"
+
     def _rates(self) -> FleetRates:
         return FleetRates(self._optimizer, self._stacks, self.rates, self.runs)
 
@@ -241,7 +247,9 @@ class FleetClipper:
         if skip is not None:  # what a skipped step leaves is no update to learn from
             fine = fine & ~skip[span]
         fine = updates.side.memorable(fine)
-        wish = updates.clip(step, self._total_steps, self._rates(), fine, self._recording)
+        wish = updates.clip(
+            step, self._total_steps, self._rates(), fine, self._recording, keep=self._keep
+        )
         if self.nonfinite == "skip" and found is not YES:
             wish = ~found if wish is None else wish | ~found
         if wish is not None:

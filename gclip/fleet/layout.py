@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
+from gclip.norms import exact_norm, fitting, lost
 from gclip.scopes import Groups
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class View:
         names = [layout.names[i] for i in places]
         self.groups = Groups(names, [layout.shapes[i] for i in places], scope)
         self.places, self.scope, self.order = places, scope, order
+        self._layout = layout
         self.fine = scope == "unit"
         self.whole = len(places) == len(layout.names)
         self.entries = layout.starts[-1] if self.fine else len(layout.names)
@@ -78,7 +80,7 @@ class View:
         return "each", math.inf if self.scope == "element" else self.order
 
     def norms(self, measured: Measured) -> Tensor:
-        """``(runs, groups)`` float32."""
+        """``(runs, groups)``."""
         if self.scope == "element":
             return self._mine(measured.each(math.inf))
         if self.fine:
@@ -86,10 +88,15 @@ class View:
         each = self._mine(measured.each(self.order))
         if self.scope == "tensor":
             return each
-        return self._total(each, measured.wide) if self.scope == "global" else self._layers(each)
+        return self._total(each) if self.scope == "global" else self._layers(each)
+
+    @property
+    def l2(self) -> View:
+        """The same groups, by their L2 norms."""
+        return self._layout.view(self.places, self.scope, 2.0)
 
     def tensor_norms(self, measured: Measured) -> Tensor:
-        """Each tensor's L2 norm whatever the scope, ``(runs, tensors)`` float32."""
+        """Each tensor's L2 norm whatever the scope, ``(runs, tensors)``."""
         return self.tensors(measured.each(2.0))
 
     def tensors(self, each: Tensor) -> Tensor:
@@ -137,14 +144,15 @@ class View:
             self._index[what, device] = torch.tensor(found, dtype=torch.long, device=device)
         return self._index[what, device]
 
-    def _total(self, each: Tensor, wide: bool) -> Tensor:
+    def _total(self, each: Tensor) -> Tensor:
         if each.shape[1] == 1:
             return each
-        wide = wide or each.device.type == "cuda"
-        total: Tensor = torch.linalg.vector_norm(
-            each, self.order, dim=1, keepdim=True, dtype=torch.float64 if wide else None
-        )
-        return total.float() if wide else total
+        wide = torch.float64 if each.device.type == "cuda" else None
+        norm: Tensor = torch.linalg.vector_norm(each, self.order, dim=1, keepdim=True, dtype=wide)
+        if lost(norm, self.order):
+            exact = exact_norm(each, self.order, (1,)).unsqueeze(1)
+            return fitting(exact, each.dtype)
+        return norm.to(each.dtype)
 
     def _layers(self, each: Tensor) -> Tensor:
         """Norms of tensors into norms of layers, relative to the largest: no power overflows."""

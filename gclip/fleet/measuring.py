@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from gclip.fleet.layout import Kind, Layout, View
-from gclip.norms import sum_type
+from gclip.norms import exact_norm, fitting, lost, norm_type, sum_type
+from gclip.scopes import refuse_complex, untrusted
 
 
 class Measured:
@@ -22,15 +25,19 @@ class Measured:
     Args:
         tensors: ``(runs, *shape)``; None where there is no gradient, which counts zero.
         spans: for each kind of norm, the runs that need it: others are not read, and count zero.
-        wide: whether to sum in float64.
+        zeros: as in `gclip.scopes.Groups.measure`.
+        again: whether to look at all for sums that overflowed or vanished.
+
+    As in `gclip.scopes`, norms are float64 where any stack is, else float32; and where the host
+    sees that sums of powers overflowed or vanished, those are measured once more.
     """
 
     def __init__(
         self, tensors: Sequence[Tensor | None], layout: Layout, runs: int, device: torch.device,
-        *, spans: Mapping[Kind, slice] | None = None, wide: bool = False,
+        *, spans: Mapping[Kind, slice] | None = None, zeros: bool = False, again: bool = True,
     ) -> None:  # fmt: skip
         self.tensors, self.layout, self.runs, self.device = tensors, layout, runs, device
-        self._spans, self.wide = spans or {}, wide
+        self._spans, self._zeros, self._again = spans or {}, zeros, again
         self._kept: dict[object, Tensor] = {}
 
     def of(self, view: View) -> Tensor:
@@ -39,31 +46,31 @@ class Measured:
             self._kept[view] = view.norms(self)
         return self._kept[view]
 
-    def replace(self, view: View, norms: Tensor) -> None:
-        """Other norms of a view, measured more exactly."""
-        self._kept[view] = norms
-
     def each(self, order: float) -> Tensor:
-        """One norm a tensor, ``(runs, tensors)`` float32."""
-        kind = ("each", order)
-        if kind not in self._kept:
-            span = self._span(kind)
-            parts = [self._norm(t, order, span, 1).view(-1) for t in self.tensors]
-            self._kept[kind] = self._padded(torch.stack(parts, dim=1), span)
-        return self._kept[kind]
+        """One norm a tensor, ``(runs, tensors)``."""
+        return self._table("each", order, [1] * len(self.tensors))
 
     def units(self, order: float) -> Tensor:
-        """One norm a unit, ``(runs, units)`` float32."""
-        kind = ("units", order)
+        """One norm a unit, ``(runs, units)``."""
+        return self._table("units", order, self.layout.units)
+
+    def _table(self, what: str, order: float, counts: Sequence[int]) -> Tensor:
+        """One norm for each of the `counts` equal parts of each tensor, side by side."""
+        kind = (what, order)
         if kind not in self._kept:
             span = self._span(kind)
-            pairs = zip(self.tensors, self.layout.units, strict=True)
-            parts = [self._norm(t, order, span, count) for t, count in pairs]
-            self._kept[kind] = self._padded(torch.cat(parts, dim=1), span)
+            rows = [self._rows(t, span, n) for t, n in zip(self.tensors, counts, strict=True)]
+            table = torch.cat([_norm(each, order) for each in rows], dim=1)
+            if self._again and order != math.inf and lost(table, order):
+                units = None if self._zeros or what != "units" else np.array(counts)
+                bad = untrusted(table, order, units)
+                table = _again(rows, table, order, bad)
+            self._kept[kind] = self._padded(table, span)
         return self._kept[kind]
 
     def ends(self) -> tuple[Tensor, Tensor]:
-        """Each tensor's smallest and largest element, ``(runs, tensors)`` float32."""
+        """Each tensor's smallest and largest element, ``(runs, tensors)``."""
+        refuse_complex(self.tensors)
         span = self._span(("ends", math.inf))
         pairs = [_ends(self._rows(t, span, 1)) for t in self.tensors]
         least, most = (
@@ -83,32 +90,52 @@ class Measured:
         full[span[0] : span[1]] = values
         return full
 
-    def _norm(
-        self, tensor: Tensor | None, order: float, span: tuple[int, int], count: int
-    ) -> Tensor:
-        """``(runs in the span, count)``: the norms of `count` equal parts of each one's tensor."""
-        rows = self._rows(tensor, span, count)
-        if order == math.inf:  # many times faster than vector_norm, on a CPU
-            least, most = _ends(rows)
-            return torch.maximum(most, -least)
-        if not rows.shape[2]:
-            return rows.new_zeros(rows.shape[:2])
-        dtype = torch.float64 if self.wide else sum_type(rows)
-        norm: Tensor = torch.linalg.vector_norm(rows, order, dim=2, dtype=dtype)
-        return norm if norm.dtype == torch.float32 else norm.float()
-
     def _rows(self, tensor: Tensor | None, span: tuple[int, int], count: int) -> Tensor:
         start, end = span
         if tensor is None or not tensor.numel():
-            return torch.zeros((end - start, count, 0), device=self.device)
+            return torch.zeros((end - start, count, 0), dtype=torch.float32, device=self.device)
         if span != (0, self.runs):
             tensor = tensor[start:end]
         return tensor.reshape(end - start, count, -1)
 
 
-def _ends(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest and the largest over the last dimension, float32."""
+def _norm(rows: Tensor, order: float) -> Tensor:
+    """The norms over the last dimension."""
+    dtype = norm_type([rows])
     if not rows.shape[2]:
-        zeros = rows.new_zeros(rows.shape[:2])
+        return torch.zeros(rows.shape[:2], dtype=dtype, device=rows.device)
+    if order == math.inf:  # many times faster than vector_norm, on a CPU
+        if rows.is_complex():
+            return rows.abs().amax(dim=2).to(dtype)
+        least, most = _ends(rows)
+        return torch.maximum(most, -least)
+    norm: Tensor = torch.linalg.vector_norm(rows, order, dim=2, dtype=sum_type(rows))
+    return norm.to(dtype)
+
+
+def _again(
+    rows: Sequence[Tensor], table: Tensor, order: float, bad: npt.NDArray[np.bool_]
+) -> Tensor:
+    """Exact norms in place of the `bad` ones."""
+    if not bad.any():
+        return table
+    exact, start = table.double(), 0
+    for each in rows:
+        end = start + each.shape[1]
+        mine = np.flatnonzero(bad[:, start:end])
+        if len(mine) and each.shape[2]:
+            few = each.reshape(-1, each.shape[2]).index_select(0, torch.from_numpy(mine))
+            if bool(few.any()):
+                run, unit = np.divmod(mine, end - start)
+                exact[run, start + unit] = exact_norm(few, order, (1,))
+        start = end
+    return fitting(exact, table.dtype)
+
+
+def _ends(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest over the last dimension."""
+    dtype = norm_type([rows])
+    if not rows.shape[2]:
+        zeros = torch.zeros(rows.shape[:2], dtype=dtype, device=rows.device)
         return zeros, zeros
-    return rows.amin(dim=2).float(), rows.amax(dim=2).float()
+    return rows.amin(dim=2).to(dtype), rows.amax(dim=2).to(dtype)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
+from gclip.fitting import beyond, fitted
 from gclip.schedules import at_step
 from gclip.strategy import Strategy, Transform
 
@@ -28,31 +29,35 @@ class Merged:
         self.varies = any(bool(s.varying) for s in strategies)
         self._differing = differing(strategies)
         self._dims = 2 if isinstance(first, Transform) and first.view == "matrix" else 1
-        self._kept: tuple[torch.device, Strategy] | None = None
+        self._beyond = any(map(beyond, dict.fromkeys(strategies)))
+        self._kept: dict[tuple[torch.device, torch.dtype], Strategy] = {}
 
-    def at(self, step: int, device: torch.device) -> Strategy:
-        """The strategy to ask at `step`: plain numbers where all agree, else tensors."""
+    def at(self, step: int, device: torch.device, dtype: torch.dtype) -> Strategy:
+        """The strategy to ask at `step` about norms of `dtype`: plain numbers where all agree,
+        else tensors."""
         if not self._differing:
             first = self.strategies[0]
-            return at_step(first, step, self._total_steps) if self.varies else first
-        if self._kept is None or self._kept[0] != device or self.varies:
-            self._kept = (device, self._made(step, device))
-        return self._kept[1]
+            now = at_step(first, step, self._total_steps) if self.varies else first
+            return fitted(now, dtype) if self._beyond else now
+        if (device, dtype) not in self._kept or self.varies:
+            self._kept[device, dtype] = self._made(step, device, dtype)
+        return self._kept[device, dtype]
 
     def pick(self, runs: list[int]) -> Merged:
         """Of these runs only."""
         return Merged([self.strategies[i] for i in runs], self._total_steps, alone=self.alone)
 
-    def _made(self, step: int, device: torch.device) -> Strategy:
+    def _made(self, step: int, device: torch.device, dtype: torch.dtype) -> Strategy:
         # Few settings may be shared by many runs: a schedule is followed once for each.
         known: dict[Strategy, Strategy] = {}
         for each in self.strategies:
             if each not in known:
                 known[each] = at_step(each, step, self._total_steps)
         now = [known[each] for each in self.strategies]
-        made = copy.copy(now[0])
+        made = fitted(now[0], dtype) if self._beyond else copy.copy(now[0])
         for name in self._differing:
-            column = torch.tensor([getattr(each, name) for each in now], dtype=torch.float32)
+            # What is beyond the dtype becomes infinite here.
+            column = torch.tensor([getattr(each, name) for each in now], dtype=dtype)
             shape = (len(now), *[1] * self._dims)
             object.__setattr__(made, name, column.view(shape).to(device, non_blocking=True))
         return made

@@ -31,22 +31,23 @@ class FleetRates:
                 f"rates holds one learning rate a run, ({runs},), but has the shape "
                 f"{tuple(each.shape)}"
             )
-        self._each = None if each is None else each.detach().float().view(-1, 1)
+        self._each = None if each is None else each.detach().view(-1, 1)
 
     def known(self, key: str) -> bool:
         return self._optimizer is not None or (key == "lr" and self._each is not None)
 
-    def spread(self, key: str, view: View, device: torch.device) -> Rate:
+    def spread(self, key: str, view: View, device: torch.device, dtype: torch.dtype) -> Rate:
         """A number, ``(groups,)`` where the optimizer's parameter groups differ, or
         ``(runs, 1)``."""
         if key == "lr" and self._each is not None:
-            return self._each.to(device)
-        return self._of([self._stacks[i] for i in view.places]).spread(key, view.groups, device)
+            return self._each.to(device, dtype)
+        mine = self._of([self._stacks[i] for i in view.places])
+        return mine.spread(key, view.groups, device, dtype)
 
-    def single(self, key: str, place: int, device: torch.device) -> Rate:
+    def single(self, key: str, place: int, device: torch.device, dtype: torch.dtype) -> Rate:
         """Of one parameter: a number, or ``(runs, 1)``."""
         if key == "lr" and self._each is not None:
-            return self._each.to(device)
+            return self._each.to(device, dtype)
         return self._of([self._stacks[place]]).each(key)[0]
 
     def rows(self, span: slice) -> FleetRates:

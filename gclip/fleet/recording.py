@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gclip.norms import norm_type
 from gclip.record import COLUMNS, Record
 
 _MOST_STEPS, _MOST_FLOATS = 128, 1 << 20
@@ -61,7 +62,9 @@ class Ledger:
         self._reduce()
         if len(self._done) > 1:
             self._done = [torch.cat([rows.to(self._done[-1].device) for rows in self._done])]
-        return self._done[0].cpu() if self._done else torch.zeros((0, self.runs, len(COLUMNS)))
+        if self._done:
+            return self._done[0].cpu()
+        return torch.zeros((0, self.runs, len(COLUMNS)), dtype=torch.float32)
 
     def _reduce(self) -> None:
         if self._waiting:
@@ -71,18 +74,16 @@ class Ledger:
 
 
 def rows_of(steps: Sequence[list[Entry]], finite: Tensor, skipped: Tensor) -> Tensor:
-    """``(steps, runs, columns)`` float32 from the entries of steps of the same batches."""
+    """``(steps, runs, columns)`` from the entries of steps of the same batches; float64 where
+    norms are, else float32."""
     count, runs = finite.shape[:2]
-    exact = torch.float32 if finite.device.type == "mps" else torch.float64  # whose squares fit
+    exact = torch.float32 if finite.device.type == "mps" else torch.float64
     zeros = torch.zeros((count, runs), dtype=exact, device=finite.device)
-    before, after, clipped = zeros.clone(), zeros.clone(), zeros.clone()
+    clipped = zeros.clone()
     groups, limit = zeros[0].clone(), zeros.clone()
+    dtype = norm_type([entry.limit for step in steps for entry in step])
     for entries in zip(*steps, strict=True):
         rows = entries[0].rows
-        for total, column in ((before, 1), (after, 2)):
-            if entries[0][column] is not None:
-                norms = torch.stack([entry[column] for entry in entries]).to(exact)
-                total.index_add_(1, rows, norms.square().sum(dim=2))
         limits = torch.stack([entry.limit for entry in entries]).to(exact)
         limit.index_copy_(1, rows, limits[..., 0])
         flags = torch.stack([entry.clipped for entry in entries])
@@ -90,6 +91,29 @@ def rows_of(steps: Sequence[list[Entry]], finite: Tensor, skipped: Tensor) -> Te
         groups.index_add_(0, rows, torch.full_like(groups, flags.shape[2])[: len(rows)])
     alone = torch.where(groups == 1, limit, math.nan)
     share = clipped / groups
+    before, after = (_l2(steps, column, zeros, dtype) for column in (1, 2))
     flags_of_runs = (each.view(count, runs).to(exact) for each in (finite, skipped))
-    columns = (before.sqrt(), after.sqrt(), alone, share, *flags_of_runs)
-    return torch.stack(columns, dim=2).float()
+    columns = (before, after, alone, share, *flags_of_runs)
+    return torch.stack(columns, dim=2).to(dtype)
+
+
+def _l2(steps: Sequence[list[Entry]], column: int, zeros: Tensor, dtype: torch.dtype) -> Tensor:
+    """The L2 norm of each run's norms, ``(steps, runs)`` like `zeros`."""
+    found = [
+        (entries[0].rows, torch.stack([entry[column] for entry in entries]).to(zeros))
+        for entries in zip(*steps, strict=True)
+        if entries[0][column] is not None
+    ]
+    squares = zeros.clone()
+    if dtype == torch.float32:  # whose squares fit into float64
+        for rows, norms in found:
+            squares.index_add_(1, rows, norms.square().sum(dim=2))
+        return squares.sqrt()
+    # Relative to the largest, whose square may be more (or less) than float64 holds.
+    top = zeros.clone()
+    for rows, norms in found:
+        top[:, rows] = torch.maximum(top[:, rows], norms.amax(dim=2))
+    safe = torch.where((top > 0) & torch.isfinite(top), top, 1.0)
+    for rows, norms in found:
+        squares.index_add_(1, rows, (norms / safe[:, rows].unsqueeze(2)).square().sum(dim=2))
+    return safe * squares.sqrt()

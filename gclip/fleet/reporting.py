@@ -34,12 +34,12 @@ class FleetReport:
 
     @property
     def norm(self) -> Tensor:
-        """Each run's total norm before clipping."""
+        """Each run's total L2 norm before clipping, whatever norm its strategy is about."""
         return self._rows[:, 0]
 
     @property
     def clipped_norm(self) -> Tensor:
-        """Each run's total norm after clipping."""
+        """Each run's total L2 norm after clipping."""
         return self._rows[:, 1]
 
     @property

@@ -74,7 +74,7 @@ class FleetRun:
             [each.strategy for each in configs],
             nonfinite=cast(Any, config.nonfinite),
             optimizer=self._optimizer.optimizer,
-            rates=torch.tensor([each.lr for each in configs], device=device),
+            rates=torch.tensor([each.lr for each in configs], dtype=torch.float32, device=device),
             total_steps=self.steps,
         )
         self._streams = _Streams(configs)
@@ -207,7 +207,8 @@ class FleetRun:
     def _set_rates(self, step: int) -> None:
         rates = [self.members[run].rates[step] for run in self.present]
         self._optimizer.set_rates(rates)
-        self.clipper.rates = torch.tensor(rates).to(self.device, non_blocking=True)
+        each = torch.tensor(rates, dtype=torch.float32)
+        self.clipper.rates = each.to(self.device, non_blocking=True)
 
     def _disturb(self, parameters: Sequence[Tensor]) -> None:
         for place, run in enumerate(self.present):

@@ -14,7 +14,7 @@ from gclip.fleet.batch import Batch, Now, bounds
 from gclip.fleet.layout import Kind, Layout, View
 from gclip.fleet.measuring import Measured
 from gclip.fleet.recording import Entry
-from gclip.norms import YES, all_finite, clamp_elements, on_host
+from gclip.norms import YES, all_finite, clamp_elements, norm_type, on_host
 from gclip.strategy import Band, Limit, remembers
 
 
@@ -35,6 +35,7 @@ class Side:
         self._tables = Tables(layout, runs)
         self.spans = _spans(batches)
         self._remembers = any(remembers(b.merged.strategies[0]) for b in batches)
+        self._raises = any(b.rule == "normalize" for b in batches)
 
     def measure(self, grads: Sequence[Tensor | None], recording: bool) -> Tensor:
         """Measure what each run's first strategies see: are they finite? ``(runs, 1)`` or `YES`."""
@@ -42,13 +43,7 @@ class Side:
         firsts = [b for b in self.batches if b.first]
         views: list[View] = list(dict.fromkeys(b.view for b in firsts))
         fine = all(all_finite(measured.of(view)) is YES for view in views)
-        finite = YES
-        if not fine:
-            finite = self._finite(firsts, measured)
-            if finite.device.type == "cpu" and not bool(finite.all()):
-                # A float32 sum of squares overflows long before the gradients do: look again.
-                self._look_again(views, measured, ~finite.view(-1))
-                finite = self._finite(firsts, measured)
+        finite = YES if fine else self._finite(firsts, measured)
         for batch in firsts:
             batch.take(measured, recording)
         return finite
@@ -112,7 +107,7 @@ class Side:
 
     def _measured(self, grads: Sequence[Tensor | None]) -> Measured:
         device = next(g.device for g in grads if g is not None)
-        return Measured(grads, self.layout, self.runs, device, spans=self.spans)
+        return Measured(grads, self.layout, self.runs, device, spans=self.spans, zeros=self._raises)
 
     def _finite(self, firsts: Sequence[Batch], measured: Measured) -> Tensor:
         finite = torch.ones((self.runs, 1), dtype=torch.bool, device=measured.device)
@@ -120,15 +115,6 @@ class Side:
             mine = torch.isfinite(batch.mine(measured.of(batch.view))).all(dim=1, keepdim=True)
             batch.put(finite, batch.mine(finite) & mine)
         return finite
-
-    def _look_again(self, views: Sequence[View], measured: Measured, bad: Tensor) -> None:
-        few = [None if t is None else t[bad] for t in measured.tensors]
-        count = int(bad.sum())
-        wide = Measured(few, self.layout, count, measured.device, wide=True)
-        for view in views:
-            norm = measured.of(view).clone()
-            norm[bad] = wide.of(view)
-            measured.replace(view, norm)
 
     def _apply(self, stage: Sequence[Batch], now: Now, recording: bool) -> None:
         scaled = [b for b in stage if not b.clamps and not b.made.idle]
@@ -167,9 +153,9 @@ class Side:
     def _filled(
         self, batches: Sequence[Batch], neutral: float, values: Callable[[Batch], Tensor]
     ) -> applying.Table:
-        device = batches[0].norm.device
+        device, dtype = batches[0].norm.device, norm_type([b.norm for b in batches])
         fine = any(b.view.fine for b in batches)
-        table = self._tables.cleared(neutral, fine=fine, device=device)
+        table = self._tables.cleared(neutral, fine=fine, device=device, dtype=dtype)
         for batch in batches:
             spread = batch.view.spread(values(batch), neutral)
             if fine and not batch.view.fine:
@@ -189,6 +175,8 @@ def _spans(batches: Sequence[Batch]) -> dict[Kind, slice]:
         kinds = [batch.view.kind]
         if batch.clamps:
             kinds += [("each", 2.0), ("ends", math.inf)]
+        elif batch.view.order != 2.0:
+            kinds.append(batch.view.l2.kind)
         for kind in kinds:
             needs.setdefault(kind, []).extend(batch.rows)
     return {kind: slice(min(rows), max(rows) + 1) for kind, rows in needs.items()}

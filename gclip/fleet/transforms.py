@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from gclip.decide import Decision, transformed
+from gclip.elementwise import kept_elements
 from gclip.fleet.batch import Batch, Now
 from gclip.fleet.measuring import Measured
 from gclip.fleet.merged import Merged
-from gclip.norms import YES, on_host
+from gclip.norms import YES, exact_norm, fitting, lost, on_host, set_modulus
+from gclip.state import retyped
 from gclip.strategy import Elements, Memory, Rate, Strategy, Transform
 
 
@@ -22,9 +24,14 @@ class TransformBatch(Batch):
 
     _new: list[tuple[int, Tensor]]
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._types: dict[str, torch.dtype] = {}  # of the elements that memory is made for
+
     def ask(self, now: Now, measured: Measured) -> Tensor | None:
         """Compute the new values and the memory; a transform never skips a step."""
-        strategy = cast(Transform, self.merged.at(now.step, self.norm.device))
+        if self.norm.dtype != self.dtype:
+            self._follow(now)
         kept: dict[str, Memory] = dict(self.memory or {})
         norm, self._new = self.norm, []
         left, flags = list(norm.unbind(1)), []
@@ -32,18 +39,25 @@ class TransformBatch(Batch):
         for column, place in enumerate(self.view.places):
             grad, name = now.grads[place], self.view.groups.names[column]
             change: Tensor | None = None
-            if grad is not None and grad.numel() and not _out_of_sight(strategy, grad):
-                values = self._seen(strategy, grad)
+            view = cast(Transform, self.merged.strategies[0]).view
+            if grad is not None and grad.numel() and not _out_of_sight(view, grad):
+                values = self._seen(view, grad)
+                strategy = cast(Transform, self.merged.at(now.step, values.device, values.dtype))
                 if name not in kept:
                     kept[name] = strategy.remember(torch.zeros_like(values))
+                elif self._types.get(name) != values.dtype:
+                    kept[name] = retyped(kept[name], values.dtype)
+                self._types[name] = values.dtype
                 elements = self._elements(strategy, now, place, values)
                 fits = None if valid is None else self._shaped(valid, values)
                 new, kept[name] = transformed(strategy, elements, kept[name], fits)
+                if now.keep and valid is not None:
+                    new = kept_elements(strategy, new, values)
                 if self.merged.alone:
                     new, values = new.unsqueeze(0), values.unsqueeze(0)
                 change = _differs(new, values)
                 if not on_host(change) or bool(change.any()):
-                    after = torch.linalg.vector_norm(new.flatten(1), dim=1).to(norm.dtype)
+                    after = _l2(new.flatten(1))
                     left[column] = torch.where(change, after, left[column])
                     self._new.append((place, new))
             flags.append(
@@ -57,6 +71,11 @@ class TransformBatch(Batch):
         """Put what changed into the gradients."""
         for place, new in self._new:
             grad = cast(Tensor, now.grads[place])
+            if grad.is_complex() and not new.is_complex():
+                mine = self.mine(grad).clone()
+                set_modulus(mine, new.reshape(mine.shape))
+                self.put(grad, mine)
+                continue
             if grad.dtype.itemsize < new.dtype.itemsize:
                 # What was finite stays so: the largest half-precision number, not inf.
                 most = torch.finfo(grad.dtype).max
@@ -73,11 +92,16 @@ class TransformBatch(Batch):
         self.after = torch.where(changed, left, norm)
         self.made = Decision(norm, math.nan, limit, factor, self.after, changed, True, None)
 
-    def _seen(self, strategy: Transform, stack: Tensor) -> Tensor:
+    def _retyped(self, memory: Any, dtype: torch.dtype) -> Any:
+        return memory  # each tensor's has the dtype of its own elements: see `ask`
+
+    def _seen(self, view: str, stack: Tensor) -> Tensor:
         """These rows as ``(rows, elements)`` or ``(rows, rows of a matrix, columns)``."""
         mine = self.mine(stack)
+        if mine.is_complex() and view == "flat":
+            mine = mine.abs()
         wide = mine.float() if mine.dtype in (torch.float16, torch.bfloat16) else mine
-        if strategy.view == "flat":
+        if view == "flat":
             wide = wide.reshape(len(mine), -1)
         else:
             wide = wide.reshape(len(mine), mine.shape[1], -1)
@@ -90,7 +114,7 @@ class TransformBatch(Batch):
         if now.rates.known("lr"):
 
             def lr() -> Rate:
-                rate = now.rates.single("lr", place, values.device)
+                rate = now.rates.single("lr", place, values.device, values.dtype)
                 if isinstance(rate, Tensor) and rate.ndim == 2:
                     return self._shaped(self.mine(rate), values)
                 return rate
@@ -98,8 +122,8 @@ class TransformBatch(Batch):
         return Elements(
             values,
             step=now.step,
-            weight=lambda: self._seen(strategy, weight.detach()).to(values),
-            grad=None if source is None else (lambda: self._seen(strategy, source).to(values)),
+            weight=lambda: self._seen(strategy.view, weight.detach()).to(values),
+            grad=None if source is None else (lambda: self._seen(strategy.view, source).to(values)),
             lr=lr,
         )
 
@@ -117,8 +141,14 @@ def make(merged: Merged, *args: Any, **settings: Any) -> Batch:
     return made(merged, *args, **settings)
 
 
-def _out_of_sight(strategy: Transform, stack: Tensor) -> bool:
-    return strategy.view == "matrix" and stack.ndim < 3
+def _out_of_sight(view: str, stack: Tensor) -> bool:
+    return view == "matrix" and stack.ndim < 3
+
+
+def _l2(rows: Tensor) -> Tensor:
+    """The L2 norm of each row, ``(rows,)``."""
+    norm: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return fitting(exact_norm(rows, 2.0, (1,)), norm.dtype) if lost(norm, 2.0) else norm
 
 
 def _differs(new: Tensor, old: Tensor) -> Tensor:

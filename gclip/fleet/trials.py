@@ -63,10 +63,12 @@ def _numbers(strategy: Strategy, runs: int) -> Tensor:
     if isinstance(strategy, Transform):
         shape = (2, 3) if strategy.view == "matrix" else (6,)
     chance = torch.Generator().manual_seed(0)
-    size = torch.randn((runs, *[1] * len(shape)), generator=chance)
-    given = (2 * size + torch.randn((STEPS, runs, *shape), generator=chance)).exp()
+    size = torch.randn((runs, *[1] * len(shape)), generator=chance, dtype=torch.float32)
+    each = torch.randn((STEPS, runs, *shape), generator=chance, dtype=torch.float32)
+    given = (2 * size + each).exp()
     if isinstance(strategy, Transform):
-        given *= torch.where(torch.rand(given.shape, generator=chance) < 0.5, 1.0, -1.0)
+        half = torch.rand(given.shape, generator=chance, dtype=torch.float32) < 0.5
+        given = torch.where(half, given, -given)
     given[5].flatten()[0] = 0.0
     given[7].flatten()[-1] = torch.nan
     return given
@@ -79,7 +81,7 @@ def _outcomes(merged: Merged, given: Tensor) -> list[Tensor]:
     memory: Memory | None = None
     found: list[Tensor] = []
     for step, values in enumerate(given):
-        now = merged.at(step, values.device)
+        now = merged.at(step, values.device, values.dtype)
         memory = now.remember(torch.zeros_like(values)) if memory is None else memory
         finite = torch.isfinite(values)
         while finite.ndim > (0 if merged.alone else 1):

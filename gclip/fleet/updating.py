@@ -46,15 +46,21 @@ class FleetUpdates:
 
     def clip(
         self, step: int, total_steps: int | None, rates: FleetRates, finite: Tensor,
-        recording: bool,
+        recording: bool, *, keep: bool = False,
     ) -> Tensor | None:  # fmt: skip
         """Ask each strategy, clip, let it learn; which runs want no step, ``(runs, 1)``."""
         kept = self._kept or []
         weights = Measured(
-            kept, self.side.layout, self.side.runs, kept[0].device, spans=self.side.spans
+            kept,
+            self.side.layout,
+            self.side.runs,
+            kept[0].device,
+            spans=self.side.spans,
+            again=False,
         )
         sources = [None if p.grad is None else p.grad[self.span] for p in self._params]
-        now = Now(step, total_steps, self._deltas, weights, sources, rates.rows(self.span), finite)
+        mine = rates.rows(self.span)
+        now = Now(step, total_steps, self._deltas, weights, sources, mine, finite, keep)
         return self.side.clip(now, recording)
 
     def pick(self, places: Mapping[int, int], stacks: Sequence[Tensor]) -> FleetUpdates | None:

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gclip.decide import simulate
 from gclip.strategy import Memory
 from gclip.testing import process
-from gclip.testing.comparing import apart
+from gclip.testing.comparing import apart, size_of
 from gclip.testing.direct import Direct, ask
 from gclip.testing.gradients import gradients, norms
 from gclip.testing.promises import DoesNotApply, promise
@@ -49,6 +49,27 @@ def precision(subject: Subject) -> Iterator[str]:
     for name, param in wide.params.items():
         param.data.copy_(narrow.params[name].data)
     yield from _compare(narrow, wide, "in float64", 1e-4)
+
+
+@promise("a model that becomes float64 in mid-training, and float32 again, goes on as it was")
+def mid_training(subject: Subject) -> Iterator[str]:
+    for side in subject.sides:
+        strategy = subject.create(side=side)
+        mixed, double = subject.rig(strategy), subject.rig(strategy, dtype=torch.float64)
+        for name, param in double.params.items():
+            param.data.copy_(mixed.params[name].data)
+        for step in range(12):
+            mixed.to(torch.float64 if 4 <= step < 8 else torch.float32)
+            given = gradients(mixed.shapes, step, mixed.seed)
+            made, wanted = mixed.step(given).left, double.step(given).left
+            for name, left in made.items():
+                other = wanted[name]
+                if left is None or other is None or not apart(left, other, 1e-4, mixed.noise):
+                    continue
+                yield (
+                    f"side {side}, step {step}: the norm of {name} is {size_of(left):.7g}, but "
+                    f"{size_of(other):.7g} had it been float64 throughout"
+                )
 
 
 @promise("a GPU gives the numbers that a CPU does")

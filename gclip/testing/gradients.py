@@ -29,7 +29,7 @@ SPIKE = 7
 def weights(shapes: Shapes, seed: int) -> Tensors:
     """Parameters, about 0.5 an element."""
     source = torch.Generator().manual_seed(seed)
-    return {name: 0.5 * torch.randn(shape, generator=source) for name, shape in shapes.items()}
+    return {name: 0.5 * _normal(shape, source) for name, shape in shapes.items()}
 
 
 def gradients(shapes: Shapes, step: int, seed: int, size: float | None = None) -> Gradients:
@@ -37,12 +37,16 @@ def gradients(shapes: Shapes, step: int, seed: int, size: float | None = None) -
     source = torch.Generator().manual_seed(1_000_003 * (seed + 1) + step)
     each: Gradients = {}
     if size is None:
-        size = math.exp(0.8 * float(torch.randn((), generator=source)))
+        size = math.exp(0.8 * float(_normal((), source)))
         size *= 30 if step % SPIKE == SPIKE - 1 else 1
     for name, shape in shapes.items():
-        uneven = torch.randn((), generator=source).mul(0.5).exp()
-        each[name] = torch.randn(shape, generator=source) * uneven * size
+        uneven = _normal((), source).mul(0.5).exp()
+        each[name] = _normal(shape, source) * uneven * size
     return each
+
+
+def _normal(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=source, dtype=torch.float32)
 
 
 def norms(step: int, shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> Tensor:

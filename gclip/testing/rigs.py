@@ -92,6 +92,12 @@ class Rig(ABC):
         """Steps on made-up gradients of sizes that vary."""
         return [self.step(gradients(self.shapes, start + i, self.seed)) for i in range(count)]
 
+    def to(self, dtype: torch.dtype) -> None:
+        """Turn the parameters into others of this dtype, as a model's ``to`` does."""
+        for param in self.params.values():
+            param.grad = None
+            param.data = param.data.to(dtype)
+
     def affected(self, groups: Tensor) -> list[str]:
         """The parameters of which any group is marked, in a bool tensor ``(groups,)``."""
         marked = self._groups.changed(groups.cpu())

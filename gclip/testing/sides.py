@@ -123,7 +123,7 @@ class SampleRig(Rig):
         for param in self.params.values():
             param.grad = None
         inputs = torch.stack([example, example])
-        self.clipper.backward(inputs, torch.zeros(2, device=param.device), _answer)
+        self.clipper.backward(inputs, torch.zeros_like(inputs[:, 0]), _answer)
         report = self.clipper.step()
         left: Gradients = {name: p.grad for name, p in self.params.items()}
         norm, limit, clipped_norm, clipped = (

@@ -71,11 +71,11 @@ def _fixed(strategy: Strategy) -> bool:
 
     def norm() -> Tensor:
         read.append(True)
-        return torch.ones(3)
+        return torch.ones(3, dtype=torch.float32)
 
-    three = torch.ones(3)
+    three = torch.ones(3, dtype=torch.float32)
     seen = Seen(norm, weight_norm=three, size=three, lr=0.1, weight_decay=0.0, total_steps=100)
-    strategy.limit(seen, strategy.remember(torch.zeros(3)))
+    strategy.limit(seen, strategy.remember(torch.zeros_like(three)))
     return not read
 
 

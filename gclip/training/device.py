@@ -66,9 +66,10 @@ def reproducible(device: torch.device, threads: int | None) -> Iterator[int]:
     """Pin what the last bits of a result depend on; yields the number of threads.
 
     On a CPU that is the number of threads (one, unless told otherwise), on a GPU the choice of
-    algorithms. Global random states are the caller's again afterwards, and so are all settings.
+    algorithms; and everywhere that numbers are float32, whatever torch's default dtype is. Global
+    random states are the caller's again afterwards, and so are all settings.
     """
-    before = torch.get_num_threads()
+    before, dtype = torch.get_num_threads(), torch.get_default_dtype()
     wanted = threads if threads is not None else (1 if device.type == "cpu" else before)
     if wanted < 1:
         raise UsageError(f"threads must be a whole number ≥ 1, but got {threads!r}")
@@ -77,11 +78,13 @@ def reproducible(device: torch.device, threads: int | None) -> Iterator[int]:
     devices = [torch.cuda.current_device()] if device.type == "cuda" else []
     try:
         torch.set_num_threads(wanted)
+        torch.set_default_dtype(torch.float32)
         cudnn.deterministic, cudnn.benchmark = True, False
         with torch.random.fork_rng(devices=devices):
             yield wanted
     finally:
         cudnn.deterministic, cudnn.benchmark = flags
+        torch.set_default_dtype(dtype)
         torch.set_num_threads(before)
 
 

@@ -55,6 +55,7 @@ ON_UPDATES = (
     "chain(percentile(p=50), norm(max_norm=0.005, side=update, scope=unit))",
     "norm(max_norm=100, side=update)",
 )
+SURVEYED = ("norm", "norm(p=1, scope=unit)", "percentile(scope=layer)", "value", "agc")
 ON_MODELS = (
     "norm(max_norm=0.05)",
     "agc(clip_factor=0.01)",
@@ -114,6 +115,20 @@ def update(spec: str, params: dict[str, nn.Parameter], give: Callable[..., None]
         optimizer.step()
         norms.append(handle.report.norm.clone())
     return {"weights": {n: full(p) for n, p in params.items()}, "norm": norms}
+
+
+def survey(params: dict[str, nn.Parameter], give: Callable[..., None]) -> dict:
+    """What a survey of some steps watched, and what it suggests."""
+    watching = gclip.Survey(params.items(), strategies=SURVEYED)
+    for step in range(STEPS):
+        give(params, values(5 + step))
+        watching.watch()
+    table = watching.suggest()
+    out: dict = {"suggested": {row.spelling: row.value for row in table}}
+    for scope in (*SCOPES, "element"):
+        out[scope] = watching.watched(scope).norm
+    out["1-norm"] = watching.watched("unit", 1.0).norm
+    return out
 
 
 def model() -> nn.Module:
@@ -277,6 +292,7 @@ def main(rank: int, store: str, result: str) -> None:
         fully_shard(net, mesh=grid["data"])
         out["both"][spec] = train(spec, net, mine)
     out["nan"], out["within"], out["resumed"] = with_nan(), within(), resumed()
+    out["survey"] = survey(sharded(), give)
     out["refused"], out["norms"] = refused(), norms()
     out["made"] = [made(before) for before in (True, False)]
     torch.save(out, result)

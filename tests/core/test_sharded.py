@@ -167,3 +167,13 @@ def test_the_first_fsdp_is_refused():
     param._fsdp_flattened = True
     with pytest.raises(gclip.UsageError, match="use torch.distributed.fsdp.fully_shard"):
         gclip.Clipper([param], "norm")
+
+
+def test_a_survey_sees_full_norms_and_suggests_the_same(found) -> None:
+    wanted = child.survey(child.plain(), child.give_plain)
+    for mine in found:
+        suggested, wished = mine["survey"].pop("suggested"), dict(wanted["suggested"])
+        assert suggested.keys() == wished.keys()
+        for spelling, value in wished.items():
+            assert suggested[spelling] == pytest.approx(value, rel=1e-3)
+        close(mine["survey"], {k: v for k, v in wanted.items() if k != "suggested"})

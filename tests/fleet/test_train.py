@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import gclip
 from gclip.errors import UsageError
@@ -116,3 +117,28 @@ def test_what_cannot_be_one_fleet_is_said() -> None:
 def test_gradients_that_must_be_finite() -> None:
     with pytest.raises(FloatingPointError):
         fleet([TAME.replace(nonfinite="raise"), TAME.replace(nonfinite="raise", lr=1e6)])
+
+
+def test_torchs_default_dtype_changes_nothing() -> None:
+    configs = [TAME.replace(epochs=1, lr=lr, strategy="agc") for lr in (0.01, 0.02)]
+    want = fleet(configs)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        got = fleet(configs)
+    finally:
+        torch.set_default_dtype(before)
+    for mine, theirs in zip(got, want, strict=True):
+        assert mine.loss == theirs.loss
+        for name, values in theirs.steps.items():
+            np.testing.assert_array_equal(mine.steps[name], values, err_msg=name)
+
+
+def test_steps_hold_l2_norms_whatever_norm_is_clipped() -> None:
+    # Of a limit that never clips, the first step's norm is that of no clipping at all.
+    spec = "norm(max_norm=1e300, p={})"
+    configs = [TAME.replace(epochs=1, strategy=spec.format(p)) for p in (1, 3)]
+    want = alone(TAME.replace(epochs=1, strategy="none")).steps["norm"]
+    for result in (*fleet(configs), *map(alone, configs)):
+        np.testing.assert_allclose(result.steps["norm"], want, rtol=2e-3)
+        np.testing.assert_allclose(result.steps["clipped_norm"], want, rtol=2e-3)

@@ -371,3 +371,17 @@ def test_a_gpu_sees_the_same_run(digits):
 def test_epochs_are_drawn_alike_for_all_devices():
     fixed = Epoch.draw(10, seeds.generator(0, "order"), None)
     assert fixed.order.tolist() == [6, 0, 4, 7, 9, 1, 5, 3, 8, 2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_torchs_default_dtype_changes_nothing_and_is_the_callers_again(digits, dtype):
+    config = SMALL.replace(epochs=1, strategy="percentile(scope=unit)")
+    want = train(config, dataset=digits)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        got = train(config, dataset=digits)
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(before)
+    same(got, want)
