@@ -23,6 +23,7 @@ from gclip.report import ClipReport
 from gclip.skips import MOST_SKIPS, OnSkips
 from gclip.sources import OptimizerSource
 from gclip.undo import StepSnapshot
+from gclip.units import UnitDims
 
 Closure: TypeAlias = Callable[[], Any]
 
@@ -233,6 +234,7 @@ def attach(
     fold: bool = False,
     max_consecutive_skips: int | None = MOST_SKIPS,
     on_max_skips: OnSkips = "warn",
+    unit_dims: UnitDims | None = None,
 ) -> Attached:
     """Clip by `strategy` before every ``optimizer.step()`` from now on.
 
@@ -253,7 +255,8 @@ def attach(
     Args:
         optimizer: any ``torch.optim.Optimizer``.
         model: gives the parameters their names, for patterns and the scope ``layer``; an
-            optimizer made from ``named_parameters()`` has them itself. Needed to clip examples.
+            optimizer made from ``named_parameters()`` has them itself. Its classes tell what a
+            unit is (`gclip.units`). Needed to clip examples.
         total_steps: how many steps the run will have, for schedules that do not say it.
         fold: let a fused optimizer multiply by the factor as it reads the gradients, so that
             clipping costs one read of them. For one limit of all gradients (`gclip.folding`);
@@ -261,6 +264,7 @@ def attach(
         max_consecutive_skips: how many steps in a row may be skipped before something is said;
             None for any number.
         on_max_skips: ``warn`` then, or ``raise`` a `FloatingPointError`.
+        unit_dims: as `Clipper`.
 
     Returns:
         A handle with ``.remove()``, ``.report``, ``.record`` and ``.state_dict()``.
@@ -277,6 +281,7 @@ def attach(
         OptimizerSource(optimizer, model), strategy, exclude=exclude, nonfinite=nonfinite,
         record=record, optimizer=optimizer, total_steps=total_steps, model=model,
         max_consecutive_skips=max_consecutive_skips, on_max_skips=on_max_skips,
+        unit_dims=unit_dims,
     )  # fmt: skip
     return Attached(optimizer, clipper, fold)
 

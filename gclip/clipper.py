@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from gclip.arrangement import PartState, arrange, check_same, read_state, saved_
 from gclip.decide import Decision
 from gclip.elementwise import make
 from gclip.errors import UsageError, choose
+from gclip.gradients import Apart, gradients
 from gclip.norms import NO, YES, any_positive, on_host
 from gclip.parameters import Named, Parameters, Spec, assign
 from gclip.part import Part
@@ -31,6 +32,7 @@ from gclip.skips import MOST_SKIPS, OnSkips, SkipWatch
 from gclip.sources import ParameterSource, source_of, unsharded_for_now
 from gclip.sparse import coalesce, stored
 from gclip.strategy import Strategy
+from gclip.units import UnitDims, axes
 from gclip.updates import Updates
 
 Nonfinite: TypeAlias = Literal["skip", "raise", "keep"]
@@ -67,10 +69,20 @@ class Clipper:
         optimizer: for strategies that need its learning rate (``larc``, ``update_rms``), and for
             those of the side ``update``: its state is put back when an update is skipped.
         total_steps: how many steps the run will have, for schedules that do not say it.
-        model: the module, where `parameters` is not it and single examples are clipped.
+        model: the module, where `parameters` is not it: its classes tell what a unit is
+            (`gclip.units`), and single examples need it.
         max_consecutive_skips: how many steps in a row may be skipped before something is said;
             None for any number.
         on_max_skips: ``warn`` then, or ``raise`` a `FloatingPointError`.
+        unit_dims: for the scope ``unit``, name patterns to the dimension along which a
+            parameter's units lie (None: it is one), where it is not what `gclip.units` says.
+
+    Frozen parameters (``requires_grad=False``) do not count, whatever they hold, until they are
+    trained again. Those that have no gradient in a step count with their weights and sizes in
+    limits that they share: their gradient is zero.
+
+    Under ``torch.compile`` the graph breaks where the strategy is asked; the number of graphs does
+    not grow with the steps.
 
     Raises:
         UsageError: unknown strategies, patterns that match nothing, no parameters.
@@ -89,12 +101,13 @@ class Clipper:
         model: nn.Module | None = None,
         max_consecutive_skips: int | None = MOST_SKIPS,
         on_max_skips: OnSkips = "warn",
+        unit_dims: UnitDims | None = None,
     ) -> None:
         choose(nonfinite, NONFINITE, "nonfinite policy")
         self.nonfinite: Nonfinite = nonfinite
         self.record = Record()
         self._recording = record
-        self._spec, self._exclude = strategy, exclude
+        self._spec, self._exclude, self._unit_dims = strategy, exclude, unit_dims
         self._optimizer, self._total_steps = optimizer, total_steps
         self._model = model if model is not None else parameters
         self._source = source_of(parameters)
@@ -103,45 +116,57 @@ class Clipper:
         self.report: ClipReport | None = None
         self._step = 0
         self._warned = self._folds = False
+        self._apart = Apart()
+        self._strided = True  # this step's gradients are neither sparse nor spread over processes
+        self._plain = False  # nor is any missing
         named = self._source.read()
-        self._arrange(named, self._assigned(named))
+        self._arrange(named, self._assigned(named), grown=False)
 
     def _assigned(self, named: Named, grown: bool = False) -> list[Any]:
         """Each pattern's strategies, with the places of their parameters."""
         return assign(named.names, self._spec, self._exclude, given=named.given, grown=grown)
 
     def _arrange(
-        self, named: Named, assigned: list[Any], earlier: Sequence[PartState] = ()
+        self,
+        named: Named,
+        assigned: list[Any],
+        earlier: Sequence[PartState] = (),
+        *,
+        grown: bool = True,
     ) -> None:
         """Make the parts for these parameters; they go on with the memory of `earlier` ones."""
         refuse_flat(named.params)
+        self._axes = axes(
+            named.names, named.params, self._model, self._unit_dims, given=named.given, grown=grown
+        )
         parts = arrange(named, assigned, partial(self._part, named), earlier)
-        updates, samples, gradients = (
+        updates, samples, own = (
             [each for place, group in parts.items() if place[1] == side for each in group]
             for side in ("update", "sample", "gradient")
         )
         skips = self.nonfinite != "keep" or any(
-            part.strategy.rule == "skip" for part in [*gradients, *updates]
+            part.strategy.rule == "skip" for part in [*own, *updates]
         )
         self._updates = Updates(updates, named.params, self._optimizer, skips) if updates else None
         per_example = [part for part in samples if isinstance(part, SamplePart)]
         self._samples = _samples(per_example, self._model, self._recording) if per_example else None
         self._named, self.names, self.params = named, named.names, named.params
-        self._parts, self._by_place = gradients, parts
-        self._all = [*gradients, *samples, *updates]
+        self._parts, self._by_place = own, parts
+        self._rounds = _rounds(own)
+        self._all = [*own, *samples, *updates]
         self._sharded = any(map(is_sharded, named.params))
         self._remembers = any(part.remembers for part in self._all)
         for part in self._all:
             part.folds = self._folds
         # The record is about what acts last. What only checks for finite gradients is not shown.
-        self._shown = updates or samples or gradients
+        self._shown = updates or samples or own
         # What a clamp at a constant needs no norm for is not measured when nobody looks.
         self._unmeasured = (
             self.nonfinite == "keep"
             and not self._recording
-            and self._all == gradients
+            and self._all == own
             and not self._sharded
-            and all(p.constant_clamp for p in gradients)
+            and all(p.constant_clamp for p in own)
         )
 
     def _part(
@@ -156,8 +181,8 @@ class Clipper:
             check_layers(names, named.have_names)
         rates = None if self._optimizer is None else Rates(self._optimizer, params)
         return make(
-            strategy, names, params, places, rates=rates, total_steps=self._total_steps,
-            keep=self.nonfinite == "keep",
+            strategy, names, params, places, axes=[self._axes[i] for i in places], rates=rates,
+            total_steps=self._total_steps, keep=self.nonfinite == "keep",
         )  # fmt: skip
 
     def _follow(self) -> None:
@@ -196,36 +221,24 @@ class Clipper:
         Raises:
             FloatingPointError: a gradient is not finite and the policy is ``raise``.
         """
-        if self._source.changed():
-            self._follow()
-        if self._unmeasured:
-            return self._clamp_only()
-        self._expect()
-        if self._sharded:
-            align(self.params)
-        grads = [p.grad for p in self.params]
-        if any(g is not None and g.is_sparse for g in grads):
-            coalesce(self.params)
-            grads = [p.grad for p in self.params]
-        if not any(g is not None for g in grads):
-            return self._nothing()
-        for part in self._parts:
-            if part.first:
-                part.take(grads)
-        finite = self._measure()
-        if self.nonfinite == "raise" and not bool(finite):
-            self._refuse(grads)
-        skip = self._clip(self._memorable(finite, self._parts), grads)
-        if self.nonfinite == "skip" and finite is not YES:
-            skip = ~finite if skip is None else skip | ~finite
-        if skip is not None and not self._folds:
-            _zero_if(skip, self._stored(grads))
-        if self._samples is not None:
-            self._samples.settle(finite)
-        self._step += 1
-        self.report = self._report(finite, skip, waits=self._updates is not None)
-        self._skips.note(skip)
-        return self.report
+        collect, ask, finish = self._gradients, self._ask, self._finish
+        measure, clip, compiling = self._measure, self._clip, torch.compiler.is_compiling()
+        if compiling:
+            from gclip.compiling import outside
+
+            collect, ask, finish = (partial(outside, each) for each in (collect, ask, finish))
+        grads = collect()
+        if isinstance(grads, ClipReport):  # there was nothing to measure
+            return grads
+        if compiling and not self._strided:
+            # Compilers know neither sparse tensors nor other processes.
+            measure, clip, compiling = partial(outside, measure), partial(outside, clip), False
+        asked: Any = None
+        for fresh, parts in self._rounds:
+            measure(fresh, grads)
+            asked = ask(fresh, parts, grads, asked, compiling)
+            clip(parts, asked.zero, grads)
+        return finish(asked)
 
     @contextmanager
     def updating(self) -> Iterator[None]:
@@ -316,7 +329,12 @@ class Clipper:
             )
         if not self._samples.waiting and self._source.changed():
             self._follow()
-        return self._samples.add(inputs, targets, loss, step=self._step, scale=scale, chunk=chunk)
+        add = partial(self._samples.add, step=self._step, scale=scale, chunk=chunk)
+        if torch.compiler.is_compiling():
+            from gclip.compiling import outside
+
+            add = partial(outside, add)
+        return add(inputs, targets, loss)
 
     def state_dict(self) -> dict[str, Any]:
         """Every strategy's memory by its groups' names, the step count and the record.
@@ -348,20 +366,67 @@ class Clipper:
 
     # -- the three verbs ---------------------------------------------------------------------
 
-    def _measure(self) -> Tensor:
-        """Measure the first strategy of each parameter; are all gradients finite? ``(1,)``."""
-        firsts = [part for part in self._parts if part.first]
-        found = [part.measure(self._recording) for part in firsts]
-        if all(each is YES for each in found):
-            return YES
-        return found[0] if len(found) == 1 else _cat(found).all().view(1)
+    def _measure(self, parts: list[Part], grads: list[Tensor | None]) -> None:
+        for part in parts:
+            part.take(grads, plain=self._plain)
+            part.measure(self._recording)
 
-    def _clip(self, finite: Tensor, grads: list[Tensor | None]) -> Tensor | None:
-        """Ask each strategy, clip, let it learn; whether any wants the step skipped, ``(1,)``.
+    def _ask(
+        self,
+        fresh: list[Part],
+        parts: list[Part],
+        grads: list[Tensor | None],
+        asked: _Asked | None,
+        between: bool,
+    ) -> _Asked:
+        """Ask each strategy, after `fresh` ones have been measured, and let it learn.
 
-        `finite`: whether the step may enter memory.
+        `between` compiled graphs, what comes from one is copied, and what goes into one prepared.
         """
-        return self._ask_and_clip(self._parts, self._step, finite, grads)
+        if between:
+            for part in fresh:
+                part.leave_graph(self._recording)
+        found = [part.look_again() for part in fresh]
+        if asked is None:
+            finite = _all(found)
+            if self.nonfinite == "raise" and not bool(finite):
+                self._refuse(grads)
+            memorable, skip = self._memorable(finite, self._parts), None
+        else:
+            finite, memorable, skip, _ = asked
+        writes = False
+        for part in parts:
+            wish = part.ask(self._step, memorable if skip is None else memorable & ~skip)
+            writes = writes or part.writes
+            if wish is not None:
+                skip = wish if skip is None else skip | wish.to(skip.device)
+        if writes:
+            self._separate(parts, grads)
+        if between:
+            for part in parts:
+                part.enter_graph(self._recording)
+        if parts is not self._rounds[-1][1]:
+            return _Asked(finite, memorable, skip, None)
+        if self.nonfinite == "skip" and finite is not YES:
+            skip = ~finite if skip is None else skip | ~finite
+        idle = skip is None or self._folds or (on_host(skip) and not bool(skip))
+        return _Asked(finite, memorable, skip, None if idle else skip)
+
+    def _clip(self, parts: list[Part], zero: Tensor | None, grads: list[Tensor | None]) -> None:
+        """Change the gradients as decided; set all to zero where `zero`."""
+        for part in parts:
+            part.clip(self._recording)
+        if zero is not None:
+            _zero_if(zero, self._stored(grads))
+
+    def _finish(self, asked: _Asked) -> ClipReport:
+        if self._samples is not None:
+            self._samples.settle(asked.finite)
+        self._step += 1
+        waits = self._updates is not None
+        self.report = self._report(asked.finite, asked.skip, waits=waits)
+        self._skips.note(asked.skip)
+        return self.report
 
     def _memorable(self, finite: Tensor, parts: list[Part]) -> Tensor:
         """Whether the step may enter memory: it is finite, and not all of it is zero, ``(1,)``.
@@ -380,21 +445,12 @@ class Clipper:
                 there.append(each)
         return finite & _cat(there).any().view(1).to(finite.device)
 
-    def _ask_and_clip(
-        self, parts: list[Part], step: int, finite: Tensor, grads: list[Tensor | None]
-    ) -> Tensor | None:
-        skip: Tensor | None = None
-        for part in parts:
-            if not part.first:
-                part.take(grads)
-                part.measure(self._recording)
-            wish = part.ask(step, finite if skip is None else finite & ~skip)
-            part.clip(self._recording)
-            if wish is not None:
-                skip = wish if skip is None else skip | wish.to(skip.device)
-        return skip
-
     def _clip_update(self, updates: Updates, finite: Tensor, skip: Tensor | None) -> None:
+        if torch.compiler.is_compiling():
+            from gclip.compiling import outside
+
+            outside(self._clip_update, updates, finite, skip)
+            return
         found = updates.measure(self._recording)
         if self.nonfinite == "raise" and not bool(found):
             updates.undo()
@@ -406,8 +462,17 @@ class Clipper:
         grads: list[Tensor | None] = updates.all_deltas
         fine = fine if fine is YES else fine & finite
         fine = self._memorable(fine, updates.parts)
-        # `step` has counted this step already.
-        wish = self._ask_and_clip(updates.parts, self._step - 1, fine, grads)
+        wish: Tensor | None = None
+        for part in updates.parts:
+            if not part.first:
+                part.take(grads)
+                part.measure(self._recording)
+                part.look_again()
+            # `step` has counted this step already.
+            asked = part.ask(self._step - 1, fine if wish is None else fine & ~wish)
+            part.clip(self._recording)
+            if asked is not None:
+                wish = asked if wish is None else wish | asked.to(wish.device)
         if self.nonfinite == "skip" and found is not YES:
             wish = ~found if wish is None else wish | ~found
         if wish is not None:
@@ -417,7 +482,14 @@ class Clipper:
         self.report = self._report(finite, skip, waits=False)
 
     def _clamp_only(self) -> ClipReport:
-        found = [part.clamp_unmeasured(self._step) for part in self._parts]
+        if len(self._parts) > 1:  # at one limit for all, twice is once
+            self._separate_unmeasured()
+        try:
+            found = [part.clamp_unmeasured(self._step) for part in self._parts]
+        except RuntimeError:  # torch does not write to elements that lie in one place
+            if not self._separate_unmeasured():
+                raise
+            found = [part.clamp_unmeasured(self._step) for part in self._parts]
         if not any(found):
             return self._nothing()
         self._step += 1
@@ -425,6 +497,38 @@ class Clipper:
         return self.report
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _gradients(self) -> list[Tensor | None] | ClipReport:
+        """This step's gradients, one a parameter; the report where that is all."""
+        if self._source.changed():
+            self._follow()
+        if self._unmeasured:
+            return self._clamp_only()
+        self._expect()
+        if self._sharded:
+            align(self.params)
+        grads = gradients(self.params)
+        there = [grad for grad in grads if grad is not None]
+        sparse = [grad for grad in there if grad.is_sparse]
+        if sparse:
+            coalesce(self.params)
+            grads = gradients(self.params)
+        self._strided = not (sparse or self._sharded)
+        self._plain = self._strided and len(there) == len(grads)
+        return grads if there else self._nothing()
+
+    def _separate(self, parts: list[Part], grads: list[Tensor | None]) -> None:
+        """Gradients that share memory get their own, before any is written to."""
+        if self._apart.settle(self.params, grads, strided=self._strided):
+            grads[:] = gradients(self.params)
+            for part in self._parts:
+                if part.first or part in parts:
+                    part.take(grads)
+
+    def _separate_unmeasured(self) -> bool:
+        grads = gradients(self.params)
+        strided = not any(grad is not None and grad.is_sparse for grad in grads)
+        return self._apart.settle(self.params, grads, strided=strided)
 
     def _stored(self, grads: list[Tensor | None]) -> list[Tensor]:
         """All the elements that this process stores, to be changed in place."""
@@ -495,13 +599,51 @@ class Clipper:
             warnings.warn(
                 "no parameter has a gradient, so nothing was clipped: call clipper.step() after "
                 "backward() and before zero_grad()" + self._source.hint,
-                stacklevel=4,
+                stacklevel=5,
             )
         self.report = ClipReport([], YES, NO)
         return self.report
 
 
-def _samples(parts: list[SamplePart], model: object, recording: bool) -> Samples:
+class _Asked(NamedTuple):
+    """What strategies have said so far in a step. All are bool ``(1,)``.
+
+    Attributes:
+        finite: whether all gradients are.
+        memorable: whether the step may enter memory.
+        skip: whether any wants the step skipped; None: no.
+        zero: whether all gradients are to become zero now; None where the host knows: no.
+    """
+
+    finite: Tensor
+    memorable: Tensor
+    skip: Tensor | None
+    zero: Tensor | None
+
+
+def _rounds(parts: list[Part]) -> list[tuple[list[Part], list[Part]]]:
+    """The parts in their order, cut where one works on what the one before it leaves.
+
+    Each entry has those to measure beforehand, and those to ask and apply then.
+    """
+    firsts = [part for part in parts if part.first]
+    rounds: list[tuple[list[Part], list[Part]]] = [(firsts, [])]
+    for part in parts:
+        if part.first:
+            rounds[-1][1].append(part)
+        else:
+            rounds.append(([part], [part]))
+    return rounds
+
+
+def _all(found: list[Tensor]) -> Tensor:
+    """Whether all are true, ``(1,)``; `YES` itself where all of them are."""
+    if len(found) == 1:
+        return found[0]
+    return YES if all(each is YES for each in found) else _cat(found).all().view(1)
+
+
+def _samples(parts: list[Any], model: object, recording: bool) -> Samples:
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"{parts[0].strategy} clips single examples and needs the model itself: "

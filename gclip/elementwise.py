@@ -18,6 +18,7 @@ from gclip.scopes import Groups
 from gclip.sharded import Gathered, is_sharded, whole
 from gclip.state import copied, retyped
 from gclip.strategy import Elements, Memory, Rate, Strategy, Transform
+from gclip.units import Axis, rows
 
 
 class TransformPart(Part):
@@ -28,13 +29,16 @@ class TransformPart(Part):
     def __init__(self, strategy: Transform, *args: Any, **settings: Any) -> None:
         super().__init__(strategy, *args, **settings)
         self._clamps, self._order = False, 2.0
+        self._rows = list(map(rows, self.groups.shapes, self.groups.axes))
         self._changed: list[Tensor | None] = []
         self._types: dict[str, torch.dtype] = {}  # of the elements that memory is made for
         self.gradients: list[Tensor | None] = []  # on the update side: what the update came from
 
     @staticmethod
-    def _group(strategy: Strategy, names: list[str], params: list[Tensor]) -> Groups:
-        return Groups(names, [p.shape for p in params], "tensor")
+    def _group(
+        strategy: Strategy, names: list[str], params: list[Tensor], axes: Sequence[Axis] | None
+    ) -> Groups:
+        return Groups(names, [p.shape for p in params], "tensor", axes)
 
     def _hold_shards(self, grads: list[Tensor | None]) -> None:
         for place, grad in enumerate(grads):
@@ -59,7 +63,7 @@ class TransformPart(Part):
         for place, (name, grad) in enumerate(zip(self.groups.names, self._grads, strict=True)):
             new: Tensor | None = None
             if grad is not None and grad.numel() and not self._out_of_sight(grad):
-                values = self._view(grad)
+                values = self._view(place, grad)
                 mine = cast(Transform, self.now(step, values.dtype)) if self._beyond else strategy
                 if name not in kept:
                     kept[name] = mine.remember(torch.zeros_like(values))
@@ -71,7 +75,9 @@ class TransformPart(Part):
                 if self._keep and valid is not None:
                     new = kept_elements(mine, new, values)
             change = (
-                _differs(new, self._view(grad)) if new is not None and grad is not None else None
+                _differs(new, self._view(place, grad))
+                if new is not None and grad is not None
+                else None
             )
             same = change is not None and on_host(change) and not change
             self._changed.append(None if same else new)
@@ -80,9 +86,17 @@ class TransformPart(Part):
         self.made = self._decision(torch.stack(flags).to(self._norm.device))
         return None
 
+    @property
+    def writes(self) -> bool:
+        return any(new is not None for new in self._changed)
+
+    def enter_graph(self, recording: bool) -> None:
+        """Which tensors change is known only now: another graph for every choice of them."""
+        self.clip(recording)
+
     def clip(self, recording: bool) -> None:
         """Write what changed into the gradients."""
-        for grad, new in zip(self._grads, self._changed, strict=True):
+        for place, (grad, new) in enumerate(zip(self._grads, self._changed, strict=True)):
             if grad is not None and new is not None:
                 if grad.is_complex() and not new.is_complex():
                     set_modulus(grad, new.reshape(grad.shape))
@@ -91,9 +105,9 @@ class TransformPart(Part):
                     # What was finite stays so: the largest half-precision number, not inf.
                     most = torch.finfo(grad.dtype).max
                     new = torch.where(new.isfinite(), new.clamp(-most, most), new)
-                grad.copy_(new.reshape(grad.shape))
+                grad.copy_(self._as_it_was(place, new, grad.shape))
         self._give_back()
-        self._changed = []
+        self._changed = [None] * len(self._grads)  # it has been done
         self.total_after = self.made.clipped_norm
 
     def take_over(self, memory: Any, groups: Sequence[str]) -> None:
@@ -112,20 +126,29 @@ class TransformPart(Part):
         return Elements(
             values,
             step=step,
-            weight=lambda: self._view(whole(self.weights[place].detach())).to(values),
-            grad=None if grad is None else (lambda: self._view(whole(grad).to_dense()).to(values)),
+            weight=lambda: self._view(place, whole(self.weights[place].detach())).to(values),
+            grad=(
+                None
+                if grad is None
+                else lambda: self._view(place, whole(grad).to_dense()).to(values)
+            ),
             lr=lr,
         )
 
     def _out_of_sight(self, tensor: Tensor) -> bool:
         return self.strategy.view == "matrix" and tensor.ndim < 2
 
-    def _view(self, tensor: Tensor) -> Tensor:
+    def _view(self, place: int, tensor: Tensor) -> Tensor:
         """``(elements,)``, of complex ones the moduli, or ``(rows, columns)``; float32 at least."""
         if tensor.is_complex() and self.strategy.view == "flat":
             tensor = tensor.abs()
         wide = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-        return wide.reshape(-1) if self.strategy.view == "flat" else wide.reshape(len(wide), -1)
+        return wide.reshape(-1) if self.strategy.view == "flat" else self._rows[place].matrix(wide)
+
+    def _as_it_was(self, place: int, values: Tensor, shape: torch.Size) -> Tensor:
+        if self.strategy.view == "flat":
+            return values.reshape(shape)
+        return self._rows[place].from_matrix(values, shape)
 
     def _retype(self, dtype: torch.dtype) -> None:
         """Each tensor's memory has the dtype of its own elements: see `ask`."""

@@ -119,7 +119,7 @@ def sound(norms: Tensor, order: float) -> bool:
     if count <= _FEW and norms.ndim == 1:  # in Python a third of the time
         values = norms.tolist()
         # A NaN anywhere makes the sum NaN, which min and max may pass over.
-        return least <= min(values) and max(values) < math.inf and sum(values) >= least
+        return bool(least <= min(values) and max(values) < math.inf and sum(values) >= least)
     low, high = torch.aminmax(norms)
     return bool(least <= low.item() and high.item() < math.inf)
 
@@ -160,7 +160,8 @@ def _squares(tensors: list[Tensor]) -> list[Tensor]:
 
     One dot product a tensor is the fastest read there is.
     """
-    if all(t.dtype is torch.float32 and t.is_contiguous() for t in tensors):
+    # (A list and not any() over a generator: half the time.)
+    if not [t for t in tensors if t.dtype is not torch.float32 or not t.is_contiguous()]:
         dot = torch.dot
         return [dot(flat, flat) for flat in [t.view(-1) for t in tensors]]
     return [_square(t) for t in tensors]
@@ -189,6 +190,10 @@ def _one_norm(tensor: Tensor, order: float, wide: bool) -> Tensor:
 
 
 def multiply(tensors: list[Tensor], factor: Tensor) -> None:
+    """Multiply all by one number, a scalar tensor, in place."""
+    if factor.is_cpu and not [tensor for tensor in tensors if not tensor.is_cpu]:
+        torch._foreach_mul_(tensors, factor)
+        return
     devices = {tensor.device for tensor in tensors}
     if devices == {factor.device}:
         torch._foreach_mul_(tensors, factor)
@@ -225,7 +230,7 @@ def clamp_elements(tensors: list[Tensor], low: float, high: float) -> None:
 
 
 def _clamp(tensors: list[Tensor], low: float, high: float) -> None:
-    if all(tensor.is_cpu and not tensor.is_complex() for tensor in tensors):
+    if not [t for t in tensors if not t.is_cpu or t.is_complex()]:
         for tensor in tensors:
             # The same kernel as clamp_, with less than half the time per call.
             torch.nn.functional.hardtanh_(tensor, low, high)

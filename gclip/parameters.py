@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from gclip.chaining import Chain
 from gclip.errors import UsageError, suggestion
+from gclip.patterns import matches
 from gclip.registry import parse
 from gclip.strategy import Strategy
 
@@ -146,7 +146,7 @@ def assign(
     else:
         rules.append(("*", resolve(strategy)))
     for pattern, _ in rules:
-        if not grown and pattern != "*" and not any(_matches(each, pattern) for each in both):
+        if not grown and pattern != "*" and not any(matches(each, pattern) for each in both):
             layers = sorted({f"{name.rpartition('.')[0]}.*" for name in names if "." in name})
             shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
             raise UsageError(
@@ -156,7 +156,7 @@ def assign(
     places: list[list[int]] = [[] for _ in rules]
     for i, name in enumerate(names):
         for at, (pattern, _) in enumerate(rules):
-            if _matches(both[i], pattern):
+            if matches(both[i], pattern):
                 places[at].append(i)
                 break
         else:
@@ -165,7 +165,3 @@ def assign(
                 "to leave the rest unclipped"
             )
     return [(made, at) for (_, made), at in zip(rules, places, strict=True)]
-
-
-def _matches(names: tuple[str, str], pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name in names)

@@ -12,6 +12,7 @@ from torch import Tensor
 from gclip.decide import Decision, cutting, decide, left_alone, remember_step
 from gclip.errors import UsageError
 from gclip.fitting import beyond, fitted
+from gclip.gradients import gradients
 from gclip.norms import YES, clamp_elements, clamp_modulus, norm_type
 from gclip.rates import Rates
 from gclip.schedules import at_step
@@ -20,6 +21,7 @@ from gclip.sharded import Gathered, group, is_sharded, local
 from gclip.sparse import Sparse, coalesce
 from gclip.state import copied, retyped, selected
 from gclip.strategy import Band, Limit, Memory, Rate, Seen, Strategy, remembers
+from gclip.units import Axis
 
 
 class Part:
@@ -43,13 +45,14 @@ class Part:
         params: list[Tensor],
         places: list[int],
         *,
+        axes: Sequence[Axis] | None = None,
         rates: Rates | None = None,
         total_steps: int | None = None,
         keep: bool = False,
     ) -> None:
         self.strategy, self.params, self.places = strategy, params, places
         self.weights: Sequence[Tensor] = params  # on the update side, as they were before it
-        self.groups = self._group(strategy, names, params)
+        self.groups = self._group(strategy, names, params, axes)
         self._rates, self._total_steps, self._keep = rates, total_steps, keep
         self._varies, self._beyond = bool(strategy.varying), beyond(strategy)
         self._sharded = any(map(is_sharded, params))
@@ -83,17 +86,26 @@ class Part:
         return self._norm
 
     @staticmethod
-    def _group(strategy: Strategy, names: list[str], params: list[Tensor]) -> Groups:
-        return group(names, params, strategy.scope)
+    def _group(
+        strategy: Strategy, names: list[str], params: list[Tensor], axes: Sequence[Axis] | None
+    ) -> Groups:
+        return group(names, params, strategy.scope, axes)
 
-    def take(self, grads: Sequence[Tensor | None]) -> None:
-        """This step's gradients of all the clipper's parameters, of which these are some."""
-        self._hold([grads[i] for i in self.places])
+    def take(self, grads: Sequence[Tensor | None], *, plain: bool = False) -> None:
+        """This step's gradients of all the clipper's parameters, of which these are some.
+
+        `plain` where it is known that all are there, none sparse or spread over processes.
+        """
+        mine = [grads[i] for i in self.places]
+        if plain:
+            self._grads, self._lent, self._complete = mine, [], True
+        else:
+            self._hold(mine)
 
     def _hold(self, grads: list[Tensor | None]) -> None:
         self._grads, self._lent = grads, []
-        self._complete = all(g is not None for g in self._grads)
-        if any(g is not None and g.is_sparse for g in grads):
+        self._complete = not [g for g in grads if g is None]
+        if [g for g in grads if g is not None and g.is_sparse]:
             for place, grad in enumerate(grads):
                 if grad is not None and grad.is_sparse:
                     rows = Sparse(grad)
@@ -116,18 +128,37 @@ class Part:
         now = at_step(self.strategy, step, self._total_steps) if self._varies else self.strategy
         return fitted(now, dtype or self._dtype or norm_type(self.params)) if self._beyond else now
 
-    def measure(self, recording: bool) -> Tensor:
-        """Measure the norms; whether all of them are finite, bool ``(1,)``."""
-        device = self._place()
-        self._norm, finite = self.groups.measure(
-            self._grads, self._order, device, zeros=self._raises
+    def measure(self, recording: bool) -> None:
+        """Measure the norms. Then `look_again`."""
+        self._norm = self.groups.norms(self._grads, self._order, self._place())
+        self._apart = recording and self._order != 2.0
+        if self._apart:
+            self.total_before = self._l2(self._grads)
+
+    def look_again(self) -> Tensor:
+        """Whether all norms are finite, bool ``(1,)``.
+
+        Sums of powers overflow, or vanish, long before the gradients do: measured again where the
+        host can tell.
+        """
+        self._norm, finite = self.groups.look_again(
+            self._grads, self._order, self._norm, zeros=self._raises
         )
         if self._norm.dtype != self._dtype:
             self._follow_dtype()
-        self.total_before = self._norm
-        if recording and self._order != 2.0:
-            self.total_before = self._l2(self._grads)
+        if not self._apart:
+            self.total_before = self._norm
         return finite
+
+    def leave_graph(self, recording: bool) -> None:
+        """After `measure` as part of a compiled graph: what it returned, to be kept.
+
+        Where the graph is replayed, as CUDA graphs are, it writes over what it returned before.
+        """
+        self._place()
+        self._norm = self._norm.clone()
+        if self._clamps and recording:
+            self.total_before = self.total_before.clone()
 
     def ask(self, step: int, finite: Tensor) -> Tensor | None:
         """Let the strategy decide and learn; whether it wants the step skipped, ``(1,)``."""
@@ -140,12 +171,28 @@ class Part:
         if self._keep and finite is not YES:
             self.made = left_alone(self.made, clamps=self._clamps)
         self.memory = remember_step(strategy, seen, self.made.clipped_norm, self.memory, valid)
+        if self._clamps and isinstance(self.made.bounds, Band):
+            self.made = self._decided_by_band(self.made, self.made.bounds)
         return self.made.skip
+
+    @property
+    def writes(self) -> bool:
+        """Whether `clip` may write to gradients."""
+        return not self.folds and (not self.made.idle or isinstance(self.made.bounds, Band))
+
+    def enter_graph(self, recording: bool) -> None:
+        """Before `clip` as part of a compiled graph: what it reads are tensors, no numbers."""
+        if self._clamps:
+            like = torch.zeros_like(self._norm[:1])
+            bounds = self.made.bounds
+            low, high = bounds if isinstance(bounds, Band) else (-bounds, bounds)
+            band = Band(like + low, like + high)
+            self.made = self.made._replace(bounds=band)
+        else:
+            self.made = self.made._replace(idle=False)  # one graph, not one for each
 
     def clip(self, recording: bool) -> None:
         """Change the gradients as decided; on a CPU, write nothing where nothing changes."""
-        if self._clamps and isinstance(self.made.bounds, Band):
-            self.made = self._decided_by_band(self.made, self.made.bounds)
         if not self._clamps:
             if not self.made.idle and not self.folds:
                 self.groups.scale(self._grads, self.made.factor, self.made.clipped)
@@ -168,17 +215,19 @@ class Part:
 
     def clamp_unmeasured(self, step: int) -> bool:
         """Clamp without measuring; only where `constant_clamp`. Whether there were gradients."""
-        sparse = any(p.grad is not None and p.grad.is_sparse for p in self.params)
+        grads = gradients(self.params)
+        sparse = [g for g in grads if g is not None and g.is_sparse]
         if sparse:
             coalesce(self.params)
+            grads = gradients(self.params)
         strategy = self.now(step)
         waiting = step < strategy.warmup and not strategy.own_warmup
         limit = math.inf if waiting else strategy.limit(self._seen(step, None, self._measured), {})
         if isinstance(limit, float) and not sparse:
-            there = [g for p in self.params if (g := p.grad) is not None]
+            there = [g for g in grads if g is not None]
             clamp_elements(there, -limit, limit)
             return bool(there)
-        self._hold([p.grad for p in self.params])
+        self._hold(grads)
         self._clamp(cutting(limit), [True] * len(self.params))
         self._give_back()
         return any(g is not None for g in self._grads)
@@ -207,7 +256,7 @@ class Part:
 
     def _measured(self) -> Tensor:
         """The norms, for a strategy that reads them though its clamp was to go unmeasured."""
-        self._hold([p.grad for p in self.params])
+        self._hold(gradients(self.params))
         self.measure(False)
         return self._norm
 
@@ -215,7 +264,7 @@ class Part:
         """The device of the gradients; memory follows when the model has moved."""
         there = (g for g in self._grads if g is not None)
         device = next(there, self.params[0]).device
-        if device != self._device:
+        if device != self._device and not torch.compiler.is_compiling():
             if self.memory is not None:
                 self.memory = copied(self.memory, device)
             self._device = device
@@ -250,19 +299,31 @@ class Part:
         return Seen(
             norm,
             step=step,
-            weight_norm=lambda: _as(self.groups.norms(self.weights, order, device), dtype),
-            size=lambda: self.groups.sizes(device, dtype=dtype),
+            weight_norm=lambda: _as(
+                self.groups.norms(self._trained(self.weights), order, device), dtype
+            ),
+            size=lambda: self.groups.sizes(
+                device, [p.requires_grad for p in self.params], dtype=dtype
+            ),
             lr=self._rate("lr", dtype),
             weight_decay=self._rate("weight_decay", dtype),
             valid=valid,
             total_steps=self._total_steps,
         )
 
+    def _trained(self, weights: Sequence[Tensor]) -> list[Tensor | None]:
+        """Without those that are frozen: they count as zero, whatever their dtype."""
+        if weights is self.params:
+            return [param if param.requires_grad else None for param in self.params]
+        pairs = zip(weights, self.params, strict=True)
+        return [weight if param.requires_grad else None for weight, param in pairs]
+
     def _rate(self, key: str, dtype: torch.dtype) -> Callable[[], Rate] | None:
         rates = self._rates
         if rates is None:
             return None
-        return lambda: rates.spread(key, self.groups, self._norm.device, dtype)
+        trained = [p.requires_grad for p in self.params]
+        return lambda: rates.spread(key, self.groups, self._norm.device, trained, dtype=dtype)
 
     def _valid(self, finite: Tensor) -> Tensor | None:
         """Which groups' norms may enter memory; None where the host knows that all may."""
@@ -287,7 +348,8 @@ class Part:
             return
         highs = self._bounds(high)
         lows = [-each for each in highs] if low is None else self._bounds(low)
-        for grad, below, above, change in zip(self._grads, lows, highs, changed, strict=True):
+        grads = self.groups.views(self._grads)
+        for grad, below, above, change in zip(grads, lows, highs, changed, strict=True):
             if grad is None or not change:
                 continue
             if grad.is_complex():

@@ -3,9 +3,9 @@
 A `Groups` is laid out once for a list of parameters and a scope; after that `norms` and `scale`
 turn gradients into ``(groups,)`` norms and back. Groups are numbered in the order of the
 parameters: one for ``global``, one per module for ``layer``, one per parameter for ``tensor`` and
-``element``, and for ``unit`` one per index of a parameter's first dimension (0-D and 1-D
-parameters are one unit), so that Linear ``(out, in)`` and convolution ``(out, in, kh, kw)``
-weights have one group per output. Norms are float32, and float64 where any gradient is.
+``element``, and for ``unit`` one per output of its module: an output row of a Linear ``(out, in)``,
+a filter of a convolution ``(out, in, kh, kw)``, the whole of a bias; see `gclip.units`. Norms are
+float32, and float64 where any gradient is.
 
 Cost: the gradients are read once for the norms and written once for the factors, by whichever
 call is fastest on the device: one dot product per tensor on a CPU, multi-tensor kernels on a GPU.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,7 @@ from gclip.norms import (
     sum_type,
     tensor_norms,
 )
+from gclip.units import WHOLE, Axis, Units, usual
 
 _Home = tuple[torch.device, torch.dtype]
 
@@ -49,35 +51,43 @@ class Groups:
         names: the parameters' dotted names, which tell their layers.
         shapes: their shapes.
         scope: one of `gclip.strategy.SCOPES`.
+        axes: where each parameter's units lie; by default along dimension 0.
 
     Attributes:
         count: how many groups there are.
         labels: a name for each group, in order.
     """
 
-    def __init__(self, names: Sequence[str], shapes: Sequence[torch.Size], scope: str) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        shapes: Sequence[torch.Size],
+        scope: str,
+        axes: Sequence[Axis] | None = None,
+    ) -> None:
         self.names, self.shapes, self.scope = tuple(names), tuple(shapes), scope
         self._sizes = [math.prod(shape) for shape in shapes]
-        self._units = [  # an empty parameter counts as one unit, of norm 0
-            shape[0] if scope == "unit" and len(shape) > 1 and size else 1
-            for shape, size in zip(shapes, self._sizes, strict=True)
+        self.axes = tuple(axes or map(usual, shapes))
+        self._parts = [
+            Units(shape, axis if scope == "unit" else WHOLE)
+            for shape, axis in zip(shapes, self.axes, strict=True)
         ]
+        self._units = [part.count for part in self._parts]
         if scope == "global":
             self.labels: tuple[str, ...] = ("all",)
         elif scope == "layer":
             self.labels = tuple(dict.fromkeys(map(layer_of, names)))
         elif scope == "unit":
-            self.labels = tuple(
-                f"{name}[{row}]" if count > 1 else name
-                for name, count in zip(names, self._units, strict=True)
-                for row in range(count)
-            )
+            pairs = zip(names, self._parts, strict=True)
+            self.labels = tuple(each for name, part in pairs for each in part.labels(name))
         else:
             self.labels = self.names
         self.count = len(self.labels)
         self._starts = np.cumsum([0, *self._units[:-1]]) if self._units else np.zeros(0, int)
-        self._dims = [tuple(range(1, len(shape))) or None for shape in shapes]
-        self._counts: dict[_Home, Tensor] = {}
+        self._dims = [part.reduced for part in self._parts]
+        # Norms of units can be taken of the tensors as they are, and none is of one element.
+        self._simple = all(part.plain and part.reduced != () for part in self._parts)
+        self._counts: dict[tuple[_Home, tuple[bool, ...] | None], Tensor] = {}
         self._index: dict[torch.device, Tensor] = {}
         self._buffer: dict[_Home, Tensor] = {}
         self._views: dict[_Home, list[Tensor]] = {}
@@ -126,7 +136,12 @@ class Groups:
             zeros: whether a unit of norm 0 beside larger ones of its tensor is among those; many
                 are dead and really zero, and it would be a tiny one among large ones.
         """
-        norm = self.norms(tensors, order, device)
+        return self.look_again(tensors, order, self.norms(tensors, order, device), zeros=zeros)
+
+    def look_again(
+        self, tensors: Sequence[Tensor | None], order: float, norm: Tensor, *, zeros: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """The second half of `measure`, of norms that have been taken."""
         if not on_host(norm):
             return norm, all_finite(norm)
         if sound(norm, order):
@@ -174,18 +189,18 @@ class Groups:
 
         Parameters that are not `trained` do not count.
         """
-        if trained is not None and not all(trained):
-            return self._count_elements(device, dtype, trained)
-        home = (device, dtype)
-        if home not in self._counts:
-            self._counts[home] = self._count_elements(device, dtype, [True] * len(self.shapes))
-        return self._counts[home]
+        mask = None if trained is None or all(trained) else tuple(trained)
+        key = ((device, dtype), mask)
+        if key not in self._counts:
+            self._counts[key] = self._count_elements(device, dtype, mask)
+        return self._counts[key]
 
     def _count_elements(
-        self, device: torch.device, dtype: torch.dtype, trained: Sequence[bool]
+        self, device: torch.device, dtype: torch.dtype, mask: tuple[bool, ...] | None
     ) -> Tensor:
-        own = [size if each else 0 for size, each in zip(self._sizes, trained, strict=True)]
-        sizes = torch.tensor(own, dtype=dtype, device=device)
+        sizes = torch.tensor(self._sizes, dtype=dtype, device=device)
+        if mask is not None:
+            sizes = sizes * torch.tensor(mask, device=device)
         if self.scope == "global":
             return sizes.sum(dim=0, keepdim=True)
         if self.scope == "layer":
@@ -217,12 +232,10 @@ class Groups:
         where gradients are, and on a CPU where float32 sums of powers overflow or vanish.
         """
         each = [
-            like.new_zeros((len(like), units), dtype=torch.float32)
+            like.new_zeros((len(like), part.count), dtype=torch.float32)
             if tensor is None
-            else _batched_norm(tensor.reshape(len(like), units, size // units), order).to(
-                like.device
-            )
-            for tensor, units, size in zip(tensors, self._units, self._sizes, strict=True)
+            else _batched_norm(part.matrix(tensor, 1), order).to(like.device)
+            for tensor, part in zip(tensors, self._parts, strict=True)
         ]
         if any(norm.dtype == torch.float64 for norm in each):
             each = [norm.double() for norm in each]
@@ -248,12 +261,14 @@ class Groups:
         else:
             shares = list(torch.split(weights, self._units, dim=1))
         sums: list[Tensor | None] = []
-        for tensor, weight, shape in zip(tensors, shares, self.shapes, strict=True):
+        for tensor, weight, part, shape in zip(
+            tensors, shares, self._parts, self.shapes, strict=True
+        ):
             if tensor is None:
                 sums.append(None)
                 continue
-            rows = tensor.reshape(*weight.shape, math.prod(shape) // weight.shape[1])
-            sums.append(_weighted_sum(rows, weight, exact).reshape(shape))
+            total = _weighted_sum(part.matrix(tensor, 1), weight, exact)
+            sums.append(part.from_matrix(total, shape))
         return sums
 
     def batched_split(self, values: Tensor) -> list[Tensor]:
@@ -272,8 +287,20 @@ class Groups:
 
     # -- applying --------------------------------------------------------------------------
 
+    def views(self, tensors: Sequence[Any]) -> list[Any]:
+        """The tensors, sharing memory, with the dimensions that the entries of `split` have.
+
+        Most are returned as they are.
+        """
+        if self._simple:
+            return list(tensors)
+        return [
+            None if tensor is None else part.view(tensor)
+            for tensor, part in zip(tensors, self._parts, strict=True)
+        ]
+
     def split(self, values: Tensor) -> list[Tensor]:
-        """A ``(groups,)`` tensor as one entry a parameter, shaped to broadcast against it.
+        """A ``(groups,)`` tensor as one entry a parameter, to broadcast against its `views`.
 
         Use the entries before the next call: for units they are views of one reused buffer.
         """
@@ -282,6 +309,9 @@ class Groups:
         if self.scope == "layer":
             return list(values[self._layer_index(values.device)].unbind(0))
         if self.scope == "unit":
+            if torch.compiler.is_compiling():
+                each = zip(torch.split(values, self._units), self._parts, strict=True)
+                return [one.reshape(part.column) for one, part in each]
             home = (values.device, values.dtype)
             self._slots(home)
             self._buffer[home].copy_(values)
@@ -293,13 +323,13 @@ class Groups:
         if self.scope == "global":
             multiply([t for t in tensors if t is not None], factor.reshape(()))
             return
-        there, factors = [], []
+        there, factors, device = [], [], factor.device
         for tensor, each, change in zip(
-            tensors, self.split(factor), self.changed(clipped), strict=True
+            self.views(tensors), self.split(factor), self.changed(clipped), strict=True
         ):
             if tensor is not None and change:
                 there.append(tensor)
-                factors.append(each if each.device == tensor.device else each.to(tensor.device))
+                factors.append(each if tensor.device == device else each.to(tensor.device))
         if there:
             torch._foreach_mul_(there, factors)
 
@@ -338,6 +368,8 @@ class Groups:
     def _unit_norms(
         self, tensors: Sequence[Tensor | None], order: float, device: torch.device, wide: bool
     ) -> Tensor:
+        if torch.compiler.is_compiling() or not self._simple:
+            return self._unit_norms_apart(tensors, order, device, wide)
         norm = torch.linalg.vector_norm
         plain = (torch.float32, device)
         whole = not wide and all(self._sizes)
@@ -355,21 +387,28 @@ class Groups:
             slot.copy_(norm(tensor, order, dims, dtype=sum_type(tensor, wide)))
         return self._buffer[home].clone()
 
+    def _unit_norms_apart(
+        self, tensors: Sequence[Tensor | None], order: float, device: torch.device, wide: bool
+    ) -> Tensor:
+        """The same without memory that is used again, which compilers take for one and the same."""
+        norms, dtype = [], norm_type(tensors)
+        for tensor, part in zip(tensors, self._parts, strict=True):
+            if tensor is None or tensor.numel() == 0:
+                norms.append(torch.zeros(part.count, dtype=dtype, device=device))
+                continue
+            each = part.norm(tensor, order, dtype=sum_type(tensor, wide))
+            norms.append(each.to(device, dtype))
+        return torch.cat(norms)
+
     def _slots(self, home: _Home) -> list[Tensor]:
         """Views of one ``(groups,)`` buffer, one a parameter, that norms are written to."""
         if home not in self._buffer:
             device, dtype = home
             buffer = torch.zeros(self.count, dtype=dtype, device=device)
-            parts = torch.split(buffer, self._units)
+            each = list(zip(torch.split(buffer, self._units), self._parts, strict=True))
             self._buffer[home] = buffer
-            self._columns[home] = [
-                part.view(-1, *[1] * (len(shape) - 1)) if len(shape) > 1 else part.view(())
-                for part, shape in zip(parts, self.shapes, strict=True)
-            ]
-            self._views[home] = [
-                part if len(shape) > 1 else part.view(())
-                for part, shape in zip(parts, self.shapes, strict=True)
-            ]
+            self._columns[home] = [one.view(part.column) for one, part in each]
+            self._views[home] = [one.view(part.slot) for one, part in each]
         return self._views[home]
 
     def _again(
@@ -406,14 +445,10 @@ class Groups:
             tensor, start, end = tensors[place], ends[place], ends[place + 1]
             if tensor is None or not tensor.numel():
                 continue
-            tensor, dims = tensor.to(norm.device), self._dims[place]
-            if dims is None:
-                exact[start] = exact_norm(tensor, order)
-                continue
             rows = torch.from_numpy(np.flatnonzero(bad[start:end]))
-            few = tensor.index_select(0, rows)
+            few = self._parts[place].matrix(tensor.to(norm.device)).index_select(0, rows)
             if bool(few.any()):
-                exact[start + rows] = exact_norm(few, order, dims)
+                exact[start + rows] = exact_norm(few, order, (1,))
         return exact
 
     def _combine(self, each: Tensor, order: float) -> Tensor:

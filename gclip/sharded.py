@@ -25,6 +25,7 @@ from torch import Tensor
 from gclip.errors import UsageError
 from gclip.norms import all_finite, norm_type, sum_type, total
 from gclip.scopes import Groups, refuse_complex
+from gclip.units import Axis, Units
 
 Home = tuple[Any, tuple[bool, ...]]
 """A mesh, and for each of its dimensions whether a tensor is split over it."""
@@ -95,11 +96,13 @@ class Gathered:
         local(self._grad).copy_(_share(self.values, self._grad, self._grad.placements))
 
 
-def group(names: Sequence[str], params: Sequence[Tensor], scope: str) -> Groups:
+def group(
+    names: Sequence[str], params: Sequence[Tensor], scope: str, axes: Sequence[Axis] | None = None
+) -> Groups:
     """The groups that `scope` makes of `params`, spread over processes or not."""
     if any(map(is_sharded, params)):
-        return ShardedGroups(names, params, scope)
-    return Groups(names, [p.shape for p in params], scope)
+        return ShardedGroups(names, params, scope, axes)
+    return Groups(names, [p.shape for p in params], scope, axes)
 
 
 class ShardedGroups(Groups):
@@ -108,10 +111,18 @@ class ShardedGroups(Groups):
     Its methods take DTensors or their shards.
     """
 
-    def __init__(self, names: Sequence[str], params: Sequence[Any], scope: str) -> None:
-        super().__init__(names, [p.shape for p in params], scope)
-        rows = zip(params, self._units, strict=True)
-        self._rows = [_rows(p) if units > 1 else None for p, units in rows]
+    def __init__(
+        self,
+        names: Sequence[str],
+        params: Sequence[Any],
+        scope: str,
+        axes: Sequence[Axis] | None = None,
+    ) -> None:
+        super().__init__(names, [p.shape for p in params], scope, axes)
+        self._rows = [
+            _rows(name, param, part) if part.count > 1 else None
+            for name, param, part in zip(names, params, self._parts, strict=True)
+        ]
         homes: dict[Home, list[int]] = {}
         for place, param in enumerate(params):
             if is_sharded(param):
@@ -171,8 +182,8 @@ class ShardedGroups(Groups):
             for part, rows in zip(parts, self._rows, strict=True)
         ]
         return [
-            part.reshape(-1, *[1] * (len(shape) - 1)) if len(shape) > 1 else part.reshape(())
-            for part, shape in zip(mine, self.shapes, strict=True)
+            values.reshape(part.column if rows is None else part.column_of(len(rows)))
+            for values, rows, part in zip(mine, self._rows, self._parts, strict=True)
         ]
 
     def summed(self, sums: Tensor) -> Tensor:
@@ -194,12 +205,13 @@ class ShardedGroups(Groups):
     ) -> Tensor:
         each = torch.zeros(self.count, dtype=norm_type(tensors), device=device)
         slots = torch.split(each, self._units)
-        for tensor, slot, rows, dims in zip(tensors, slots, self._rows, self._dims, strict=True):
+        for tensor, slot, rows, part in zip(tensors, slots, self._rows, self._parts, strict=True):
             shard = None if tensor is None else local(tensor)
             if shard is None or not shard.numel():
                 continue
-            norm = torch.linalg.vector_norm(shard, order, dims, dtype=sum_type(shard, wide))
-            mine = norm.to(each).reshape(-1)
+            count = part.count if rows is None else len(rows)
+            dtype = sum_type(shard, wide)
+            mine = part.norm(shard, order, dtype=dtype, count=count).to(each)
             if rows is None:
                 slot.copy_(mine)
             else:
@@ -241,16 +253,36 @@ def _all_reduce(values: Tensor, how: str, mesh: Any, split: tuple[bool, ...]) ->
     return result.to(values.device)
 
 
-def _rows(param: Any) -> Tensor | None:
-    """Which indices of the first dimension this process holds; None where all of them."""
-    if not is_sharded(param):
+def _rows(name: str, param: Any, part: Units) -> Tensor | None:
+    """Which indices of the units' dimension this process holds; None where all of them.
+
+    Raises:
+        UsageError: several dimensions tell the units, of which this process has a part.
+    """
+    if not is_sharded(param) or part.axis.dim is None:
         return None
     from torch.distributed.tensor import Replicate
 
-    first = [each if getattr(each, "dim", None) == 0 else Replicate() for each in param.placements]
-    if all(each.is_replicate() for each in first):
+    dim = part.axis.dim
+    if not part.plain and not all(each.is_replicate() for each in param.placements):
+        raise UsageError(
+            f"{name} is of a transposed convolution with groups and spread over processes, so "
+            "that no process holds whole units: use scope=tensor for it, or unit_dims"
+        )
+    own = [each if getattr(each, "dim", None) == dim else Replicate() for each in param.placements]
+    if all(each.is_replicate() for each in own):
         return None
-    return _share(torch.arange(param.shape[0]), param, first)
+    return _share(torch.arange(param.shape[dim]), param, list(map(_along_first, own)))
+
+
+def _along_first(placement: Any) -> Any:
+    """The same placement for a tensor of which only that dimension is left."""
+    from torch.distributed.tensor import Shard
+
+    if placement.is_replicate() or placement.dim == 0:
+        return placement
+    factor = getattr(placement, "split_factor", None)
+    return Shard(0) if factor is None else type(placement)(0, split_factor=factor)
 
 
 def _share(full: Tensor, like: Any, placements: Sequence[Any]) -> Tensor:

@@ -50,7 +50,7 @@ class SkipWatch:
         if skip is None and self._on_device is None:
             self._row = 0
             return
-        if self._most is None or torch.compiler.is_compiling():
+        if self._most is None:
             return
         if self._on_device is None and skip is not None and on_host(skip):
             self._row = self._row + 1 if bool(skip) else 0
@@ -85,4 +85,4 @@ class SkipWatch:
         )
         if self._then == "raise":
             raise FloatingPointError(said)
-        warnings.warn(said, stacklevel=5)
+        warnings.warn(said, stacklevel=6)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gclip.chaining import Chain
 from gclip.errors import UsageError
+from gclip.gradients import gradients
 from gclip.parameters import Parameters, collect
 from gclip.rates import Rates
 from gclip.registry import get, names, parse
@@ -19,6 +20,7 @@ from gclip.scopes import check_layers
 from gclip.sharded import align, group, is_sharded, refuse_flat
 from gclip.strategy import SCOPES, Strategy, Transform
 from gclip.suggesting import NOTES, Suggestions, suggest
+from gclip.units import UnitDims, axes
 from gclip.watching import FEWEST_STEPS, Step, Table, Watched
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class Survey:
         strategies: spellings or strategies to suggest thresholds for; settings in them are kept.
             All registered ones by default.
         memory: how many bytes the norms may take.
+        unit_dims: as in `gclip.Clipper`.
 
     Raises:
         UsageError: no parameters, an unknown strategy, or a chain.
@@ -74,6 +77,7 @@ class Survey:
         *,
         strategies: Iterable[str | Strategy] | None = None,
         memory: int = MEMORY,
+        unit_dims: UnitDims | None = None,
     ) -> None:
         named = collect(parameters)
         refuse_flat(named.params)
@@ -85,10 +89,11 @@ class Survey:
         self._tables: dict[Key, Table] = {}
         keys = [_key(scope) for scope in SCOPES]
         keys += [_key_of(each) for each in self._strategies() if not isinstance(each, Transform)]
+        places = axes(self.names, self.params, parameters, unit_dims)
         for scope, order, counted in dict.fromkeys(keys):
             if scope != "layer" or self._named:
-                groups = group(self.names, self.params, scope)
-                elements = group(self.names, self.params, "element") if counted else None
+                groups = group(self.names, self.params, scope, places)
+                elements = group(self.names, self.params, "element", places) if counted else None
                 self._tables[scope, order, counted] = Table(groups, order, elements=elements)
         self._finite: Tensor | None = None  # how many steps were, counted on the device
         self._last: dict[str, list[float | Tensor]] | None = None
@@ -112,7 +117,7 @@ class Survey:
         """
         if any(map(is_sharded, self.params)):
             align(self.params)
-        grads = [p.grad for p in self.params]
+        grads = gradients(self.params)
         there = tuple(grad is not None for grad in grads)
         device = next((g.device for g in grads if g is not None), None)
         if device is None:
@@ -126,8 +131,12 @@ class Survey:
         if finite is not None:
             fine = fine & finite.to(device).view(1)
         self._finite = fine.long() if self._finite is None else self._finite.to(device) + fine
-        step = Step(self.steps, fine, None if all(there) else there, self._noted())
-        weights = [p.detach() for p in self.params]
+        trained = tuple(p.requires_grad for p in self.params)
+        step = Step(
+            self.steps, fine, None if all(there) else there, self._noted(),
+            None if all(trained) else trained,
+        )  # fmt: skip
+        weights = [p.detach() if p.requires_grad else None for p in self.params]
         for table in self._tables.values():
             if table.wants(self.steps):
                 table.add(step, spread if table.groups.scope == "unit" else plain, weights)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gclip.elementwise import TransformPart
 from gclip.errors import UsageError
+from gclip.gradients import gradients
 from gclip.norms import YES, on_host
 from gclip.part import Part
 from gclip.undo import StepSnapshot
@@ -74,17 +75,21 @@ class Updates:
     def measure(self, recording: bool) -> Tensor:
         """After the optimizer's step: measure the update; is it finite? ``(1,)``."""
         kept = dict(zip(self._places, self._kept or [], strict=True))
+        grads = gradients(self._params)
         self._deltas = [
-            p.detach() - kept[i] if i in kept and p.grad is not None else None
-            for i, p in enumerate(self._params)
+            p.detach() - kept[i] if i in kept and grad is not None else None
+            for i, (p, grad) in enumerate(zip(self._params, grads, strict=True))
         ]
         for part in self.parts:
             if part.first:
                 part.take(self._deltas)
             part.weights = [kept[i] for i in part.places]
             if isinstance(part, TransformPart):
-                part.gradients = [self._params[i].grad for i in part.places]
-        found = [part.measure(recording) for part in self.parts if part.first]
+                part.gradients = [grads[i] for i in part.places]
+        firsts = [part for part in self.parts if part.first]
+        for part in firsts:
+            part.measure(recording)
+        found = [part.look_again() for part in firsts]
         if all(each is YES for each in found):
             return YES
         return torch.cat([each.to(found[0].device) for each in found]).all().view(1)

@@ -30,12 +30,16 @@ _SAMPLE = 1 << 16  # elements of a tensor that are counted, evenly spaced
 
 @dataclass(frozen=True)
 class Step:
-    """What all tables share of a step. `present` is None where every parameter had a gradient."""
+    """What all tables share of a step.
+
+    `present` is None where every parameter had a gradient, `trained` where none was frozen.
+    """
 
     index: int
     finite: Tensor
     present: tuple[bool, ...] | None
     rates: Mapping[str, list[Rate]] | None
+    trained: tuple[bool, ...] | None = None
 
 
 class Magnitudes(NamedTuple):
@@ -143,7 +147,12 @@ class Table:
         """Whether the step is one of those that are kept."""
         return step % self.every == 0
 
-    def add(self, step: Step, grads: Sequence[Tensor | None], weights: Sequence[Tensor]) -> None:
+    def add(
+        self,
+        step: Step,
+        grads: Sequence[Tensor | None],
+        weights: Sequence[Tensor | None],
+    ) -> None:
         """Measure and keep a step."""
         device = step.finite.device
         norm = self._norms(grads, device)
@@ -223,7 +232,8 @@ class Watched:
     @cached_property
     def sizes(self) -> Tensor:
         """Elements of each group, ``(groups,)``."""
-        return self.groups.sizes(self.norm.device, dtype=self.norm.dtype)
+        trained = self.steps[-1].trained if self.steps else None
+        return self.groups.sizes(self.norm.device, trained, dtype=self.norm.dtype)
 
     @cached_property
     def valid(self) -> tuple[Tensor | None, ...]:

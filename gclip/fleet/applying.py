@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gclip.fleet.layout import Layout
 from gclip.norms import clamp_modulus, on_host
+from gclip.units import Units
 
 Spans: TypeAlias = list[tuple[int, int] | None]
 
@@ -31,12 +32,19 @@ class Table:
         self.values = torch.full((runs, sum(counts)), neutral, dtype=dtype, device=device)
         self.runs, self._neutral = runs, neutral
         self._starts = np.cumsum([0, *counts[:-1]])
+        self._parts: list[Units | None] = [*layout.parts] if fine else [None] * len(counts)
+        shapes = [(1,) * len(shape) for shape in layout.shapes]
+        if fine:
+            shapes = [part.column for part in layout.parts]
         self.columns = [  # views, so that they follow what is put into the table
-            column.reshape(runs, -1, *[1] * (len(shape) - 1)) if shape else column.view(runs)
-            for column, shape in zip(
-                torch.split(self.values, counts, dim=1), layout.shapes, strict=True
-            )
+            column.view(runs, *shape)
+            for column, shape in zip(torch.split(self.values, counts, dim=1), shapes, strict=True)
         ]
+
+    def view(self, place: int, stack: Tensor) -> Tensor:
+        """The stack at a place, sharing memory, with the dimensions that its column has."""
+        part = self._parts[place]
+        return stack if part is None else part.view(stack, 1)
 
     def clear(self) -> None:
         self.values.fill_(self._neutral)
@@ -133,6 +141,6 @@ def _affected(
                 continue
             if span != (0, table.runs):
                 tensor, column = tensor[span[0] : span[1]], column[span[0] : span[1]]
-        there.append(tensor)
+        there.append(table.view(place, tensor))
         columns.append(column)
     return there, columns

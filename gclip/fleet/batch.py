@@ -24,7 +24,7 @@ class Now(NamedTuple):
 
     Attributes:
         grads: what is clipped in place, stacks ``(runs, *shape)`` or None.
-        weights: the parameters before the step, measured when asked for.
+        weights: the parameters before the step, measured when asked for; None for frozen ones.
         sources: on the side of updates, the gradients that they came from.
         finite: bool ``(runs, 1)``, which runs may remember this step; or `YES`.
         keep: whether gradients that are not finite are clipped all the same.
@@ -124,7 +124,7 @@ class Batch:
             norm,
             step=now.step,
             weight_norm=lambda: self._lead(self.mine(now.weights.of(self.view))).to(dtype),
-            size=lambda: self.view.groups.sizes(device, dtype=dtype),
+            size=lambda: self.view.groups.sizes(device, self._trained(now), dtype=dtype),
             lr=self._rate(now, "lr"),
             weight_decay=self._rate(now, "weight_decay"),
             valid=valid,
@@ -204,6 +204,9 @@ class Batch:
             grads = [now.grads[i] for i in self.view.places]
             valid = valid & self.view.groups.present(grads, norm.device)
         return valid
+
+    def _trained(self, now: Now) -> list[bool]:
+        return [now.weights.tensors[i] is not None for i in self.view.places]
 
     def _rate(self, now: Now, key: str) -> Callable[[], Rate] | None:
         if not now.rates.known(key):

@@ -23,9 +23,11 @@ from gclip.fleet.recording import Ledger
 from gclip.fleet.reporting import FleetReport
 from gclip.fleet.side import Side
 from gclip.fleet.updating import FleetUpdates
+from gclip.gradients import Apart, gradients
 from gclip.norms import YES
 from gclip.parameters import Spec
 from gclip.record import Record
+from gclip.units import UnitDims, axes
 
 
 class NotFinite(FloatingPointError):
@@ -52,6 +54,8 @@ class FleetClipper:
         optimizer: that steps the stacks, for strategies that need its learning rate.
         rates: ``(runs,)``, the runs' learning rates where they are not the optimizer's.
         total_steps: how many steps the runs will have, for schedules that do not say it.
+        model: of one run, whose classes tell what a unit is (`gclip.units`).
+        unit_dims: as in `gclip.Clipper`; the runs' own dimensions are counted.
 
     Raises:
         UsageError: as `gclip.Clipper`; and for strategies that clip single examples.
@@ -67,6 +71,8 @@ class FleetClipper:
         optimizer: torch.optim.Optimizer | None = None,
         rates: Tensor | None = None,
         total_steps: int | None = None,
+        model: nn.Module | None = None,
+        unit_dims: UnitDims | None = None,
     ) -> None:
         choose(nonfinite, NONFINITE, "nonfinite policy")
         self.nonfinite: Nonfinite = nonfinite
@@ -75,7 +81,13 @@ class FleetClipper:
         self._names, self._stacks = _checked(stacks, self.runs)
         self._recording, self._optimizer, self._total_steps = record, optimizer, total_steps
         self.rates = rates
-        self._layout = Layout(self._names, [stack.shape[1:] for stack in self._stacks])
+        shapes = [stack.shape[1:] for stack in self._stacks]
+        known = {} if model is None else dict(model.named_parameters(remove_duplicate=False))
+        ones = [
+            known.get(n, torch.empty(s, device="meta"))
+            for n, s in zip(self._names, shapes, strict=True)
+        ]
+        self._layout = Layout(self._names, shapes, axes(self._names, ones, model, unit_dims))
         tasks = _tasks(self._names, strategies)
         batches = arrange([t.gradient for t in tasks], self._layout, total_steps)
         self._gradient = Side(batches, self._layout, self.runs)
@@ -85,6 +97,7 @@ class FleetClipper:
             batches = arrange([t.update for t in tasks[span]], self._layout, total_steps)
             side = Side(batches, self._layout, span.stop - span.start)
             self._updates = FleetUpdates(side, self._stacks, span)
+        self._apart = Apart()
         self._ledger = Ledger(self.runs)
         self._result: tuple[Tensor, Tensor | None] | None = None
         self._step = 0
@@ -105,15 +118,18 @@ class FleetClipper:
             raise UsageError(
                 "the last update was not clipped: write `with clipper.updating(): optimizer.step()`"
             )
-        grads = [stack.grad for stack in self._stacks]
+        grads = gradients(self._stacks)
         if not any(grad is not None for grad in grads):
             return self._nothing()
+        if self._apart.settle(self._stacks, grads, strided=True):
+            grads = gradients(self._stacks)
         finite = self._gradient.measure(grads, self._recording)
         if self.nonfinite == "raise" and not bool(finite.all()):
             self._refuse(finite, grads)
         device = next(grad.device for grad in grads if grad is not None)
+        trained = [stack if stack.requires_grad else None for stack in self._stacks]
         weights = Measured(
-            self._stacks, self._layout, self.runs, device, spans=self._gradient.spans, again=False
+            trained, self._layout, self.runs, device, spans=self._gradient.spans, again=False
         )
         fine = self._gradient.memorable(finite)
         now = Now(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gclip.norms import exact_norm, fitting, lost
 from gclip.scopes import Groups
+from gclip.units import Axis, Units, usual
 
 if TYPE_CHECKING:
     from gclip.fleet.measuring import Measured
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
 class Layout:
     """The parameters of one run, and the views of them that strategies have."""
 
-    def __init__(self, names: Sequence[str], shapes: Sequence[torch.Size]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        shapes: Sequence[torch.Size],
+        axes: Sequence[Axis] | None = None,
+    ) -> None:
         self.names, self.shapes = tuple(names), tuple(shapes)
-        sizes = [math.prod(shape) for shape in shapes]
-        self.units = [
-            shape[0] if len(shape) > 1 and size else 1
-            for shape, size in zip(shapes, sizes, strict=True)
-        ]
+        self.axes = tuple(axes or map(usual, shapes))
+        self.parts = list(map(Units, shapes, self.axes))
+        self.units = [part.count for part in self.parts]
         self.starts = [0, *accumulate(self.units)]
         self._views: dict[tuple[tuple[int, ...], str, float], View] = {}
         self._homes: dict[torch.device, Tensor] = {}
@@ -60,8 +64,10 @@ class View:
     """
 
     def __init__(self, layout: Layout, places: tuple[int, ...], scope: str, order: float) -> None:
+        self.layout = layout
         names = [layout.names[i] for i in places]
-        self.groups = Groups(names, [layout.shapes[i] for i in places], scope)
+        shapes, axes = [layout.shapes[i] for i in places], [layout.axes[i] for i in places]
+        self.groups = Groups(names, shapes, scope, axes)
         self.places, self.scope, self.order = places, scope, order
         self._layout = layout
         self.fine = scope == "unit"

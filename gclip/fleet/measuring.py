@@ -17,6 +17,7 @@ from torch import Tensor
 from gclip.fleet.layout import Kind, Layout, View
 from gclip.norms import exact_norm, fitting, lost, norm_type, sum_type
 from gclip.scopes import refuse_complex, untrusted
+from gclip.units import Units
 
 
 class Measured:
@@ -48,21 +49,21 @@ class Measured:
 
     def each(self, order: float) -> Tensor:
         """One norm a tensor, ``(runs, tensors)``."""
-        return self._table("each", order, [1] * len(self.tensors))
+        return self._table("each", order, [None] * len(self.tensors))
 
     def units(self, order: float) -> Tensor:
         """One norm a unit, ``(runs, units)``."""
-        return self._table("units", order, self.layout.units)
+        return self._table("units", order, self.layout.parts)
 
-    def _table(self, what: str, order: float, counts: Sequence[int]) -> Tensor:
-        """One norm for each of the `counts` equal parts of each tensor, side by side."""
+    def _table(self, what: str, order: float, parts: Sequence[Units | None]) -> Tensor:
+        """One norm for each tensor, or for each of its units, side by side."""
         kind = (what, order)
         if kind not in self._kept:
             span = self._span(kind)
-            rows = [self._rows(t, span, n) for t, n in zip(self.tensors, counts, strict=True)]
+            rows = [self._rows(t, span, part) for t, part in zip(self.tensors, parts, strict=True)]
             table = torch.cat([_norm(each, order) for each in rows], dim=1)
             if self._again and order != math.inf and lost(table, order):
-                units = None if self._zeros or what != "units" else np.array(counts)
+                units = None if self._zeros or what != "units" else np.array(self.layout.units)
                 bad = untrusted(table, order, units)
                 table = _again(rows, table, order, bad)
             self._kept[kind] = self._padded(table, span)
@@ -72,7 +73,7 @@ class Measured:
         """Each tensor's smallest and largest element, ``(runs, tensors)``."""
         refuse_complex(self.tensors)
         span = self._span(("ends", math.inf))
-        pairs = [_ends(self._rows(t, span, 1)) for t in self.tensors]
+        pairs = [_ends(self._rows(t, span)) for t in self.tensors]
         least, most = (
             self._padded(torch.cat(side, dim=1), span) for side in zip(*pairs, strict=True)
         )
@@ -90,13 +91,17 @@ class Measured:
         full[span[0] : span[1]] = values
         return full
 
-    def _rows(self, tensor: Tensor | None, span: tuple[int, int], count: int) -> Tensor:
+    def _rows(
+        self, tensor: Tensor | None, span: tuple[int, int], part: Units | None = None
+    ) -> Tensor:
+        """``(runs in the span, units, elements)``."""
         start, end = span
         if tensor is None or not tensor.numel():
+            count = 1 if part is None else part.count
             return torch.zeros((end - start, count, 0), dtype=torch.float32, device=self.device)
         if span != (0, self.runs):
             tensor = tensor[start:end]
-        return tensor.reshape(end - start, count, -1)
+        return tensor.reshape(end - start, 1, -1) if part is None else part.matrix(tensor, 1)
 
 
 def _norm(rows: Tensor, order: float) -> Tensor:

@@ -41,8 +41,9 @@ class FleetRates:
         ``(runs, 1)``."""
         if key == "lr" and self._each is not None:
             return self._each.to(device, dtype)
-        mine = self._of([self._stacks[i] for i in view.places])
-        return mine.spread(key, view.groups, device, dtype)
+        mine = [self._stacks[i] for i in view.places]
+        trained = [stack.requires_grad for stack in mine]
+        return self._of(mine).spread(key, view.groups, device, trained, dtype=dtype)
 
     def single(self, key: str, place: int, device: torch.device, dtype: torch.dtype) -> Rate:
         """Of one parameter: a number, or ``(runs, 1)``."""

@@ -67,7 +67,8 @@ class FleetRun:
             for each in configs
         ]
         self.present = list(range(len(configs)))
-        self.model = stack([models.build(c.model, classes, c.seed) for c in configs]).to(device)
+        built = [models.build(c.model, classes, c.seed) for c in configs]
+        self.model = stack(built).to(device)
         self._optimizer = StackedOptimizer(config, list(self.model.parameters()), device)
         self.clipper = FleetClipper(
             dict(self.model.named_parameters()),
@@ -76,6 +77,7 @@ class FleetRun:
             optimizer=self._optimizer.optimizer,
             rates=torch.tensor([each.lr for each in configs], dtype=torch.float32, device=device),
             total_steps=self.steps,
+            model=built[0],
         )
         self._streams = _Streams(configs)
         self._labels = [

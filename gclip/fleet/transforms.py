@@ -17,6 +17,7 @@ from gclip.fleet.merged import Merged
 from gclip.norms import YES, exact_norm, fitting, lost, on_host, set_modulus
 from gclip.state import retyped
 from gclip.strategy import Elements, Memory, Rate, Strategy, Transform
+from gclip.units import Units, rows
 
 
 class TransformBatch(Batch):
@@ -41,7 +42,7 @@ class TransformBatch(Batch):
             change: Tensor | None = None
             view = cast(Transform, self.merged.strategies[0]).view
             if grad is not None and grad.numel() and not _out_of_sight(view, grad):
-                values = self._seen(view, grad)
+                values = self._seen(view, place, grad)
                 strategy = cast(Transform, self.merged.at(now.step, values.device, values.dtype))
                 if name not in kept:
                     kept[name] = strategy.remember(torch.zeros_like(values))
@@ -80,7 +81,12 @@ class TransformBatch(Batch):
                 # What was finite stays so: the largest half-precision number, not inf.
                 most = torch.finfo(grad.dtype).max
                 new = torch.where(new.isfinite(), new.clamp(-most, most), new)
-            self.put(grad, new.reshape(len(self.rows), *grad.shape[1:]))
+            shape = (len(self.rows), *grad.shape[1:])
+            matrix = cast(Transform, self.merged.strategies[0]).view == "matrix"
+            self.put(
+                grad,
+                self._rows(place).from_matrix(new, shape, 1) if matrix else new.reshape(shape),
+            )
         self._new = []
 
     # -- inside ------------------------------------------------------------------------------
@@ -95,16 +101,17 @@ class TransformBatch(Batch):
     def _retyped(self, memory: Any, dtype: torch.dtype) -> Any:
         return memory  # each tensor's has the dtype of its own elements: see `ask`
 
-    def _seen(self, view: str, stack: Tensor) -> Tensor:
+    def _rows(self, place: int) -> Units:
+        layout = self.view.layout
+        return rows(layout.shapes[place], layout.axes[place])
+
+    def _seen(self, view: str, place: int, stack: Tensor) -> Tensor:
         """These rows as ``(rows, elements)`` or ``(rows, rows of a matrix, columns)``."""
         mine = self.mine(stack)
         if mine.is_complex() and view == "flat":
             mine = mine.abs()
         wide = mine.float() if mine.dtype in (torch.float16, torch.bfloat16) else mine
-        if view == "flat":
-            wide = wide.reshape(len(mine), -1)
-        else:
-            wide = wide.reshape(len(mine), mine.shape[1], -1)
+        wide = wide.reshape(len(mine), -1) if view == "flat" else self._rows(place).matrix(wide, 1)
         return self._lead(wide)
 
     def _elements(self, strategy: Transform, now: Now, place: int, values: Tensor) -> Elements:
@@ -122,8 +129,10 @@ class TransformBatch(Batch):
         return Elements(
             values,
             step=now.step,
-            weight=lambda: self._seen(strategy.view, weight.detach()).to(values),
-            grad=None if source is None else (lambda: self._seen(strategy.view, source).to(values)),
+            weight=lambda: self._seen(strategy.view, place, weight.detach()).to(values),
+            grad=None
+            if source is None
+            else (lambda: self._seen(strategy.view, place, source).to(values)),
             lr=lr,
         )
 

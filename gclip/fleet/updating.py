@@ -11,6 +11,7 @@ from gclip.fleet.batch import Now
 from gclip.fleet.measuring import Measured
 from gclip.fleet.rates import FleetRates
 from gclip.fleet.side import Side
+from gclip.gradients import gradients
 
 
 class FleetUpdates:
@@ -39,8 +40,10 @@ class FleetUpdates:
         """After the optimizer's step: measure the updates; which are finite, ``(runs, 1)``."""
         kept = self._kept or []
         self._deltas = [
-            stack - before if param.grad is not None else None
-            for stack, before, param in zip(self._stacks(), kept, self._params, strict=True)
+            stack - before if grad is not None else None
+            for stack, before, grad in zip(
+                self._stacks(), kept, gradients(self._params), strict=True
+            )
         ]
         return self.side.measure(self._deltas, recording)
 
@@ -50,15 +53,17 @@ class FleetUpdates:
     ) -> Tensor | None:  # fmt: skip
         """Ask each strategy, clip, let it learn; which runs want no step, ``(runs, 1)``."""
         kept = self._kept or []
+        pairs = zip(kept, self._params, strict=True)
+        trained = [each if param.requires_grad else None for each, param in pairs]
         weights = Measured(
-            kept,
+            trained,
             self.side.layout,
             self.side.runs,
             kept[0].device,
             spans=self.side.spans,
             again=False,
         )
-        sources = [None if p.grad is None else p.grad[self.span] for p in self._params]
+        sources = [None if g is None else g[self.span] for g in gradients(self._params)]
         mine = rates.rows(self.span)
         now = Now(step, total_steps, self._deltas, weights, sources, mine, finite, keep)
         return self.side.clip(now, recording)

@@ -26,7 +26,10 @@ SHAPES = {
     "d.weight": (1, 3),  # nothing on the second process
     "d.bias": (),
     "e.weight": (3, 1),  # by columns: nothing on the second process
+    "f.weight": (4, 3, 2),  # by rows, its units along dimension 1
+    "g.weight": (2, 5),  # by columns, which are its units
 }
+UNIT_DIMS = {"f.weight": 1, "g.weight": 1}
 SCOPES = ("global", "layer", "tensor", "unit")
 ON_GRADIENTS = (
     *(f"norm(max_norm=0.5, scope={s})" for s in (*SCOPES, "element")),
@@ -88,7 +91,7 @@ def full(tensor: Tensor) -> Tensor:
 
 def clip(spec: str, params: dict[str, nn.Parameter], give: Callable[..., None]) -> dict:
     """Several steps; in the second a gradient is missing."""
-    clipper = gclip.Clipper(params.items(), spec)
+    clipper = gclip.Clipper(params.items(), spec, unit_dims=UNIT_DIMS)
     out: dict = {"grads": [], "norm": [], "limit": [], "clipped_norm": [], "skipped": []}
     for step in range(STEPS):
         give(params, values(5 + step))
@@ -106,7 +109,7 @@ def clip(spec: str, params: dict[str, nn.Parameter], give: Callable[..., None]) 
 def update(spec: str, params: dict[str, nn.Parameter], give: Callable[..., None]) -> dict:
     """Several steps of SGD with momentum; in the second a gradient is missing."""
     optimizer = torch.optim.SGD(params.items(), lr=0.01, momentum=0.9, foreach=False)
-    handle = gclip.attach(optimizer, spec)
+    handle = gclip.attach(optimizer, spec, unit_dims=UNIT_DIMS)
     norms = []
     for step in range(STEPS):
         give(params, values(5 + step))
@@ -175,6 +178,8 @@ def main(rank: int, store: str, result: str) -> None:
         "d.weight": (line, [Shard(0)]),
         "d.bias": (square, [Replicate(), Replicate()]),
         "e.weight": (square, [Replicate(), Shard(1)]),
+        "f.weight": (line, [Shard(0)]),
+        "g.weight": (line, [Shard(1)]),
     }
 
     def spread(name: str, value: Tensor) -> Tensor:
@@ -245,11 +250,13 @@ def main(rank: int, store: str, result: str) -> None:
     def refused() -> list[str]:
         said = []
         net = fully_shard(model(), mesh=line)
+        grouped = fully_shard(nn.ConvTranspose1d(4, 4, 2, groups=2), mesh=line)
         mixed = sharded()
         give(mixed, values(1))
         mixed["a.weight"].grad = values(1)["a.weight"]
         for attempt in (
             lambda: gclip.Clipper(net, "per_sample"),
+            lambda: gclip.Clipper(grouped, "agc"),
             gclip.Clipper(mixed.items(), "norm").step,
         ):
             try:

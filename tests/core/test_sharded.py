@@ -138,8 +138,9 @@ def test_a_nan_in_one_shard_is_everybodys(found):
 
 def test_what_cannot_be_is_refused(found):
     for each in found:
-        examples, mixed = each["refused"]
+        examples, grouped, mixed = each["refused"]
         assert "per_sample clips single examples" in examples
+        assert "weight is of a transposed convolution with groups and spread" in grouped
         assert mixed.startswith("a parameter is a DTensor and its gradient a Tensor")
 
 

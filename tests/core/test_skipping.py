@@ -291,7 +291,7 @@ def test_a_first_step_that_is_skipped_leaves_no_momentum(fold):
     def loop(first: list[float], **settings: bool) -> nn.Parameter:
         weights = nn.Parameter(torch.ones(3))
         optimizer = torch.optim.SGD([weights], lr=0.1, momentum=0.9, **settings)
-        gclip.attach(optimizer, "norm(max_norm=1)", fold=fold and bool(settings))
+        gclip.attach(optimizer, "norm(max_norm=1)", fold=fold and settings["fused"])
         for size in (*first, 1.0, 2.0):
             weights.grad = torch.full((3,), size)
             optimizer.step()
