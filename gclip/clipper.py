@@ -29,7 +29,7 @@ from gclip.samples import Samples
 from gclip.scopes import Groups, check_layers
 from gclip.sharded import align, is_sharded, local, refuse_flat, whole
 from gclip.skips import MOST_SKIPS, OnSkips, SkipWatch
-from gclip.sources import ParameterSource, source_of, unsharded_for_now
+from gclip.sources import ParameterSource, differing, source_of
 from gclip.sparse import coalesce, stored
 from gclip.strategy import Strategy
 from gclip.units import UnitDims, axes
@@ -188,11 +188,7 @@ class Clipper:
     def _follow(self) -> None:
         """The parameters may have become others: work on those that are there now."""
         named = self._source.read()
-        old = self._named
-        same = named.names == old.names and all(
-            a is b for a, b in zip(named.params, old.params, strict=True)
-        )
-        if same or unsharded_for_now(old, named):
+        if not differing(self._named, named):
             return
         if self._samples is not None and self._samples.waiting:
             raise UsageError(

@@ -138,6 +138,19 @@ def source_of(parameters: Parameters | ParameterSource) -> ParameterSource:
     return FixedSource(parameters)
 
 
+def differing(old: Named, new: Named) -> list[str]:
+    """The names of the parameters that are not the same ones in both.
+
+    Empty too where a module only shows its full parameters for the moment: see
+    `unsharded_for_now`.
+    """
+    if unsharded_for_now(old, new):
+        return []
+    before = dict(zip(old.names, old.params, strict=True))
+    after = dict(zip(new.names, new.params, strict=True))
+    return [name for name in {**before, **after} if before.get(name) is not after.get(name)]
+
+
 def unsharded_for_now(old: Named, new: Named) -> bool:
     """Whether a module only shows its full parameters for the moment.
 

@@ -12,12 +12,13 @@ from torch import Tensor
 from gclip.chaining import Chain
 from gclip.errors import UsageError
 from gclip.gradients import gradients
-from gclip.parameters import Parameters, collect
+from gclip.parameters import Parameters
 from gclip.rates import Rates
 from gclip.registry import get, names, parse
 from gclip.replaying import clamps, order_of
 from gclip.scopes import check_layers
 from gclip.sharded import align, group, is_sharded, refuse_flat
+from gclip.sources import differing, source_of
 from gclip.strategy import SCOPES, Strategy, Transform
 from gclip.suggesting import NOTES, Suggestions, suggest
 from gclip.units import UnitDims, axes
@@ -79,7 +80,8 @@ class Survey:
         memory: int = MEMORY,
         unit_dims: UnitDims | None = None,
     ) -> None:
-        named = collect(parameters)
+        self._source = source_of(parameters)
+        self._taken = named = self._source.read()
         refuse_flat(named.params)
         self.names, self.params = named.names, list(named.params)
         self._named = named.have_names
@@ -113,8 +115,17 @@ class Survey:
                 and have been set to zero since (``clipper.report.finite``).
 
         Raises:
-            UsageError: no parameter has a gradient.
+            UsageError: no parameter has a gradient, or the model has other parameters than when
+                the survey began.
         """
+        if self._source.changed() and (other := differing(self._taken, self._source.read())):
+            raise UsageError(
+                f"the model has other parameters than when this survey began ({other[0]} and "
+                f"{len(other) - 1} more): begin another survey"
+                if other[1:]
+                else f"{other[0]} is not the parameter that it was when this survey began: begin "
+                "another survey"
+            )
         if any(map(is_sharded, self.params)):
             align(self.params)
         grads = gradients(self.params)

@@ -317,3 +317,18 @@ def test_a_refused_step_leaves_the_optimizer_as_it_was():
     with pytest.raises(ValueError, match="fold=True needs one limit"):
         gclip.attach(optimizer, "agc", fold=True)
     assert vars(optimizer) == before
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (2, 3)])
+def test_a_survey_does_not_go_on_with_another_model(sizes):
+    model = nn.Sequential(linear(0, 2, 2), linear(1, 2, 2))
+    survey = gclip.Survey(model)
+    fill(model, 0)
+    survey.watch()
+    model[1] = linear(2, *sizes)
+    fill(model, 1)
+    with pytest.raises(ValueError, match=r"other parameters .* \(1.weight and 1 more\)"):
+        survey.watch()
+    model.pop(1)
+    with pytest.raises(ValueError, match="begin another survey"):
+        survey.watch()
