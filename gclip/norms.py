@@ -117,9 +117,9 @@ def sound(norms: Tensor, order: float) -> bool:
     if not count:
         return True
     if count <= _FEW and norms.ndim == 1:  # in Python a third of the time
-        values = norms.tolist()
+        values: list[float] = norms.tolist()
         # A NaN anywhere makes the sum NaN, which min and max may pass over.
-        return bool(least <= min(values) and max(values) < math.inf and sum(values) >= least)
+        return least <= min(values) and max(values) < math.inf and sum(values) >= least
     low, high = torch.aminmax(norms)
     return bool(least <= low.item() and high.item() < math.inf)
 

@@ -359,11 +359,10 @@ class Groups:
         there = [t for t in tensors if t is not None]
         if len(there) == len(tensors):
             return tensor_norms(there, order, device, wide)
-        places = [i for i, t in enumerate(tensors) if t is not None]
-        each = torch.zeros(len(tensors), dtype=norm_type(there), device=device)
-        if there:
-            each[places] = tensor_norms(there, order, device, wide)
-        return each
+        zero = torch.zeros((), dtype=norm_type(there), device=device)
+        # Not by indices, which would be copied to a GPU and wait for it.
+        found = iter(tensor_norms(there, order, device, wide).unbind(0) if there else ())
+        return torch.stack([zero if t is None else next(found) for t in tensors])
 
     def _unit_norms(
         self, tensors: Sequence[Tensor | None], order: float, device: torch.device, wide: bool

@@ -41,8 +41,12 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return change(value)
     if isinstance(value, Mapping):
         return {key: _mapped(entry, change) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [_mapped(entry, change) for entry in value]
+    if isinstance(value, tuple):
+        entries = [_mapped(entry, change) for entry in value]
+        named = getattr(type(value), "_make", tuple)  # a tuple with names keeps them
+        return named(entries)
     return value
 
 

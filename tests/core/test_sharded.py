@@ -37,7 +37,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
             )
     try:
         for each in running:
-            each.wait(timeout=60)
+            each.wait(timeout=180)
     finally:
         for each in running:
             each.kill()
