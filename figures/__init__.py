@@ -2,7 +2,7 @@
 
 A figure is a module with ``draw(results: Results) -> Figure`` and a docstring that says what it
 shows. Drop the file here and it is listed, drawn and saved with the others. Files whose names start
-with an underscore are helpers.
+with an underscore are helpers. One that is broken does not keep the others from being drawn.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gclip.errors import UsageError, choose
+from gclip.where import place_in, told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,10 @@ _METADATA: dict[str, dict[str, str | None]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 FORMATS = tuple(_METADATA)
+
+
+class FigureWarning(UserWarning):
+    """A figure could not be drawn, and was left out."""
 
 
 def names() -> tuple[str, ...]:
@@ -105,7 +110,8 @@ def draw_all(
     several experiments (other tasks, other learning rates …) gives a folder for each; single runs,
     such as the trials of a study, are then left out, and of runs that differ only in their
     strategy's code the newest is drawn. Raises UsageError for an unknown figure or format, and when
-    the store is missing or has no finished run.
+    the store is missing or has no finished run. A figure whose file raises is left out with a
+    `FigureWarning` that names its line; where none could be drawn, that is the UsageError.
     """
     from gclip.results import Results, load
 
@@ -119,13 +125,31 @@ def draw_all(
         )
     parts = _experiments(runs) if keys is None else {"": runs}
     files = []
+    broken: dict[str, str] = {}
     for folder, part in parts.items():
         # Each read by itself: the blocks of steps are as long as its longest run demands.
         results = Results.read(store, part["key"])
         for name in wanted:
-            figure = draw(name, results)
+            try:
+                figure = draw(name, results)
+            except UsageError:
+                raise
+            except (Exception, SystemExit) as error:
+                broken[name] = _broken(name, error)
+                continue
             files += [save(figure, Path(out, folder, f"{name}.{kind}")) for kind in kinds]
+    for sentence in broken.values():
+        if not files:
+            raise UsageError(sentence)
+        warnings.warn(f"{sentence}; the others are drawn", FigureWarning, stacklevel=2)
     return files
+
+
+def _broken(name: str, error: BaseException) -> str:
+    """What is wrong with a figure's file, in a sentence."""
+    place = place_in(error, str(Path(__file__).parent / f"{name}.py"))
+    where = f" ({place})" if place else ""
+    return f"the figure {name} cannot be drawn: {told(error)}{where}"
 
 
 def _experiments(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:

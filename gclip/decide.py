@@ -15,6 +15,15 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from gclip.answers import (
+    MISTAKES,
+    check_learned,
+    check_transformed,
+    explain_learned,
+    explain_limit,
+    explain_transformed,
+    remembered,
+)
 from gclip.fitting import beyond, fitted, limited
 from gclip.norms import on_host
 from gclip.schedules import at_step
@@ -50,7 +59,23 @@ Outcome: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, bool, Tensor | None]
 
 
 def decide(strategy: Strategy, seen: Seen, memory: Memory) -> Decision:
-    """The factors for one step, by the strategy's limit and rule. Memory is only read."""
+    """The factors for one step, by the strategy's limit and rule. Memory is only read.
+
+    Raises:
+        UsageError: the strategy's `limit` raises, or returns what is no limit.
+    """
+    try:
+        made = _decided(strategy, seen, memory)
+    except MISTAKES as error:
+        explain_limit(strategy, seen, memory, error)
+        raise
+    floor: Tensor | float = strategy.floor  # a tensor where runs side by side have their own
+    if made.idle or (not isinstance(floor, Tensor) and not floor):
+        return made
+    return _floored(made, floor)
+
+
+def _decided(strategy: Strategy, seen: Seen, memory: Memory) -> Decision:
     if seen.step < strategy.warmup and not strategy.own_warmup:
         limit: Limit = math.inf
     else:
@@ -64,11 +89,7 @@ def decide(strategy: Strategy, seen: Seen, memory: Memory) -> Decision:
     if rule == "scale" and strategy.scope == "element":
         rule = "clamp"
     outcome = _RULES[rule](norm, _like(high, norm), _like(low, norm))
-    made = Decision(norm, limit, *outcome)
-    floor: Tensor | float = strategy.floor  # a tensor where runs side by side have their own
-    if made.idle or (not isinstance(floor, Tensor) and not floor):
-        return made
-    return _floored(made, floor)
+    return Decision(norm, limit, *outcome)
 
 
 def left_alone(made: Decision, *, clamps: bool) -> Decision:
@@ -115,13 +136,23 @@ def remember_step(
     """Memory after the step. Entries of groups that are not `valid` keep their old values.
 
     A nested dict is the business of the helper that made it, which reads ``seen.valid`` itself.
+
+    Raises:
+        UsageError: the strategy's `learn` raises, or returns what memory cannot take.
     """
-    new = strategy.learn(seen, clipped_norm, memory)
-    if not new:
-        return memory
-    if valid is not None:
-        new = {key: _keep(valid, value, memory[key]) for key, value in new.items()}
-    return {**memory, **new}
+    try:
+        new = strategy.learn(seen, clipped_norm, memory)
+        if not new and new is not None:
+            return memory
+        if valid is not None:
+            new = {key: _keep(valid, value, memory[key]) for key, value in new.items()}
+        after = {**memory, **new}
+    except MISTAKES as error:
+        explain_learned(strategy, seen, clipped_norm, memory, error)
+        raise
+    if len(after) != len(memory):
+        check_learned(strategy, new, memory)
+    return after
 
 
 def simulate(
@@ -154,7 +185,7 @@ def simulate(
     for step, norm in enumerate(entries):
         now = asked(strategy, step, len(entries), dtype)
         if memory is None:
-            memory = now.remember(torch.zeros_like(norm))
+            memory = remembered(now, torch.zeros_like(norm))
         finite = torch.isfinite(norm)
         valid = None if bool(finite.all()) else finite
         seen = Seen(
@@ -173,12 +204,23 @@ def transformed(
     strategy: Transform, seen: Elements, memory: Memory, valid: Tensor | None
 ) -> tuple[Tensor, Memory]:
     """The new values and the memory after the step; entries that are not `valid` stay."""
-    values, new = strategy.transform(seen, memory)
+    answer: Any = None
+    try:
+        answer = strategy.transform(seen, memory)
+        values, new = answer
+        after = {**memory, **new}
+        fits = values.shape == seen.values.shape and values.dtype == seen.values.dtype
+    except MISTAKES as error:
+        explain_transformed(strategy, seen, answer, memory, error)
+        raise
+    if not fits or len(after) != len(memory):
+        check_transformed(strategy, answer, seen.values, memory)
     if seen.step < strategy.warmup and not strategy.own_warmup:
         values = seen.values
     if valid is not None:
-        new = {key: _keep(valid, value, memory[key]) for key, value in new.items()}
-    return values, {**memory, **new}
+        kept = {key: _keep(valid, value, memory[key]) for key, value in new.items()}
+        return values, {**memory, **kept}
+    return values, after
 
 
 def _simulate_transform(
@@ -191,7 +233,7 @@ def _simulate_transform(
         values = norm.unsqueeze(-1)
         values = values.unsqueeze(-1) if strategy.view == "matrix" else values
         if memory is None:
-            memory = now.remember(torch.zeros_like(values))
+            memory = remembered(now, torch.zeros_like(values))
         finite = torch.isfinite(values)
         seen = Elements(values, step=step, weight=torch.full_like(values, weight), lr=lr)
         values, memory = transformed(now, seen, memory, None if bool(finite.all()) else finite)

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from gclip.answers import remembered
 from gclip.decide import Decision, transformed
 from gclip.norms import YES, on_host, set_modulus
 from gclip.part import Part
@@ -66,7 +67,7 @@ class TransformPart(Part):
                 values = self._view(place, grad)
                 mine = cast(Transform, self.now(step, values.dtype)) if self._beyond else strategy
                 if name not in kept:
-                    kept[name] = mine.remember(torch.zeros_like(values))
+                    kept[name] = remembered(mine, torch.zeros_like(values))
                 elif self._types.get(name) != values.dtype:
                     kept[name] = retyped(kept[name], values.dtype)
                 self._types[name] = values.dtype

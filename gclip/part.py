@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gclip.answers import check_learned, check_limit, remembered
 from gclip.decide import Decision, cutting, decide, left_alone, remember_step
 from gclip.errors import UsageError
 from gclip.fitting import beyond, fitted
@@ -64,6 +65,7 @@ class Part:
         self._grads: list[Tensor | None] = []
         self._complete = False
         self._norm: Tensor
+        self._unheard = True
         self.folds = False  # another multiplies by the factor: see gclip.folding
         self._clamps = strategy.scope == "element" or strategy.rule == "clamp"
         # What a clamp compares with its limit is the largest element.
@@ -164,13 +166,16 @@ class Part:
         """Let the strategy decide and learn; whether it wants the step skipped, ``(1,)``."""
         strategy = self.now(step)
         if self.memory is None:
-            self.memory = strategy.remember(torch.zeros_like(self._norm))
+            self.memory = remembered(strategy, torch.zeros_like(self._norm))
         valid = self._valid(finite)
         seen = self._seen(step, valid, self._norm)
         self.made = decide(strategy, seen, self.memory)
         if self._keep and finite is not YES:
             self.made = left_alone(self.made, clamps=self._clamps)
-        self.memory = remember_step(strategy, seen, self.made.clipped_norm, self.memory, valid)
+        memory = remember_step(strategy, seen, self.made.clipped_norm, self.memory, valid)
+        if not torch.compiler.is_compiling() and self._unheard:  # or the first step has its graph
+            self._hear(strategy, step, memory)
+        self.memory = memory
         if self._clamps and isinstance(self.made.bounds, Band):
             self.made = self._decided_by_band(self.made, self.made.bounds)
         return self.made.skip
@@ -206,6 +211,13 @@ class Part:
         self._give_back()
         if recording and self.last:
             self.total_after = self._after(changed)
+
+    def _hear(self, strategy: Strategy, step: int, memory: Memory) -> None:
+        """The first answers of the strategy: later ones are like them."""
+        check_learned(strategy, memory, self.memory or {})
+        if step >= strategy.warmup or strategy.own_warmup:
+            check_limit(strategy, self.made.bounds, self._norm)
+            self._unheard = False
 
     def _give_back(self) -> None:
         """What was done to copies of gradients, done to the gradients."""

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from gclip import registry
 from gclip.errors import UsageError
+from gclip.where import last_place
 
 
 def load_plugins(source: str | Path) -> tuple[str, ...]:
@@ -30,9 +31,14 @@ def load_plugins(source: str | Path) -> tuple[str, ...]:
     try:
         module = _from_file(Path(text)) if is_file else importlib.import_module(text)
     except UsageError as error:
-        raise UsageError(f"the plugin {text!r} does not load: {error}") from error
+        raise UsageError(f"the plugin {text!r} does not load: {error}{_line(error)}") from error
+    except SystemExit as error:
+        raise UsageError(
+            f"the plugin {text!r} does not load: it ends the program{_line(error)}; a plugin is "
+            'imported, so keep what a script does under if __name__ == "__main__":'
+        ) from error
     except ModuleNotFoundError as error:
-        missing = "no such module" if error.name == text else str(error)
+        missing = "no such module" if error.name == text else f"{error}{_line(error)}"
         raise UsageError(
             f"the plugin {text!r} does not load: {missing}; give a file ending in .py or a module "
             "that Python can import"
@@ -70,14 +76,7 @@ def _from_file(path: Path) -> ModuleType:
     return module
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """`` (line 3 of my_strategies.py)``: where in the plugin it went wrong."""
-    trace, place = error.__traceback__, ""
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if code.co_filename.endswith(".py") and "gclip_plugin" in str(
-            trace.tb_frame.f_globals.get("__name__", "")
-        ):
-            place = f" (line {trace.tb_lineno} of {Path(code.co_filename).name})"
-        trace = trace.tb_next
-    return place
+    place = last_place(error, outside=str(Path(__file__).parent))
+    return f" ({place})" if place else ""

@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from gclip.answers import remembered
 from gclip.decide import Decision, asked, decide, remember_step
 from gclip.errors import UsageError
 from gclip.fitting import beyond
@@ -74,7 +75,7 @@ def replay(strategy: Strategy, watched: Watched, *, at_once: bool = False) -> Ou
     for step, norm in enumerate(watched.norm.unbind(0)):
         now = asked(strategy, step, len(watched), norm.dtype) if follows else strategy
         if memory is None:
-            memory = now.remember(torch.zeros_like(norm))
+            memory = remembered(now, torch.zeros_like(norm))
         seen = Seen(
             norm,
             step=step,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gclip.answers import remembered
 from gclip.decide import Decision, decide, remember_step
 from gclip.errors import UsageError
 from gclip.part import Part
@@ -69,7 +70,7 @@ class SamplePart(Part):
         """Begin the memory, or let it follow the gradients to their device."""
         self._norm = norm.new_zeros(self.groups.count, dtype=_kind(self.params))
         if self.memory is None:
-            self.memory = self.strategy.remember(self._norm)
+            self.memory = remembered(self.strategy, self._norm)
         elif self._device != norm.device:
             self.memory = copied(self.memory, norm.device)
         if self._dtype != self._norm.dtype:

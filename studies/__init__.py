@@ -10,7 +10,9 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from gclip.errors import choose
+from gclip.errors import UsageError, choose
+from gclip.running.study import Answer, Request
+from gclip.where import place_of
 
 
 def names() -> tuple[str, ...]:
@@ -23,6 +25,18 @@ def names() -> tuple[str, ...]:
 def get(name: str) -> ModuleType:
     """The study called `name`; `UsageError` with a suggestion if there is none."""
     return importlib.import_module(f"{__name__}.{choose(name, names(), 'study')}")
+
+
+def answered(study: ModuleType, request: Request) -> Answer:
+    """What `study` answers; `UsageError` where that is no `Answer`, with the file that gave it."""
+    answer = study.run(request)
+    if not isinstance(answer, Answer):
+        name = study.__name__.rpartition(".")[2]
+        raise UsageError(
+            f"the study {name} must return a gclip.running.study.Answer from run(), but returned "
+            f"{'None' if answer is None else type(answer).__name__} ({place_of(study.run)})"
+        )
+    return answer
 
 
 def uses(name: str) -> tuple[str, ...]:

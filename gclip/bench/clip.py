@@ -29,22 +29,26 @@ PAST_STEPS = 100_000
 
 
 def rows(
-    models: tuple[str, ...] = ("lenet", "resnet18"), seconds: float = 2.0
+    models: tuple[str, ...] = ("lenet", "resnet18"),
+    seconds: float = 2.0,
+    progress: Callable[[str], None] = lambda what: None,
 ) -> list[dict[str, Any]]:
     """One row a case: `case`, `peer`, both medians in microseconds, `speedup`, and `roofline`.
 
     `speedup` is the peer's median time over ours: above 1 we are faster. `roofline` is our time
     over the time that the memory traffic takes at the bandwidth measured here; None for nets that
     a cache holds. A peer that is not installed has a row with its `reason` and no numbers. Each
-    row measures for about `seconds`.
+    row measures for about `seconds`. `progress` is told what is measured next.
     """
     found: list[dict[str, Any]] = []
+    progress("the bandwidth of this machine's memory")
     memory = roofline.measure()
     for model in models:
         params = list(build(model, 10, seed=0).named_parameters())
         reset = _gradients(params)
         size = 4 * sum(p.numel() for _, p in params)
         for case, ours, peer, theirs, passes in _cases(params):
+            progress(f"{model} {case}")
             mine, other = _paired(ours, theirs, reset, seconds)
             found.append(
                 {

@@ -24,11 +24,19 @@ _REPEATS = 3
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
+CASES = (
+    ("LeNet batch 128, flip and crop", 128, True),
+    ("LeNet batch 128", 128, False),
+    ("LeNet batch 4", 4, False),
+)
+
+
+def rows(folder: Path, progress: Callable[[str], None] = lambda what: None) -> list[dict[str, Any]]:
     """Time per batch of normalised images, as ``case, peer, speedup, ours_ms, peer_ms``.
 
     Args:
         folder: class folders of images: ``train/<class>/<image>`` and ``test/<class>/<image>``.
+        progress: told what is measured next.
 
     Each number is a median over repeats in which both take turns. Neither reads anything for the
     first time in them: ours has its images decoded, the peer its workers started and files read.
@@ -40,12 +48,11 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     if not is_class_folders(folder):
         raise UsageError(f"{folder} has no train/<class>/<image> and test/<class>/<image>")
     dataset = load_dataset("cifar10", folder)
-    cases = (
-        ("LeNet batch 128, flip and crop", 128, True),
-        ("LeNet batch 128", 128, False),
-        ("LeNet batch 4", 4, False),
-    )
-    return [_row(folder, dataset, *case) for case in cases]
+    found = []
+    for case in CASES:
+        progress(case[0])
+        found.append(_row(folder, dataset, *case))
+    return found
 
 
 def _row(

@@ -10,20 +10,34 @@ from typing import Annotated, Any
 import typer
 
 from gclip.cli import screen
+from gclip.cli.app import App
 from gclip.cli.options import Json, Plugins, load_plugins
+from gclip.cli.progress import load, time_left
+from gclip.cli.time_left import TimeLeft
 from gclip.errors import UsageError
 
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", metavar="NAME", help="Which net; again for more.", show_default=False),
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Which net; again for more.",
+        show_default="lenet, and resnet9 where training alone is timed",
+    ),
 ]
 Batches = Annotated[
     list[int] | None,
-    typer.Option("--batch", help="Batch size; again for more. 4, 32, 128.", show_default=False),
+    typer.Option(
+        "--batch-size", help="Images a batch; again for more.", show_default="4, 32 and 128"
+    ),
+]
+Optimizer = Annotated[
+    str,
+    typer.Option("--optimizer", metavar="NAME", help="sgd, adam, adamw, rmsprop or adagrad."),
 ]
 Seconds = Annotated[float, typer.Option("--seconds", help="How long to measure each row, about.")]
 
-app = typer.Typer(
+app = App(
     no_args_is_help=True, help="Measure gclip beside its peers on this machine, in a minute or so."
 )
 
@@ -37,10 +51,11 @@ def clip(json: Json = False) -> None:
       gclip bench clip
       gclip bench clip --json > clip.json
     """
+    load("torch")
     from gclip.bench import clip as measured
 
     _report(
-        "clip", measured.rows(), json,
+        "clip", measured.rows(progress=_Measuring()), json,
         "roofline: our time over that of the memory traffic at the bandwidth measured here.",
     )  # fmt: skip
 
@@ -49,7 +64,9 @@ def clip(json: Json = False) -> None:
 def data(
     data: Annotated[
         Path,
-        typer.Option("--data", metavar="DIR", help="Class folders of images: train/CLASS/*.png."),
+        typer.Option(
+            "--data", metavar="DIR", help="Folder of the images: class folders in train/ and test/."
+        ),
     ],
     json: Json = False,
 ) -> None:
@@ -59,20 +76,27 @@ def data(
     Examples:
       gclip bench data --data images
     """
+    load("torch")
     from gclip.bench import data as measured
 
-    _report("data", measured.rows(data), json)
+    screen.note("reading images")
+    _report("data", measured.rows(data, _Measuring(len(measured.CASES))), json)
 
 
 @app.command("train")
 def train(
     model: Models = None,
     batch: Batches = None,
-    optimizer: Annotated[str, typer.Option("--optimizer", metavar="NAME", help="Of all.")] = "adam",
+    optimizer: Optimizer = "adam",
     seconds: Seconds = 6.0,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="Images for the tutorial loop; else random."),
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="Folder of the images for the tutorial's loop.",
+            show_default="random images",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -81,13 +105,15 @@ def train(
     \b
     Examples:
       gclip bench train
-      gclip bench train --model lenet --batch 128 --data images
+      gclip bench train --model lenet --batch-size 128 --data images
     """
+    load("torch")
     from gclip.bench import train as measured
 
+    models, batches = tuple(model or ("lenet", "resnet9")), tuple(batch or (4, 32, 128))
     found = measured.rows(
-        tuple(model or ("lenet", "resnet9")), tuple(batch or (4, 32, 128)), optimizer=optimizer,
-        seconds=_positive(seconds), data=data, progress=_progress,
+        models, batches, optimizer=optimizer, seconds=_positive(seconds), data=data,
+        progress=_Measuring(len(models) * len(batches)),
     )  # fmt: skip
     _report("train", found, json, "ours, theirs: images a second.")
 
@@ -98,17 +124,19 @@ def fleet(
     batch: Batches = None,
     runs: Annotated[
         list[int] | None,
-        typer.Option("--runs", help="Runs in a fleet; again for more.", show_default=False),
+        typer.Option(
+            "--runs", help="Runs in a fleet; again for more.", show_default="some that suit both"
+        ),
     ] = None,
-    optimizer: Annotated[str, typer.Option("--optimizer", metavar="NAME", help="Of all.")] = "adam",
+    optimizer: Optimizer = "adam",
     strategy: Annotated[
         list[str] | None,
         typer.Option(
             "--strategy",
             "-s",
-            metavar="NAME",
-            help="norm; again for a mixed fleet.",
-            show_default=False,
+            metavar="STRATEGY",
+            help="What the fleet's runs clip with; again for a mixed fleet.",
+            show_default="norm",
         ),
     ] = None,
     seconds: Seconds = 4.0,
@@ -122,18 +150,20 @@ def fleet(
     \b
     Examples:
       gclip bench fleet
-      gclip bench fleet --model resnet9 --batch 32 --runs 4
-      gclip bench fleet --batch 4 --runs 32 -s norm -s agc -s percentile -s zclip
+      gclip bench fleet --model resnet9 --batch-size 32 --runs 4
+      gclip bench fleet --batch-size 4 --runs 32 -s norm -s agc -s percentile -s zclip
     """
+    load("torch")
     from gclip.bench import fleet as measured
 
+    progress = _Measuring()
     found = [
         row
         for each in model or ("lenet",)
         for row in measured.rows(
             each, tuple(batch or (4, 32, 128)), tuple(runs or ()), optimizer=optimizer,
             strategies=tuple(strategy or ("norm",)), seconds=_positive(seconds),
-            tutorial=tutorial, progress=_progress,
+            tutorial=tutorial, progress=progress,
         )
     ]  # fmt: skip
     _report("fleet", found, json, "ours, theirs: images · models a second.")
@@ -143,11 +173,15 @@ def fleet(
 def strategies(
     strategy: Annotated[
         list[str] | None,
-        typer.Option("--strategy", "-s", metavar="NAME", help="Only this one; again for more."),
+        typer.Option(
+            "--strategy",
+            "-s",
+            metavar="STRATEGY",
+            help="The name of one to time; again for more.",
+            show_default="all",
+        ),
     ] = None,
-    seconds: Annotated[
-        float, typer.Option("--seconds", help="How long to measure each, about.")
-    ] = 2.0,
+    seconds: Seconds = 2.0,
     write: Annotated[
         bool,
         typer.Option("--write", help="Write strategies/costs.json, for the page of strategies."),
@@ -163,6 +197,8 @@ def strategies(
       gclip bench strategies -s zclip -s agc
       gclip bench strategies --write && gclip list --page > strategies/README.md
     """
+    load("torch")
+    import gclip
     from gclip.bench import strategies as measured
 
     _positive(seconds)
@@ -171,7 +207,8 @@ def strategies(
     load_plugins(plugin)
     here = machine()
     kept = _costs_to_keep(here, bool(strategy)) if write else {}
-    found = measured.rows(tuple(strategy or ()), seconds=seconds, progress=_progress)
+    total = len(strategy or gclip.names())
+    found = measured.rows(tuple(strategy or ()), seconds=seconds, progress=_Measuring(total))
     if write:
         from gclip.describe import write_costs
 
@@ -199,11 +236,26 @@ def strategies(
     )
 
 
-def _progress(name: str) -> None:
-    import sys
+class _Measuring:
+    """Says what is measured next. A line each, and nothing that moves: that would be measured, too.
 
-    if sys.stderr.isatty():
-        screen.note(f"measuring {name}")
+    Args:
+        total: how many things there are, where that is known: then it says how long they take.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        self._total, self._place, self._time = total, -1, TimeLeft()
+
+    def __call__(self, what: str) -> None:
+        self._time.ends(self._place)
+        self._place += 1
+        line = f"measuring {what}"
+        if self._total is not None:
+            line += f", {self._place + 1} of {self._total}"
+            left = self._time.left(self._total - self._place)
+            line += "" if left is None else f" · {time_left(left)}"
+        screen.note(line)
+        self._time.starts(self._place, ())
 
 
 def _costs_to_keep(here: dict[str, Any], some: bool) -> dict[str, Any]:

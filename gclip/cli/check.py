@@ -8,6 +8,7 @@ import typer
 
 from gclip.cli import screen
 from gclip.cli.options import Json
+from gclip.cli.progress import StepsDisplay, load
 
 if TYPE_CHECKING:
     from gclip.testing import Result
@@ -28,7 +29,12 @@ def check(
     ],
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="PROMISE", help="Check this promise only; again for more."),
+        typer.Option(
+            "--only",
+            metavar="PROMISE",
+            help="Check this promise only; again for more.",
+            show_default="all",
+        ),
     ] = None,
     seed: Annotated[
         int, typer.Option("--seed", help="Of the gradients and the settings that are drawn.")
@@ -46,14 +52,20 @@ def check(
       gclip check my_strategies.py mine --only saved --only batched
       gclip check norm agc --json
     """
+    load("torch")
     import gclip
     from gclip.testing import examine
 
     found = {}
-    for name in _chosen(what):
-        found[name] = examine(gclip.get(name), only=only, seed=seed)
-        if not json:
-            _print(name, found[name])
+    names = _chosen(what)
+    with StepsDisplay(len(names)) as display:
+        for name in names:
+            display.begin(f"checking the contract of {name}")
+            found[name] = examine(gclip.get(name), only=only, seed=seed)
+        display.end()
+    if not json:
+        for name, results in found.items():
+            _print(name, results)
     if json:
         screen.say_json({"strategies": {n: _as_json(results) for n, results in found.items()}})
     if any(result.state == "broken" for results in found.values() for result in results):

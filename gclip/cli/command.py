@@ -16,7 +16,8 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from gclip.cli import bench, check, compare, figures, listing, show, study, survey, train
+from gclip.cli import bench, check, compare, env, figures, listing, show, study, survey, train
+from gclip.cli.app import App
 from gclip.cli.screen import INTERRUPTED
 
 # Newer typers carry their own copy of click: found through the one class that both export.
@@ -24,7 +25,7 @@ _ParseError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "
 
 _HERE = Path(__file__).parent
 
-app = typer.Typer(
+app = App(
     name="gclip",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for module in (train, compare, figures, listing, show, check, survey):
+for module in (train, compare, figures, listing, show, check, survey, env):
     module.add_to(app)
 app.add_typer(study.app, name="study")
 app.add_typer(bench.app, name="bench")
@@ -67,6 +68,7 @@ def root(
     gclip survey                                a threshold to start from
     gclip study run thresholds --strategy agc   tune it
     gclip check my_strategies.py                a strategy of yours
+    gclip env                                   versions, for a bug report
     """
 
 

@@ -9,12 +9,14 @@ import typer
 
 from gclip.cli import screen
 from gclip.cli.options import (
+    FiguresFolder,
     Fleet,
     Json,
     Place,
     Plugins,
     Setting,
     Strategies,
+    Workers,
     expand,
     load_plugins,
     parse_seeds,
@@ -46,8 +48,9 @@ def compare(
         typer.Option(
             "--seeds",
             metavar="N|LIST",
-            help="How many, or which: 10, or 0,1,5. By default as many as can show a difference "
-            "among so many strategies: 10 for up to 26, 11 for up to 52.",
+            help="How many, or which: 10, or 0,1,5.",
+            show_default="as many as can show a difference: 10 for up to 26 strategies, 11 for up "
+            "to 52",
         ),
     ] = None,
     baseline: Annotated[
@@ -55,19 +58,14 @@ def compare(
         typer.Option(
             "--baseline",
             metavar="STRATEGY",
-            help="What differences are to: none if it takes part, else the first.",
+            help="What differences are to.",
+            show_default="none if it takes part, else the first",
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="Runs at a time; one a core by default, one on a GPU."),
-    ] = None,
+    workers: Workers = None,
     fleet: Fleet = None,
     plugin: Plugins = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Folder for the figures; STORE/figures."),
-    ] = None,
+    out: FiguresFolder = None,
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")] = False,
     json: Json = False,
 ) -> None:
@@ -85,44 +83,47 @@ def compare(
       gclip compare --task cifar10 --data cifar-10-batches-py --epochs 10
     """
     place.alone()
-    import gclip
-    from gclip import running
-    from gclip.running.compare import default_seeds, plan
-    from gclip.training import RunConfig
-
     together = read_fleet("auto" if fleet is None else fleet)
-    plugins = load_plugins(plugin)
-    names = tuple(strategy) if strategy else gclip.names()
-    chosen = default_seeds(names) if seeds is None else parse_seeds(seeds)
-    base = run.config()
-    reference = running.choose_baseline(names, baseline)
-    running.workers_for("cpu", workers)  # a wrong number is told before anything begins
-    total = len(plan(names, chosen, base))
-    display = RunsDisplay(total)
+    display = RunsDisplay(then="" if no_figures else "figures")
 
     def kept() -> str:
-        left = total - display.kept
+        left = display.total - display.kept
         return (
-            f"{display.kept} of {screen.plural(total, 'run')} are finished and kept in "
+            f"{display.kept} of {screen.plural(display.total, 'run')} are finished and kept in "
             f"{place.store}; the same command makes the other {left}"
         )
 
-    with screen.interruptible(kept):
-        with display:
-            found = running.compare(
-                names,
-                chosen,
-                base=base,
-                store=place.store,
-                workers=workers,
-                device=place.device,
-                data=run.data,
-                plugins=plugins,
-                baseline=reference,
-                threads=place.threads,
-                fleet=together,
-                on_event=display,
-            )
+    with screen.interruptible(kept), display:
+        display.load("torch")
+        import gclip
+        from gclip import running
+        from gclip.running.compare import default_seeds, plan
+        from gclip.training import RunConfig
+
+        plugins = load_plugins(plugin)
+        names = tuple(strategy) if strategy else gclip.names()
+        chosen = default_seeds(names) if seeds is None else parse_seeds(seeds)
+        base = run.config()
+        reference = running.choose_baseline(names, baseline)
+        running.workers_for("cpu", workers)  # a wrong number is told before anything begins
+        display.total = len(plan(names, chosen, base))
+        display.doing("reading images")
+        found = running.compare(
+            names,
+            chosen,
+            base=base,
+            store=place.store,
+            workers=workers,
+            device=place.device,
+            data=run.data,
+            plugins=plugins,
+            baseline=reference,
+            threads=place.threads,
+            fleet=together,
+            on_event=display,
+        )
+        if not no_figures:
+            display.doing("drawing figures")
         drawn = [] if no_figures else _draw(found, out or place.store / "figures")
     near_edge = base.replace(strategy="none", seed=0) == RunConfig()
     if json:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from gclip.cli import screen
-from gclip.cli.options import StoreFolder
+from gclip.cli.options import FiguresFolder, StoreFolder
+from gclip.cli.progress import Display, load
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,13 +19,15 @@ def add_to(app: typer.Typer) -> None:
 
 def figures(
     store: StoreFolder = Path("runs"),
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Folder for the figures; STORE/figures."),
-    ] = None,
+    out: FiguresFolder = None,
     figure: Annotated[
         list[str] | None,
-        typer.Option("--figure", metavar="NAME", help="Draw this one only; again for more."),
+        typer.Option(
+            "--figure",
+            metavar="NAME",
+            help="Draw this one only; again for more.",
+            show_default="all",
+        ),
     ] = None,
 ) -> None:
     """Draw the figures of a store again, as PNG and SVG, without training.
@@ -36,6 +39,7 @@ def figures(
       gclip figures --store runs
       gclip figures --store runs --out paper --figure accuracy
     """
+    load("torch", "pandas", "seaborn")
     from gclip import figures as drawings
     from gclip.errors import choose
     from gclip.results import Store
@@ -43,5 +47,8 @@ def figures(
     for name in figure or ():
         choose(name, drawings.names(), "figure")
     kept = Store(store)
-    for path in drawings.draw_all(kept, out or store / "figures", only=figure or None):
+    with Display() as display:
+        display.doing("drawing")
+        drawn = drawings.draw_all(kept, out or store / "figures", only=figure or None)
+    for path in drawn:
         screen.say(str(path))

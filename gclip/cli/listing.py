@@ -8,6 +8,7 @@ import typer
 
 from gclip.cli import screen
 from gclip.cli.options import Json, Plugins, load_plugins
+from gclip.cli.progress import load
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,7 +32,10 @@ def show_strategies(
     family: Annotated[
         str | None,
         typer.Option(
-            "--family", metavar="NAME", help='Only these: "past norms", "skips steps", ….'
+            "--family",
+            metavar="NAME",
+            help='Only these: "past norms", "skips steps", ….',
+            show_default="all",
         ),
     ] = None,
     side: Annotated[
@@ -40,6 +44,7 @@ def show_strategies(
             "--side",
             metavar="NAME",
             help="Only those that can clip the gradient, the update, or each example (sample).",
+            show_default="all",
         ),
     ] = None,
     page: Annotated[
@@ -60,6 +65,7 @@ def show_strategies(
       gclip list --plugin my_strategies.py --json
       gclip list --page > strategies/README.md
     """
+    load("torch")
     from gclip.describe import families
     from gclip.describe import page as page_of_all
     from gclip.errors import UsageError

@@ -33,6 +33,7 @@ Strategies = Annotated[
         "-s",
         metavar="STRATEGY",
         help='A name or a spelling such as "norm(max_norm=0.1)"; again for more.',
+        show_default="all",
     ),
 ]
 Plugins = Annotated[
@@ -41,6 +42,7 @@ Plugins = Annotated[
         "--plugin",
         metavar="FILE|MODULE",
         help="Python file or module that registers strategies; again for more.",
+        show_default="none",
     ),
 ]
 Fleet = Annotated[
@@ -48,9 +50,9 @@ Fleet = Annotated[
     typer.Option(
         "--fleet",
         metavar="auto|off|N",
-        help="Train up to N runs of one shape as one program; auto (default) measures which N "
-        "is the fastest. The last bits of a result depend on it; off gives those of gclip train.",
-        show_default=False,
+        help="Train up to N runs of one shape as one program; auto measures which N is the "
+        "fastest. The last bits of a result depend on it; off gives those of gclip train.",
+        show_default="auto",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
@@ -59,8 +61,25 @@ StoreFolder = Annotated[
 ]
 
 
-def _setting(*names: str, help: str, metavar: str | None = None) -> Any:
-    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=_SETTING)
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        help="Runs at a time.",
+        show_default="one a core, or one on a GPU",
+    ),
+]
+FiguresFolder = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Folder for figures.", show_default="STORE/figures"),
+]
+
+
+def _setting(*names: str, help: str, default: str, metavar: str | None = None) -> Any:
+    """An option whose default is the recipe's, or this one of the task's."""
+    return typer.Option(
+        *names, help=help, metavar=metavar, rich_help_panel=_SETTING, show_default=default
+    )
 
 
 def _place(*names: str, help: str, metavar: str | None = None) -> Any:
@@ -73,76 +92,163 @@ class Setting:
 
     recipe: Annotated[
         str | None,
-        _setting("--recipe", help="Start from known settings: tutorial.", metavar="NAME"),
+        _setting(
+            "--recipe",
+            help="Start from known settings: tutorial.",
+            default="none",
+            metavar="NAME",
+        ),
     ] = None
     task: Annotated[
         str | None,
-        _setting("--task", help="digits (embedded, default) or cifar10.", metavar="NAME"),
+        _setting(
+            "--task",
+            help="digits (embedded) or cifar10.",
+            default="digits",
+            metavar="NAME",
+        ),
     ] = None
     data: Annotated[
         Path | None,
         _setting(
             "--data",
             help="Folder of the images: cifar-10-batches-py, or class folders in train/ and test/.",
+            default="cifar10 is downloaded",
             metavar="DIR",
         ),
     ] = None
     fraction: Annotated[
-        float | None, _setting("--fraction", help="Share of the training images, 0 to 1.")
+        float | None,
+        _setting(
+            "--fraction",
+            help="Share of the training images, above 0, at most 1.",
+            default="1",
+        ),
     ] = None
     model: Annotated[
         str | None,
-        _setting("--model", help="lenet (default), resnet9 or resnet18.", metavar="NAME"),
+        _setting(
+            "--model",
+            help="lenet, resnet9 or resnet18.",
+            default="lenet",
+            metavar="NAME",
+        ),
     ] = None
     optimizer: Annotated[
         str | None,
         _setting(
             "--optimizer",
-            help="sgd (default), adam, adamw, rmsprop or adagrad.",
+            help="sgd, adam, adamw, rmsprop or adagrad.",
+            default="sgd; adam for cifar10",
             metavar="NAME",
         ),
     ] = None
-    lr: Annotated[float | None, _setting("--lr", help="Learning rate.")] = None
-    momentum: Annotated[
-        float | None, _setting("--momentum", help="Momentum, for sgd and rmsprop.")
+    lr: Annotated[
+        float | None,
+        _setting(
+            "--lr",
+            help="Learning rate.",
+            default="0.15; 0.001 for cifar10; the optimizer's where another is chosen",
+        ),
     ] = None
-    weight_decay: Annotated[float | None, _setting("--weight-decay", help="Weight decay.")] = None
+    momentum: Annotated[
+        float | None,
+        _setting(
+            "--momentum",
+            help="Momentum, for sgd and rmsprop.",
+            default="0.9 of sgd, 0 of rmsprop",
+        ),
+    ] = None
+    weight_decay: Annotated[
+        float | None,
+        _setting(
+            "--weight-decay",
+            help="Weight decay.",
+            default="0",
+        ),
+    ] = None
     schedule: Annotated[
         str | None,
         _setting(
             "--schedule",
-            help="Learning rate over time: constant (default), cosine or onecycle.",
+            help="Learning rate over time: constant, cosine or onecycle.",
+            default="constant",
             metavar="NAME",
         ),
     ] = None
-    batch_size: Annotated[int | None, _setting("--batch-size", help="Images a batch.")] = None
-    accumulate: Annotated[
-        int | None, _setting("--accumulate", help="Batches a step; clipped once, on their sum.")
+    batch_size: Annotated[
+        int | None,
+        _setting(
+            "--batch-size",
+            help="Images a batch.",
+            default="32; 128 for cifar10",
+        ),
     ] = None
-    epochs: Annotated[int | None, _setting("--epochs", help="Passes over the images.")] = None
+    accumulate: Annotated[
+        int | None,
+        _setting(
+            "--accumulate",
+            help="Batches a step; clipped once, on their sum.",
+            default="1",
+        ),
+    ] = None
+    epochs: Annotated[
+        int | None,
+        _setting(
+            "--epochs",
+            help="Passes over the images.",
+            default="5; 10 for cifar10",
+        ),
+    ] = None
     augment: Annotated[
-        bool | None, _setting("--augment/--no-augment", help="Random flips and crops.")
+        bool | None,
+        _setting(
+            "--augment/--no-augment",
+            help="Random flips and crops.",
+            default="no; yes for cifar10",
+        ),
     ] = None
     normalize: Annotated[
         str | None,
         _setting(
             "--normalize",
-            help="standard (by the training images, default) or half (.5 and .5).",
+            help="standard (by the training images) or half (.5 and .5).",
+            default="standard",
             metavar="NAME",
         ),
     ] = None
     precision: Annotated[
-        str | None, _setting("--precision", help="fp32 (default) or bf16.", metavar="NAME")
+        str | None,
+        _setting(
+            "--precision",
+            help="fp32 or bf16.",
+            default="fp32",
+            metavar="NAME",
+        ),
     ] = None
     label_noise: Annotated[
-        float | None, _setting("--label-noise", help="Share of wrong training labels, 0 to 1.")
+        float | None,
+        _setting(
+            "--label-noise",
+            help="Share of wrong training labels, 0 to 1.",
+            default="0",
+        ),
     ] = None
     gradient_noise: Annotated[
         float | None,
-        _setting("--gradient-noise", help="Heavy-tailed noise on gradients, times their RMS."),
+        _setting(
+            "--gradient-noise",
+            help="Heavy-tailed noise on gradients, times their RMS.",
+            default="0",
+        ),
     ] = None
     spikes: Annotated[
-        float | None, _setting("--spikes", help="Chance of a step with 1000-fold gradients.")
+        float | None,
+        _setting(
+            "--spikes",
+            help="Chance of a step with 1000-fold gradients.",
+            default="0",
+        ),
     ] = None
 
     def config(self, **more: Any) -> RunConfig:

@@ -11,6 +11,7 @@ import typer
 
 from gclip.cli import screen
 from gclip.cli.options import Json, Plugins, load_plugins
+from gclip.cli.progress import load
 from gclip.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +41,12 @@ def show(
     ],
     norms: Annotated[
         str | None,
-        typer.Option("--norms", metavar="LIST", help="Norms for the example, such as 1,2,5."),
+        typer.Option(
+            "--norms",
+            metavar="LIST",
+            help="Norms for the example, such as 1,2,5.",
+            show_default="such as show what it does",
+        ),
     ] = None,
     plugin: Plugins = None,
     json: Json = False,
@@ -53,6 +59,7 @@ def show(
       gclip show "norm(max_norm=0.1)" --norms 1,2,0.05
       gclip show mine --plugin my_strategies.py
     """
+    load("torch")
     import gclip
     from gclip.describe import describe, example
 

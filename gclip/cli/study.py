@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gclip.cli import screen
+from gclip.cli.app import App
 from gclip.cli.options import (
+    FiguresFolder,
     Fleet,
     Json,
     Place,
     Plugins,
     Setting,
     StoreFolder,
-    Strategies,
+    Workers,
     expand,
     load_data,
     load_plugins,
     parse_seeds,
 )
-from gclip.cli.progress import RunsDisplay
+from gclip.cli.progress import RunsDisplay, load
 from gclip.errors import UsageError
 from gclip.fleet.plan import read_fleet
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from gclip.running.study import Answer, Request
     from gclip.running.studyfile import StudyFile
 
-app = typer.Typer(no_args_is_help=True, help="Tune strategies with Optuna, and look at studies.")
+app = App(no_args_is_help=True, help="Tune strategies with Optuna, and look at studies.")
 
 COMMANDS = ("study_work", "study_report")
 """The modules beside this one that add further commands to the group."""
@@ -56,9 +58,11 @@ OPTIONS = {
 """Fields of a request that not every study uses, and the options that set them."""
 
 
-def _search(*names: str, help: str, metavar: str | None = None) -> Any:
+def _search(*names: str, help: str, default: str, of: str = "", metavar: str | None = None) -> Any:
+    """An option of how studies search; `of` names those that use it, where not all do."""
+    text = f"{help} For {of}." if of else help
     return typer.Option(
-        *names, help=help, metavar=metavar, rich_help_panel=_SEARCH, show_default=False
+        *names, help=text, metavar=metavar, rich_help_panel=_SEARCH, show_default=default
     )
 
 
@@ -86,11 +90,23 @@ def run(
             metavar="STUDY", help="Which study; gclip study list names them.", show_default=False
         ),
     ] = None,
-    strategy: Strategies = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy",
+            "-s",
+            metavar="STRATEGY",
+            help='A name or a spelling such as "norm(max_norm=0.1)"; again for more.',
+            show_default="some that are known well; thresholds needs to be told",
+        ),
+    ] = None,
     trials: Annotated[
         int | None,
         _search(
-            "--trials", help="In all, for each strategy, those of earlier commands included; 20."
+            "--trials",
+            help="In all, for each strategy, those of earlier commands included.",
+            default="20; 25 for budget",
+            of="thresholds, budget",
         ),
     ] = None,
     seeds: Annotated[
@@ -98,8 +114,10 @@ def run(
         _search(
             "--seeds",
             metavar="N|LIST",
-            help="Of the reported runs: 10, or 0,1,5. By default "
-            "what the study needs: 10 for up to 25 comparisons, 11 for up to 51, or 3 for a grid.",
+            help="Of the reported runs: how many, or which: 10, or 0,1,5.",
+            default="as many as can show a difference: 10 for up to 25 comparisons, 11 for up to "
+            "51; 3 for lr_ceiling, sensitivity",
+            of="budget, lr_ceiling, noise, sensitivity",
         ),
     ] = None,
     lr_range: Annotated[
@@ -107,11 +125,19 @@ def run(
         _search(
             "--lr-range",
             metavar="LOW,HIGH",
-            help="Learning rates to search; by default from a 30th to 5 times --lr.",
+            help="Learning rates to search.",
+            default="from a 30th to 5 times --lr; from an 8th to 16 times for lr_ceiling",
+            of="thresholds, budget, lr_ceiling",
         ),
     ] = None,
     fixed_lr: Annotated[
-        bool | None, _search("--fixed-lr", help="Leave the learning rate alone.")
+        bool | None,
+        _search(
+            "--fixed-lr",
+            help="Leave the learning rate alone.",
+            default="it is searched, too",
+            of="thresholds",
+        ),
     ] = None,
     space: Annotated[
         list[str] | None,
@@ -120,6 +146,8 @@ def run(
             metavar="FIELD=RANGE",
             help="Search clip_factor=1e-4..1:log, window=10|100 or lr=0.01..1:log, or hold "
             "max_norm=0.5; again for more.",
+            default="what the strategy's fields say",
+            of="thresholds, budget, sensitivity",
         ),
     ] = None,
     sampler: Annotated[
@@ -127,7 +155,9 @@ def run(
         _search(
             "--sampler",
             metavar="NAME",
-            help="tpe (default), gp, cmaes, random, qmc or grid; random to compare budgets.",
+            help="tpe, gp, cmaes, random, qmc or grid; random to compare budgets.",
+            default="tpe",
+            of="thresholds",
         ),
     ] = None,
     pruner: Annotated[
@@ -135,48 +165,65 @@ def run(
         _search(
             "--pruner",
             metavar="NAME",
-            help="Stop bad trials early: none (default), median, hyperband or wilcoxon.",
+            help="Stop bad trials early: none, median, hyperband or wilcoxon.",
+            default="none",
+            of="thresholds",
         ),
     ] = None,
     seeds_per_trial: Annotated[
         int | None,
-        _search("--seeds-per-trial", help="Tuning seeds that a trial's score is the mean of; 1."),
+        _search(
+            "--seeds-per-trial",
+            help="Tuning seeds that a trial's score is the mean of.",
+            default="1",
+            of="thresholds, budget",
+        ),
     ] = None,
     objective: Annotated[
         list[str] | None,
         _search(
             "--objective",
             metavar="NAME",
-            help="accuracy (default), with it clip_rate or cost for a Pareto front; again for "
-            "more.",
+            help="accuracy, and with it clip_rate or cost for a Pareto front; again for more.",
+            default="accuracy",
+            of="thresholds",
         ),
     ] = None,
-    points: Annotated[int | None, _search("--points", help="Values of a grid.")] = None,
+    points: Annotated[
+        int | None,
+        _search(
+            "--points",
+            help="Values of a grid.",
+            default="what suits the study",
+            of="thresholds, lr_ceiling, noise, sensitivity",
+        ),
+    ] = None,
     seed: Annotated[
-        int | None, _search("--seed", help="Of the sampler, and of the tuning seeds; 0.")
+        int | None,
+        _search("--seed", help="Of the sampler, and of the tuning seeds.", default="0"),
     ] = None,
     name: Annotated[
         str | None,
         typer.Option(
-            "--name", help="The study's name; after strategy and task by default.", metavar="NAME"
+            "--name",
+            metavar="NAME",
+            help="The study's name.",
+            show_default="after study, strategy and task",
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="Runs at a time; one a core by default, one on a GPU."),
-    ] = None,
+    workers: Workers = None,
     fleet: Fleet = None,
     plugin: Plugins = None,
     file: Annotated[
         Path | None,
         typer.Option(
-            "--file", metavar="FILE", help="A study in TOML; options given here go before it."
+            "--file",
+            metavar="FILE",
+            help="A study in TOML; options given here go before it.",
+            show_default="none",
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Folder for the figures; STORE/figures."),
-    ] = None,
+    out: FiguresFolder = None,
     json: Json = False,
 ) -> None:
     """Answer a question about clipping by experiment: which threshold, which learning rate …
@@ -191,6 +238,7 @@ def run(
       gclip study run --file study.toml --trials 40
     """
     place.alone()
+    load("torch", "optuna")
     from gclip import studies
     from gclip.results import Store
     from gclip.running.space import parse_space
@@ -255,6 +303,7 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
       gclip study list
       gclip study list --store runs --json
     """
+    load("torch", "optuna")
     from gclip import studies
     from gclip.running.kept import UnreadableStudy, studies_in, summary
     from gclip.running.sqlite import printable
@@ -292,34 +341,30 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
 class _Growing(RunsDisplay):
     """A display whose total is what it was told of so far."""
 
-    def __init__(self) -> None:
-        super().__init__(0)
-
     def __call__(self, event: Event) -> None:
         if event.kind in ("queued", "cached"):
             self.total += 1
-            if self._bars is not None and self._overall is not None:
-                self._bars.update(self._overall, total=self.total)
         super().__call__(event)
 
 
 def _answer(study: ModuleType, request: Request, out: Path) -> tuple[Answer, list[Path]]:
     """Run a study under the eyes of a display, and draw its figures."""
-    from gclip import figures
+    from gclip import figures, studies
     from gclip.figures._style import theme
 
     count = study.run_count(request) if hasattr(study, "run_count") else None
-    display = _Growing() if count is None else RunsDisplay(count)
+    then = "the answer and its figures"
+    display = _Growing(then=then) if count is None else RunsDisplay(count, then=then)
 
     def kept() -> str:
         where = request.store.path
         return f"the runs that ended are kept in {where}; the same command goes on"
 
-    with screen.interruptible(kept):
-        with display:
-            answer: Answer = study.run(dataclasses.replace(request, on_event=display))
+    with screen.interruptible(kept), display:
+        answer = studies.answered(study, dataclasses.replace(request, on_event=display))
         drawn = []
         for name, draw in answer.figures.items():
+            display.doing(f"drawing {name}")
             with theme():
                 figure = draw()
             drawn += [figures.save(figure, out / f"{name}.{kind}") for kind in ("png", "svg")]

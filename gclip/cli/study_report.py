@@ -13,25 +13,24 @@ import typer
 
 from gclip.cli import screen
 from gclip.cli.options import (
+    FiguresFolder,
     Json,
     Place,
     Plugins,
     StoreFolder,
+    Workers,
     expand,
     load_data,
     load_plugins,
     parse_seeds,
 )
-from gclip.cli.progress import RunsDisplay
+from gclip.cli.progress import RunsDisplay, load
 from gclip.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the study; gclip study list.")]
-Out = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Folder for the figures; STORE/figures.")
-]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -54,20 +53,21 @@ def report(
         str | None,
         typer.Option(
             "--seeds", metavar="N|LIST",
-            help="Fresh ones: how many, or which. By default as many as so many comparisons need "
-            "to show a difference: 10 for up to 25, 11 for up to 51.",
+            help="Fresh ones: how many, or which: 10, or 0,1,5.",
+            show_default="as many as can show a difference: 10 for up to 25 comparisons, 11 for "
+            "up to 51",
         ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="The task's images, where it needs a folder."),
+        typer.Option(
+            "--data", metavar="DIR", help="Folder of the images.",
+            show_default="cifar10 is downloaded",
+        ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="Runs at a time; one a core by default, one on a GPU."),
-    ] = None,
+    workers: Workers = None,
     plugin: Plugins = None,
-    out: Out = None,
+    out: FiguresFolder = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Train what studies found with fresh seeds, score it on test images, and compare.
@@ -82,6 +82,7 @@ def report(
       gclip study report --store runs --data DIR --json
     """
     place.alone()
+    load("torch", "optuna")
     from gclip.cli.study import _print
     from gclip.results import Store
     from gclip.running.study import Request
@@ -107,14 +108,17 @@ def report(
         plugins=plugins,
         threads=place.threads,
     )
-    display = RunsDisplay(_report.run_count(request, chosen))
-    with screen.interruptible(
-        lambda: f"the runs that ended are kept in {place.store}; the same command goes on"
+    display = RunsDisplay(_report.run_count(request, chosen), then="the answer and its figures")
+    with (
+        screen.interruptible(
+            lambda: f"the runs that ended are kept in {place.store}; the same command goes on"
+        ),
+        display,
     ):
-        with display:
-            answer = _report.run(dataclasses.replace(request, on_event=display), chosen)
+        answer = _report.run(dataclasses.replace(request, on_event=display), chosen)
         drawn = []
         for name, draw in answer.figures.items():
+            display.doing(f"drawing {name}")
             drawn += _saved(draw(), out or place.store / "figures", name)
     if json:
         screen.say_json(
@@ -135,7 +139,7 @@ def show(
     name: Name,
     store: StoreFolder = Path("runs"),
     best: Annotated[int, typer.Option("--best", min=1, help="How many of the best trials.")] = 5,
-    out: Out = None,
+    out: FiguresFolder = None,
     json: Json = False,
 ) -> None:
     """Show a study: how its trials ended, the best ones, which field mattered, and a figure.
@@ -145,6 +149,7 @@ def show(
       gclip study show thresholds-agc-digits
       gclip study show thresholds-agc-digits --store runs --best 10 --json
     """
+    load("torch", "optuna")
     from gclip.running.kept import find_study
     from gclip.running.showing import FEWEST, rows, shown
     from gclip.running.sqlite import printable, storage_url
@@ -178,9 +183,11 @@ def show(
 def export(
     name: Name,
     store: StoreFolder = Path("runs"),
-    out: Annotated[
+    csv_file: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="A new CSV file; else it is printed."),
+        typer.Option(
+            "--csv", metavar="FILE", help="A new file to write.", show_default="it is printed"
+        ),
     ] = None,
 ) -> None:
     """Write all trials of a study as CSV, one row a trial.
@@ -188,8 +195,9 @@ def export(
     \b
     Examples:
       gclip study export thresholds-agc-digits > trials.csv
-      gclip study export thresholds-agc-digits --out trials.csv
+      gclip study export thresholds-agc-digits --csv trials.csv
     """
+    load("torch", "optuna")
     from gclip.running.kept import find_study
     from gclip.running.showing import rows
 
@@ -200,17 +208,17 @@ def export(
     writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(found)
-    if out is None:
+    if csv_file is None:
         print(text.getvalue(), end="")
         return
     try:
-        with out.open("x", encoding="utf-8", newline="") as file:
+        with csv_file.open("x", encoding="utf-8", newline="") as file:
             file.write(text.getvalue())
     except FileExistsError:
-        raise UsageError(f"{out} exists; give another file, or delete it first") from None
+        raise UsageError(f"{csv_file} exists; give another file, or delete it first") from None
     except OSError as error:
-        raise UsageError(f"{out} cannot be written: {error.strerror}") from None
-    screen.say(f"{len(found)} trials written to {out}")
+        raise UsageError(f"{csv_file} cannot be written: {error.strerror}") from None
+    screen.say(f"{len(found)} trials written to {csv_file}")
 
 
 def _left_out(message: str) -> None:

@@ -13,8 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from gclip.cli import screen
-from gclip.cli.options import Fleet, Json, Place, Plugins, Setting, expand, load_data, load_plugins
-from gclip.cli.progress import RunsDisplay
+from gclip.cli.options import (
+    Fleet,
+    Json,
+    Place,
+    Plugins,
+    Setting,
+    Workers,
+    expand,
+    load_data,
+    load_plugins,
+)
+from gclip.cli.progress import RunsDisplay, load
 from gclip.errors import UsageError
 from gclip.fleet.plan import read_fleet
 
@@ -46,15 +56,20 @@ def add_to(app: typer.Typer) -> None:
 def create(
     storage: Storage,
     store: Annotated[
-        Path, typer.Option("--store", metavar="DIR", help="As in the work command it prints.")
+        Path,
+        typer.Option(
+            "--store",
+            metavar="DIR",
+            help="Folder that keeps the runs, in the work command that it prints.",
+        ),
     ] = Path("runs"),
     heartbeat: Annotated[
         int | None,
         typer.Option(
             "--heartbeat",
             metavar="SECONDS",
-            help="Between a worker's signs of life; silent for four, it is taken for dead; 15.",
-            show_default=False,
+            help="Between a worker's signs of life; silent for four, it is taken for dead.",
+            show_default="15",
         ),
     ] = None,
     json: Json = False,
@@ -70,6 +85,7 @@ def create(
       gclip study create thresholds -s agc --storage postgresql://me@db/x
       gclip study work thresholds-agc-digits --storage postgresql://me@db/x
     """
+    load("torch", "optuna")
     from gclip.running import remote
     from gclip.running.storage import has_password, read_url
     from gclip.studies.thresholds import plans, trials_of
@@ -105,13 +121,15 @@ def work(
     place: Place,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the study, as it was created.")],
     storage: Storage,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="Runs at a time; one a core by default, one on a GPU."),
-    ] = None,
+    workers: Workers = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="Folder of the images on this machine."),
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="Folder of the images on this machine.",
+            show_default="cifar10 is downloaded",
+        ),
     ] = None,
     plugin: Plugins = None,
     fleet: Fleet = None,
@@ -126,6 +144,7 @@ def work(
       gclip study work thresholds-agc-digits --storage postgresql://me@db/x
       gclip study work thresholds-agc-digits --storage postgresql://me@db/x --fleet off
     """
+    load("torch", "optuna")
     from gclip.results import Store
     from gclip.running import remote
     from gclip.running.storage import read_url

@@ -10,6 +10,7 @@ import typer
 from gclip.cli import screen
 from gclip.cli.compare import describe
 from gclip.cli.options import (
+    FiguresFolder,
     Json,
     Place,
     Plugins,
@@ -20,6 +21,7 @@ from gclip.cli.options import (
     load_plugins,
     parse_seeds,
 )
+from gclip.cli.progress import StepsDisplay
 from gclip.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,17 +46,15 @@ def survey(
     ] = 0.1,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", help="Steps to watch; 300, or all there are, by default."),
+        typer.Option("--steps", help="Steps to watch.", show_default="300, or all there are"),
     ] = None,
     seeds: Annotated[
-        str, typer.Option("--seeds", help="How many (1), or which: 0,1,5.", metavar="SEEDS")
+        str,
+        typer.Option("--seeds", help="How many, or which: 10, or 0,1,5.", metavar="N|LIST"),
     ] = "1",
     plugin: Plugins = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Folder for the figure; STORE/figures."),
-    ] = None,
-    no_figures: Annotated[bool, typer.Option("--no-figures", help="Draw no figure.")] = False,
+    out: FiguresFolder = None,
+    no_figures: Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")] = False,
     json: Json = False,
 ) -> None:
     """Train a little without clipping, and suggest a threshold for each strategy.
@@ -69,25 +69,28 @@ def survey(
       gclip survey --task cifar10 --data cifar-10-batches-py --seeds 3
     """
     place.alone()
-    import gclip
-    from gclip.surveying import pooled
-    from gclip.training import resolve_device
-    from gclip.training.survey import STEPS, watch
-
-    load_plugins(plugin)
     _check(clip_rate, steps)
     chosen = parse_seeds(seeds)
-    spelled = [_parsed(each) for each in strategy] if strategy else None
-    config = run.config(strategy="none")
-    device = resolve_device(place.device)
-    config, dataset = load_data(config, run.data)
-    folder = out or place.store / "figures"
-    if not no_figures:
-        _prove(folder)
     found: list[Surveyed] = []
-    with screen.interruptible(lambda: "nothing is kept"), _Bar() as bar:
+    display = StepsDisplay(len(chosen), then="replaying")
+    with screen.interruptible(lambda: "nothing is kept"), display:
+        display.load("torch")
+        import gclip
+        from gclip.surveying import pooled
+        from gclip.training import resolve_device
+        from gclip.training.survey import STEPS, watch
+
+        load_plugins(plugin)
+        spelled = [_parsed(each) for each in strategy] if strategy else None
+        config = run.config(strategy="none")
+        device = resolve_device(place.device)
+        display.doing("reading images")
+        config, dataset = load_data(config, run.data)
+        folder = out or place.store / "figures"
+        if not no_figures:
+            _prove(folder)
         for seed in chosen:
-            bar.begin(f"watching seed {seed}")
+            display.begin(f"watching seed {seed}")
             found.append(
                 watch(
                     config.replace(seed=seed),
@@ -96,13 +99,16 @@ def survey(
                     strategies=spelled,
                     device=str(device),
                     threads=place.threads,
-                    on_step=bar.update,
+                    on_step=display.update,
                 )
             )
-        bar.begin("replaying")
+        display.end()
+        display.doing("replaying the norms through each strategy")
         surveys = [each.survey for each in found]
         suggestions = pooled(surveys, clip_rate)
         setting = describe(config)
+        if not no_figures:
+            display.doing("drawing the figure")
         drawn = [] if no_figures else _draw(surveys, suggestions, setting, folder)
     notes = _notes(found, chosen)
     if json:
@@ -179,34 +185,3 @@ def _notes(found: list[Surveyed], seeds: tuple[int, ...]) -> list[str]:
             "fewer --steps."
         )
     return notes
-
-
-class _Bar:
-    """A bar over the steps of the runs; nothing where stderr is no terminal."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = screen.console(stderr=True)
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._line = self._bars.add_task("", total=None)
-
-    def __enter__(self) -> _Bar:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bars.stop()
-
-    def begin(self, what: str) -> None:
-        self._bars.reset(self._line, total=None, description=what)
-
-    def update(self, step: int, steps: int) -> None:
-        self._bars.update(self._line, total=steps, completed=step)

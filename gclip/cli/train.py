@@ -9,9 +9,10 @@ import typer
 
 from gclip.cli import screen
 from gclip.cli.options import Json, Place, Plugins, Setting, expand, load_data, load_plugins
+from gclip.cli.progress import StepsDisplay
 
 if TYPE_CHECKING:
-    from gclip.training import Progress, RunConfig, RunResult
+    from gclip.training import RunResult
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,11 +30,15 @@ def train(
             "--strategy",
             "-s",
             metavar="STRATEGY",
-            help='A name or a spelling such as "norm(max_norm=0.1)"; none by default.',
+            help='A name or a spelling such as "norm(max_norm=0.1)".',
+            show_default="none, or the recipe's",
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Weights, order of images, augmentation (0).")
+        int | None,
+        typer.Option(
+            "--seed", help="Of weights, order of images and augmentation.", show_default="0"
+        ),
     ] = None,
     checkpoint: Annotated[
         Path | None,
@@ -41,6 +46,7 @@ def train(
             "--checkpoint",
             metavar="FILE",
             help="Save here after each epoch, and go on from here if it exists.",
+            show_default="no epoch is saved",
         ),
     ] = None,
     plugin: Plugins = None,
@@ -57,30 +63,33 @@ def train(
       gclip train --recipe tutorial --data cifar-10-batches-py
     """
     place.alone()
-    from gclip.results import Store
-    from gclip.training import resolve_device
-    from gclip.training import train as train_run
+    with screen.interruptible(lambda: _kept(checkpoint)), StepsDisplay() as display:
+        display.load("torch")
+        from gclip.results import Store
+        from gclip.training import resolve_device
+        from gclip.training import train as train_run
 
-    load_plugins(plugin)
-    more: dict[str, Any] = {"strategy": strategy, "seed": seed}
-    config = run.config(**{name: value for name, value in more.items() if value is not None})
-    device = resolve_device(place.device)
-    config, dataset = load_data(config, run.data)
-    store = Store(place.store, create=True)
-    known = store.has(config.key)
-    if known:
-        result = store.load(config.key)
-    else:
-        with screen.interruptible(lambda: _kept(checkpoint)), _Bar(config) as bar:
+        load_plugins(plugin)
+        more: dict[str, Any] = {"strategy": strategy, "seed": seed}
+        config = run.config(**{name: value for name, value in more.items() if value is not None})
+        device = resolve_device(place.device)
+        display.doing("reading images")
+        config, dataset = load_data(config, run.data)
+        store = Store(place.store, create=True)
+        known = store.has(config.key)
+        if known:
+            result = store.load(config.key)
+        else:
+            display.begin(f"training {config.strategy}")
             result = train_run(
                 config,
                 dataset=dataset,
                 device=str(device),
                 threads=place.threads,
                 checkpoint=checkpoint,
-                on_progress=bar.update,
+                on_progress=display.train,
             )
-        store.save(result)
+            store.save(result)
     folder = store.path / config.key
     if json:
         stored = {key: value for key, value in result.to_dict().items() if key != "steps"}
@@ -111,37 +120,3 @@ def _kept(checkpoint: Path | None) -> str:
     if checkpoint is not None and checkpoint.exists():
         return f"the epochs so far are in {checkpoint}; the same command goes on from there"
     return "nothing of this run is kept (--checkpoint FILE would keep its epochs)"
-
-
-class _Bar:
-    """A bar over the steps of one run; nothing where stderr is no terminal."""
-
-    def __init__(self, config: RunConfig) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = screen.console(stderr=True)
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.fields[said]}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._line = self._bars.add_task(config.strategy, total=None, said="")
-
-    def __enter__(self) -> _Bar:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bars.stop()
-
-    def update(self, progress: Progress) -> None:
-        said = f"epoch {min(progress.epoch + 1, progress.epochs)} of {progress.epochs}"
-        if progress.loss is not None:
-            said += f" · loss {progress.loss:.3g}"
-        if progress.accuracy is not None:
-            said += f" · {screen.percent(progress.accuracy)} %"
-        self._bars.update(self._line, total=progress.steps, completed=progress.step, said=said)

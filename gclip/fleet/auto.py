@@ -145,6 +145,7 @@ def choose(
     folder: Path,
     say: Callable[[str], None],
     by: Measure | None = None,
+    doing: Callable[[str], None] = lambda what: None,
 ) -> int:
     """How many runs a fleet has at most; 1 for no fleets.
 
@@ -153,6 +154,7 @@ def choose(
         folder: where findings are kept.
         say: is told what was decided and why.
         by: measures in place of `measure`: `gclip.running.pool.Training.measure`.
+        doing: is told what takes its time, before it begins, and "" when it has ended.
     """
     able = [config for config in work.configs if not why_alone(config)]
     if asked == 1 or not work.configs:
@@ -181,7 +183,9 @@ def choose(
     found = read(folder, described)
     when = "measured before"
     if found is None or found.most < cap or min(found.times, default=0) > cap:
+        doing("measuring whether fleets pay")
         more = (by or measure)(alike, dataset, work, cap, steps)
+        doing("")
         if more is None:
             return 1
         if found is not None:

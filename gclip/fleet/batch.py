@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gclip.answers import remembered
 from gclip.arrangement import Place
 from gclip.decide import Decision, decide, left_alone, remember_step
 from gclip.fleet.layout import View
@@ -118,7 +119,7 @@ class Batch:
         strategy = self.merged.at(now.step, device, dtype)
         norm = self.norm[0] if self.merged.alone else self.norm
         if self.memory is None:
-            self.memory = strategy.remember(torch.zeros_like(norm))
+            self.memory = remembered(strategy, torch.zeros_like(norm))
         valid = self._valid(now, norm)
         seen = Seen(
             norm,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -89,10 +89,11 @@ class FleetRun:
         self.backward = self._backward()
         self._sent: tuple[Later, Later] | None = None
 
-    def train_epoch(self) -> bool:
+    def train_epoch(self, after_step: Callable[[], object] = lambda: None) -> bool:
         """Train one epoch; False if it was broken off because no run is left that goes on.
 
-        A run that diverges in it goes on to its end, and nothing of that counts.
+        A run that diverges in it goes on to its end, and nothing of that counts. `after_step` is
+        called after each step.
         """
         self.model.train()
         parameters = list(self.model.parameters())
@@ -125,6 +126,7 @@ class FleetRun:
             for parameter in parameters:
                 parameter.grad = None
             self.step += 1
+            after_step()
             losses.append(cast(Tensor, loss))
             finites.append(report.finite)
             if len(losses) == _LOOK:

@@ -23,6 +23,7 @@ from gclip.training.trainer import Progress, _identified
 
 Listener = Callable[[int, Progress], "bool | None"]
 
+_EVERY = 1.0  # seconds between two reports within an epoch
 _OWN = (
     *("seed", "lr", "strategy", "code", "stepping"),
     *("label_noise", "gradient_noise", "spikes"),
@@ -69,8 +70,8 @@ def train_fleet(
     Args:
         configs: that differ in nothing but seed, learning rate, strategy and disturbances.
         dataset, data, device, threads: as in `gclip.training.train`.
-        on_progress: told of each run at every epoch's end, with its place in `configs`; a run is
-            pruned when it returns False.
+        on_progress: told of each run about every second and at every epoch's end, with its place in
+            `configs`; a run is pruned when it returns False at an epoch's end.
         on_result: given each result as soon as its run has ended: finished, diverged or pruned.
 
     Returns:
@@ -119,12 +120,12 @@ class _Fleet:
         self._run, self._listener, self._on_result, self._facts = run, listener, on_result, facts
         self._results: dict[int, RunResult] = {}
         self._spent = [0.0] * len(run.members)
-        self._last = time.perf_counter()
+        self._last = self._told = time.perf_counter()
 
     def train(self) -> list[RunResult]:
         run = self._run
         while run.present:
-            run.train_epoch()
+            run.train_epoch(self._within)
             going = [p for p in run.present if run.members[p].diverged_at is None]
             found = dict(zip(run.present, run.measure(), strict=True)) if going else {}
             self._share_time()
@@ -132,6 +133,14 @@ class _Fleet:
                 self._settle(place, found.get(place))
             self._leave()
         return [self._results[place] for place in range(len(run.members))]
+
+    def _within(self) -> None:
+        """How far it is: a fleet's epoch may be long."""
+        if self._listener is None or time.perf_counter() - self._told < _EVERY:
+            return
+        for place in self._run.present:
+            if self._run.members[place].diverged_at is None:
+                self._tell(place, "running", self._run.step)
 
     def _settle(self, place: int, found: tuple[float, float] | None) -> None:
         """One run at an epoch's end: what it scores, and whether it goes on."""
@@ -173,7 +182,7 @@ class _Fleet:
             self._spent[place] += (now - self._last) / len(self._run.present)
         self._last = now
 
-    def _tell(self, place: int, status: Any) -> bool:
+    def _tell(self, place: int, status: Any, step: int | None = None) -> bool:
         if self._listener is None:
             return True
         run, member = self._run, self._run.members[place]
@@ -182,11 +191,12 @@ class _Fleet:
             Progress(
                 epoch=run.epoch if status != "diverged" else member.curve[-1]["epoch"] - 1,
                 epochs=run.config.epochs,
-                step=member.step,
+                step=member.step if step is None else step,
                 steps=run.steps,
                 loss=member.loss,
                 accuracy=member.curve[-1]["accuracy"] if member.curve else None,
                 status=status,
             ),
         )
+        self._told = time.perf_counter()
         return said is not False

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from gclip.answers import remembered
 from gclip.decide import Decision, transformed
 from gclip.elementwise import kept_elements
 from gclip.fleet.batch import Batch, Now
@@ -45,7 +46,7 @@ class TransformBatch(Batch):
                 values = self._seen(view, place, grad)
                 strategy = cast(Transform, self.merged.at(now.step, values.device, values.dtype))
                 if name not in kept:
-                    kept[name] = strategy.remember(torch.zeros_like(values))
+                    kept[name] = remembered(strategy, torch.zeros_like(values))
                 elif self._types.get(name) != values.dtype:
                     kept[name] = retyped(kept[name], values.dtype)
                 self._types[name] = values.dtype

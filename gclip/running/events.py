@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from gclip.training import Progress, RunConfig, RunResult
 
-Kind = Literal["cached", "queued", "started", "progress", "retried", "done", "failed", "note"]
+Kind = Literal[
+    "cached", "queued", "started", "progress", "retried", "done", "failed", "note", "doing"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,8 @@ class Event:
     ``retried`` (its worker died, or its fleet raised; `message` says how, for the first of a
     fleet), and at the end ``done`` (finished, diverged or pruned) or ``failed``, with `result`.
     A ``note`` is about many runs, this one among them: its `message` says how they are trained.
+    ``doing`` is about many runs, too: what has to be done before they can begin;
+    "" when that has ended.
 
     `index` is the run's place in the list that was asked for.
     """

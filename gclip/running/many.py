@@ -99,6 +99,10 @@ def run_all(
             first = todo[0]
             on_event(Event(kind="note", index=first.index, config=first.config, message=message))
 
+        def doing(message: str) -> None:
+            first = todo[0]
+            on_event(Event(kind="doing", index=first.index, config=first.config, message=message))
+
         with open_pool(
             store,
             workers=count,
@@ -121,7 +125,7 @@ def run_all(
                     dataset=dataset,
                     data=data,
                 )
-                pool.resize(auto.choose(asked, work, store.path, note, pool.measure))
+                pool.resize(auto.choose(asked, work, store.path, note, pool.measure, doing))
             pool.submit_all(todo)
             left = len(todo)
             while left:

@@ -57,6 +57,9 @@ def fleet_size(
         first = examples[0]
         listener(Event(kind="note", index=0, config=first, message=message))
 
+    def doing(message: str) -> None:
+        listener(Event(kind="doing", index=0, config=examples[0], message=message))
+
     work = auto.Work(
         configs=examples,
         waiting=waiting,
@@ -68,4 +71,4 @@ def fleet_size(
         dataset=dataset,
         data=data,
     )
-    return auto.choose(asked, work, folder, note, by)
+    return auto.choose(asked, work, folder, note, by, doing)

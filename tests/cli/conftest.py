@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna  # noqa: F401 - or the first command that needs it would say so
 import pytest
 
-from gclip.cli import main
+from gclip.cli import main, progress
 
 TINY = ("--fraction", "0.1", "--epochs", "1", "--batch-size", "64", "--device", "cpu")
 
@@ -37,6 +38,9 @@ def gclip(
 ) -> Command:
     """``gclip("train", "-s", "agc")`` in an empty folder."""
     monkeypatch.chdir(tmp_path)
+    # What is said of a wait depends on the machine; `test_progress.py` is about it.
+    monkeypatch.setattr(progress, "_QUIET", 3600.0)
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 3600.0)
 
     def run(*arguments: str) -> Answer:
         capsys.readouterr()

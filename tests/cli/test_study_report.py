@@ -62,10 +62,10 @@ def test_export(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert [row["trial"] for row in rows] == [str(number) for number in range(8)]
     assert all(0.001 <= float(row["param_clip_factor"]) <= 1 for row in rows)
     file = tmp_path / "trials.csv"
-    assert main([*command, "--out", str(file)]) == 0
+    assert main([*command, "--csv", str(file)]) == 0
     assert file.read_text() == printed
     assert f"8 trials written to {file}" in capsys.readouterr().out.replace("\n", "")
-    assert main([*command, "--out", str(file)]) == 2
+    assert main([*command, "--csv", str(file)]) == 2
     assert "exists; give another file" in capsys.readouterr().err
     assert file.read_text() == printed
 

@@ -57,7 +57,7 @@ class Loud(gclip.Strategy):
 
 
 def kinds(events: list[Event]) -> Counter[str]:
-    return Counter(event.kind for event in events if event.kind != "progress")
+    return Counter(event.kind for event in events if event.kind not in ("progress", "doing"))
 
 
 def settings(store: Store, **more: Any) -> WorkerSettings:
