@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gclip.verdicts import LIMITED, MOSTLY_NOT_FINITE, MOSTLY_SKIPPED, verdict_of
+
 Array = npt.NDArray[np.float32 | np.float64]
 
 COLUMNS = ("norm", "clipped_norm", "limit", "clipped", "finite", "skipped")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-MOSTLY_SKIPPED, MOSTLY_NOT_FINITE = "mostly skipped", "mostly not finite"
-LIMITED = 0.99  # a step counts as limited when clipping left less of the total norm than this
 _PENDING_FLOATS = 1 << 20  # how many floats may wait before they are reduced
 
 
@@ -35,7 +35,7 @@ class ClipSummary:
         steps: how many steps were recorded.
         clip_rate: share of steps in which anything was clipped.
         group_rate: mean share of the groups clipped in a step.
-        limited_rate: share of steps whose total norm shrank by more than 1 %.
+        limited_rate: share of steps whose total norm shrank by more than 1 %; the verdict's number.
         skipped: steps that were left out, by a strategy's rule or because their gradients were
             not finite.
         not_finite: steps whose gradients were not finite.
@@ -144,7 +144,12 @@ class Record:
             norm_quantiles={
                 q: float(np.quantile(norm, q)) if len(norm) else math.nan for q in QUANTILES
             },
-            verdict=_verdict(clip_rate, limited, skipped / max(steps, 1), bad / max(steps, 1)),
+            verdict=verdict_of(
+                clip_rate=clip_rate,
+                limited_rate=limited,
+                skipped=skipped / max(steps, 1),
+                not_finite=bad / max(steps, 1),
+            ),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -196,15 +201,3 @@ def _with_skips(rows: Tensor) -> Tensor:
     if rows.shape[1] == len(COLUMNS):
         return rows.clone()
     return torch.cat([rows, 1 - rows[:, -1:]], dim=1)
-
-
-def _verdict(clip_rate: float, limited: float, skipped: float, not_finite: float) -> str:
-    if skipped > 0.5:
-        return MOSTLY_SKIPPED
-    if not_finite > 0.5:
-        return MOSTLY_NOT_FINITE
-    if clip_rate == 0:
-        return "never clips"
-    if limited <= 0.1:
-        return "safety net"
-    return "always on" if limited >= 0.99 else "step-size limiter"

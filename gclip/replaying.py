@@ -18,8 +18,8 @@ from gclip.answers import remembered
 from gclip.decide import Decision, asked, decide, remember_step
 from gclip.errors import UsageError
 from gclip.fitting import beyond
-from gclip.record import LIMITED
 from gclip.strategy import Band, Memory, Rate, Seen, Strategy
+from gclip.verdicts import LIMITED
 from gclip.watching import Magnitudes, Watched
 
 

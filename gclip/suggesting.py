@@ -20,6 +20,7 @@ from gclip.errors import UsageError, choose
 from gclip.fields import FieldInfo, fields_of
 from gclip.replaying import Outcome, memoryless, replay
 from gclip.strategy import Strategy, Transform
+from gclip.text_table import Column, TextTable, fill
 from gclip.watching import Watched
 
 _GRID = 6  # values from low to high, both included
@@ -112,26 +113,32 @@ class Suggestions:
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
-        lines = [
+        return self.text()
+
+    def text(self, width: int = _WIDTH) -> str:
+        """What is suggested as a table ``width`` characters wide, with the notes."""
+        lines = fill(
             f"Thresholds that limit about {_percent(self.clip_rate)} of {self.steps:,} steps"
             + (f" ({self.left_out:,} not finite and left out)" if self.left_out else ""),
-            "",
-        ]
+            width,
+        )
         found = [row for row in self.rows if row.value is not None]
-        cells = [("suggested", "limited", "by default", "compared with")]
-        cells += [_cells(row) for row in found]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        for number, (name, rate, default, compared) in enumerate(cells):
-            lines.append(
-                f"{name:<{widths[0]}}  {rate:>{widths[1]}}  {default:>{widths[2]}}  {compared}"
-            )
-            if not number:
-                lines.append("─" * (sum(widths) + 6))
-        if not found:
-            lines.append("none")
-        lines += _listed("", {row.strategy: row.note for row in found if row.note})
-        lines += _listed("Not by norms:", {r.strategy: r.reason for r in self.rows if r.reason})
-        lines += ["", *(line for note in self.notes for line in textwrap.wrap(note, _WIDTH))]
+        table = TextTable(
+            columns=[
+                Column(heading="suggested", words=True),
+                Column(heading="limited"),
+                Column(heading="by default"),
+                Column(heading="compared with", words=True, least=13),
+            ]
+        )
+        for row in found:
+            table.add(*_cells(row))
+        lines += ["", table.text(width) if found else "none"]
+        prose = min(width, _WIDTH)
+        lines += _listed("", {row.strategy: row.note for row in found if row.note}, prose)
+        reasons = {row.strategy: row.reason for row in self.rows if row.reason}
+        lines += _listed("Not by norms:", reasons, prose)
+        lines += ["", *(line for note in self.notes for line in fill(note, prose))]
         return "\n".join(lines)
 
 
@@ -144,7 +151,7 @@ def _percent(rate: float | None) -> str:
     return "–" if rate is None else f"{100 * rate:.1f} %".replace(".0 %", " %")
 
 
-def _listed(heading: str, sentences: Mapping[str, str]) -> list[str]:
+def _listed(heading: str, sentences: Mapping[str, str], width: int) -> list[str]:
     """``norm, agc: why`` for each sentence, those of several strategies once."""
     told: dict[str, list[str]] = {}
     for name, sentence in sentences.items():
@@ -154,9 +161,11 @@ def _listed(heading: str, sentences: Mapping[str, str]) -> list[str]:
         for text, names in told.items()
         for line in textwrap.wrap(
             f"{', '.join(dict.fromkeys(names))}: {text}",
-            _WIDTH,
+            width,
             initial_indent="  ",
             subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
         )
     ]
     return ["", *([heading] if heading else []), *lines] if lines else []

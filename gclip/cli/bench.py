@@ -15,6 +15,7 @@ from gclip.cli.options import Json, Plugins, load_plugins
 from gclip.cli.progress import load, time_left
 from gclip.cli.time_left import TimeLeft
 from gclip.errors import UsageError
+from gclip.text_table import Column, TextTable
 
 Models = Annotated[
     list[str] | None,
@@ -217,21 +218,30 @@ def strategies(
     if json:
         screen.say_json({"bench": "strategies", "machine": here, "rows": found})
         return
-    table = screen.plain_table("strategy", "beside", "cost", "ours µs", "its µs", "clipped")
+    numbers = (Column(heading=name) for name in ("cost", "ours µs", "its µs", "clipped"))
+    table = TextTable(
+        columns=[
+            Column(heading="strategy", words=True),
+            Column(heading="beside", words=True),
+            *numbers,
+        ]
+    )
     for row in found:
         if "reason" in row:
-            table.add_row(row["strategy"], row["reason"])
+            table.add(row["strategy"], row["reason"])
             continue
-        table.add_row(
+        table.add(
             row["strategy"], row["peer"], f"{row['cost']:.2f}×", f"{row['ours_us']:.0f}",
             f"{row['peer_us']:.0f}", f"{screen.percent(row['clipped'], 0)} %",
         )  # fmt: skip
-    for column in table.columns[2:]:
-        column.justify = "right"
     screen.show(table)
     slow = measured.too_slow(found)
-    screen.say("\ncost: our median time over that of what it is beside; below 1 we are faster.")
-    screen.say(
+    screen.say()
+    screen.tell(
+        "cost: our median time over that of what it is beside; below 1 we are faster. clipped: "
+        "share of the steps in which anything was clipped."
+    )
+    screen.tell(
         f"Above {measured.TARGET:g}×, of those that look at norms alone: {', '.join(slow) or '–'}."
     )
 
@@ -284,12 +294,18 @@ def _report(name: str, rows: list[dict[str, Any]], json: bool, more: str = "") -
         screen.say_json({"bench": name, "machine": machine(), "rows": rows})
         return
     headings = list(dict.fromkeys(key for row in rows for key in row))
-    table = screen.plain_table(*headings)
+    table = TextTable(
+        columns=[
+            Column(heading=key, words=any(isinstance(row.get(key), str) for row in rows))
+            for key in headings
+        ]
+    )
     for row in rows:
-        table.add_row(*(_cell(key, row.get(key)) for key in headings))
+        table.add(*(_cell(key, row.get(key)) for key in headings))
     screen.show(table)
-    screen.say(
-        f"\nspeedup: the peer's median time over ours; above 1 we are faster. {more}".rstrip()
+    screen.say()
+    screen.tell(
+        f"speedup: the peer's median time over ours; above 1 we are faster. {more}".rstrip()
     )
 
 

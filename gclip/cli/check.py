@@ -9,6 +9,7 @@ import typer
 from gclip.cli import screen
 from gclip.cli.options import Json
 from gclip.cli.progress import StepsDisplay, load
+from gclip.text_table import Column, TextTable
 
 if TYPE_CHECKING:
     from gclip.testing import Result
@@ -88,12 +89,16 @@ def _is_plugin(text: str) -> bool:
 
 
 def _print(name: str, results: list[Result]) -> None:
-    table = screen.plain_table("promise", "", "what it says, or how it is broken")
-    for column, least in zip(table.columns, (15, 6, 40), strict=True):
-        column.overflow, column.min_width = "fold", least
+    table = TextTable(
+        columns=[
+            Column(heading="promise", words=True),
+            Column(heading="", words=True),
+            Column(heading="what it says, or how it is broken", words=True, least=30),
+        ]
+    )
     for result in results:
         word = "–" if result.state == "does not apply" else result.state
-        table.add_row(result.promise, word, _text(result))
+        table.add(result.promise, word, _text(result))
     counts = {s: sum(r.state == s for r in results) for s in ("ok", "broken", "does not apply")}
     screen.say(name)
     screen.show(table)

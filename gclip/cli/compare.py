@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,8 +23,9 @@ from gclip.cli.options import (
     parse_seeds,
 )
 from gclip.cli.progress import RunsDisplay
-from gclip.cli.tables import comparison_table, footnote, too_few
+from gclip.cli.tables import comparison_table, notes
 from gclip.fleet.plan import read_fleet
+from gclip.running.compare import USUAL_BASELINES
 
 if TYPE_CHECKING:
     from gclip.running import Comparison
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 TAME = "--lr 0.02"
 """The option that takes the default comparison away from the edge of stability."""
+_LONGEST_NAMES = 60
+"""Strategies are named in a folder's name as far as this many letters do; else they are counted."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -59,7 +63,7 @@ def compare(
             "--baseline",
             metavar="STRATEGY",
             help="What differences are to.",
-            show_default="none if it takes part, else the first",
+            show_default="none if it takes part, else norm, else the first that ships with gclip",
         ),
     ] = None,
     workers: Workers = None,
@@ -124,7 +128,7 @@ def compare(
         )
         if not no_figures:
             display.doing("drawing figures")
-        drawn = [] if no_figures else _draw(found, out or place.store / "figures")
+        drawn = [] if no_figures else _draw(found, out or place.store / "figures" / folder(found))
     near_edge = base.replace(strategy="none", seed=0) == RunConfig()
     if json:
         screen.say_json(_as_json(found, base, display, drawn))
@@ -151,31 +155,54 @@ def _print(
     near_edge: bool,
     asked_baseline: str | None,
 ) -> None:
-    screen.say(f"{describe(base)}, {screen.plural(len(seeds), 'seed')}\n")
-    width = screen.console().width
-    screen.show(comparison_table(found.table, found.baseline, base.split, width))
-    screen.say(f"\n{footnote(found.table)}")
-    few = too_few(found.table)
-    if few:
-        screen.say(few)
-    if found.baseline != "none" and asked_baseline is None:
-        screen.say(f"none does not take part, so differences are to {found.baseline}.")
+    screen.tell(f"{describe(base)}, {screen.plural(len(seeds), 'seed')}")
+    screen.say()
+    screen.show(comparison_table(found.table, found.baseline, base.split))
+    screen.say()
+    for said in notes(found.table, found.baseline, found.same):
+        screen.tell(said)
+    if asked_baseline is None and found.baseline != USUAL_BASELINES[0]:
+        screen.tell(_why_baseline(found))
     if near_edge:
-        screen.say(
+        screen.tell(
             "These defaults sit near the edge of stability, where clipping decides whether "
             f"training works.\nA tame setting: gclip compare {TAME}"
         )
     for run in found.failed:
-        screen.say(f"failed: {run.config.strategy} seed {run.config.seed}: {run.message}")
+        screen.tell(f"failed: {run.config.strategy} seed {run.config.seed}: {run.message}")
     store = found.store.path
-    screen.say(
+    screen.tell(
         f"{screen.plural(display.total, 'run')}: {display.read} read from {store}, "
         f"{display.trained} trained"
     )
     if drawn:
         files = ", ".join(sorted({path.stem for path in drawn}))
         kinds = " and ".join(sorted({path.suffix[1:].upper() for path in drawn}))
-        screen.say(f"figures in {drawn[0].parent} ({kinds}): {files}")
+        screen.tell(f"figures in {drawn[0].parent} ({kinds}): {files}")
+
+
+def folder(found: Comparison) -> str:
+    """The figures' folder, after what was compared; other strategies, seeds or settings have
+    another."""
+    configs = [run.config for run in found.runs]
+    strategies = list(dict.fromkeys(config.strategy for config in configs))
+    seeds = len({config.seed for config in configs})
+    plain = ["".join(c if c.isalnum() or c in "._" else "-" for c in s) for s in strategies]
+    names = "+".join(text.strip("-") for text in plain)
+    if len(names) > _LONGEST_NAMES:
+        names = f"{len(strategies)}-strategies"
+    digest = hashlib.sha256(" ".join(sorted(config.key for config in configs)).encode())
+    first = configs[0]
+    seeds_said = screen.plural(seeds, "seed").replace(" ", "-")
+    return f"{first.task}-{first.model}-{names}-{seeds_said}-{digest.hexdigest()[:8]}"
+
+
+def _why_baseline(found: Comparison) -> str:
+    """Why differences are not to ``none``."""
+    from gclip.running.compare import baseline_reason
+
+    spellings = list(dict.fromkeys(run.config.strategy for run in found.runs))
+    return f"Differences are to {found.baseline}, {baseline_reason(spellings, found.baseline)}."
 
 
 def describe(config: RunConfig) -> str:
@@ -217,6 +244,7 @@ def _as_json(
             ],
         },
         "table": found.table.to_dict("records"),
+        "same": [list(group) for group in found.same],
         "seeds_needed": seeds_needed(max(len(found.table) - 1, 0)),
         "keys": list(found.keys),
         "figures": [str(path) for path in drawn],

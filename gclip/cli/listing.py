@@ -9,13 +9,19 @@ import typer
 from gclip.cli import screen
 from gclip.cli.options import Json, Plugins, load_plugins
 from gclip.cli.progress import load
+from gclip.text_table import Column, TextTable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from gclip.describe import Description
 
-_WIDTHS = {"strategy": 17, "parameters": 23, "scope": 7, "side": 9, "memory": 15, "paper": 19}
+_COLUMNS = (
+    Column(heading="strategy", words=True),
+    Column(heading="parameters", words=True, least=23),
+    Column(heading="scope", words=True),
+    Column(heading="side", words=True),
+    Column(heading="memory", words=True, leaves=2, least=12),
+    Column(heading="paper", words=True, leaves=1, least=16),
+)
 
 _LEGEND = (
     "scope: by default. side: what it can clip, the default first; sample: each example's gradient."
@@ -80,11 +86,14 @@ def show_strategies(
     if json:
         screen.say_json({"strategies": [d.as_dict() for group in found.values() for d in group]})
         return
+    table = TextTable(columns=_COLUMNS)
     for name, members in found.items():
-        screen.say(f"{name} ({len(members)})")
-        screen.show(_table(members))
-        screen.say()
-    screen.say(_LEGEND)
+        table.section(f"{name} ({len(members)})")
+        for each in members:
+            table.add(*_cells(each))
+    screen.show(table)
+    screen.say()
+    screen.tell(_LEGEND)
 
 
 def _chosen(family: str | None, side: str | None) -> list[Description]:
@@ -106,20 +115,15 @@ def _chosen(family: str | None, side: str | None) -> list[Description]:
     return found
 
 
-def _table(members: list[Description]) -> Table:
-    table = screen.plain_table(*_WIDTHS)
-    for column, width in zip(table.columns, _WIDTHS.values(), strict=True):
-        column.overflow, column.width = "fold", width
-    for each in members:
-        table.add_row(
-            "\n".join((each.name, *(f"= {alias}" for alias in each.cls.aliases))),
-            _parameters(each) or "–",
-            each.defaults.scope,
-            ", ".join(each.sides),
-            each.memory.words,
-            _paper(each) or "–",
-        )
-    return table
+def _cells(each: Description) -> tuple[str, ...]:
+    return (
+        "\n".join((each.name, *(f"= {alias}" for alias in each.cls.aliases))),
+        _parameters(each) or "–",
+        each.defaults.scope,
+        ", ".join(each.sides),
+        each.memory.words,
+        _paper(each) or "–",
+    )
 
 
 def _parameters(each: Description) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,24 +14,40 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+
+    from gclip.text_table import TextTable
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended."""
 
-GAP = 2
-"""Blanks between the columns of a table, one of them the box's own."""
-
 _PLAIN_WIDTH = 100
+_PROSE_WIDTH = 100
+"""Longer lines of prose are hard to read, however wide the terminal is."""
+
+
+def width(*, stderr: bool = False) -> int:
+    """How wide to write: COLUMNS where that is set, else the terminal; 100 into a file or pipe."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    stream = sys.stderr if stderr else sys.stdout
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _PLAIN_WIDTH
+    except (OSError, ValueError, AttributeError):  # no terminal
+        return _PLAIN_WIDTH
+
+
+def prose_width() -> int:
+    """How wide to fill sentences."""
+    return min(width(), _PROSE_WIDTH)
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console as wide as the terminal, or 100 columns where the output goes into a file."""
+    """A console `width` columns wide."""
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _PLAIN_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+    wide = width(stderr=stderr)
+    return Console(stderr=stderr, width=wide, highlight=False, markup=False, emoji=False)
 
 
 def say(text: str = "") -> None:
@@ -38,30 +55,32 @@ def say(text: str = "") -> None:
     print(text)
 
 
+def tell(text: str) -> None:
+    """Sentences of the answer, filled to the terminal; indented lines, such as commands to copy,
+    and empty ones stay as they are."""
+    from gclip.text_table import fill
+
+    for line in text.splitlines() or [""]:
+        if not line or line.startswith(" "):
+            say(line)
+            continue
+        for part in fill(line, prose_width()):
+            say(part)
+
+
 def note(text: str) -> None:
     """One line beside the answer."""
     print(text, file=sys.stderr, flush=True)
 
 
-def show(table: Table) -> None:
-    """A table on stdout."""
-    console().print(table)
+def show(table: TextTable) -> None:
+    """A table on stdout, as wide as there is room."""
+    say(table.text(width()))
 
 
 def say_json(value: Mapping[str, Any]) -> None:
     """An object on stdout, in strict JSON: NaN and infinities become null."""
     print(json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def plain_table(*headings: str) -> Table:
-    """An empty table in the style of all of them."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), show_edge=False)
-    for heading in headings:
-        table.add_column(heading)
-    return table
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -13,16 +13,14 @@ from gclip.cli import screen
 from gclip.cli.options import Json, Plugins, load_plugins
 from gclip.cli.progress import load
 from gclip.errors import UsageError
+from gclip.text_table import Column, TextTable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from gclip import Strategy
     from gclip.describe import Description, Example
 
-_WIDTH = 100
-_COLUMNS = 9  # steps of an example beside each other
 _CELL = 9
+_LABEL = 8
 
 
 def add_to(app: typer.Typer) -> None:
@@ -109,8 +107,9 @@ def _about(each: Description, strategy: Strategy) -> Iterator[str]:
     yield ""
 
 
-def wrapped(body: str, width: int = _WIDTH) -> Iterator[str]:
+def wrapped(body: str) -> Iterator[str]:
     """A docstring for the terminal: paragraphs filled, blocks and lists as they are."""
+    width = screen.prose_width()
     for place, paragraph in enumerate(re.split(r"\n\s*\n", body.replace("``", "`"))):
         if place:
             yield ""
@@ -123,12 +122,18 @@ def wrapped(body: str, width: int = _WIDTH) -> Iterator[str]:
             )
 
 
-def _parameters(each: Description, strategy: Strategy) -> Table:
+def _parameters(each: Description, strategy: Strategy) -> TextTable:
     from gclip.describe import shown
 
-    table = screen.plain_table("setting", "value", "search or choices", "allowed", "meaning")
-    for column, width in zip(table.columns, (13, 9, 26, 16, 28), strict=True):
-        column.overflow, column.width = "fold", width
+    table = TextTable(
+        columns=[
+            Column(heading="setting", words=True),
+            Column(heading="value", words=True),
+            Column(heading="search or choices", words=True, least=16),
+            Column(heading="allowed", words=True, least=12),
+            Column(heading="meaning", words=True, least=24),
+        ]
+    )
     for parameter in each.parameters:
         info = parameter.info
         value = getattr(strategy, info.name)
@@ -136,7 +141,7 @@ def _parameters(each: Description, strategy: Strategy) -> Table:
         if value != info.default:
             text += f"\n(not {shown(info.default)})"
         ranged = parameter.range or ("not searched" if info.kind == "setting" else "")
-        table.add_row(info.name, text, ranged, parameter.allowed or "–", parameter.doc or "–")
+        table.add(info.name, text, ranged, parameter.allowed or "–", parameter.doc or "–")
     return table
 
 
@@ -150,9 +155,10 @@ def _example(ran: Example) -> Iterator[str]:
     rows.append(("left", [number(n) for n in ran.left]))
     skips = ran.strategy.rule == "skip"
     rows.append(("factor", [_factor(f, skips) for f in ran.factors]))
-    for start in range(0, len(ran.norms), _COLUMNS):
+    beside = max(1, (screen.prose_width() - _LABEL) // _CELL)
+    for start in range(0, len(ran.norms), beside):
         yield ""
-        end = min(start + _COLUMNS, len(ran.norms))
+        end = min(start + beside, len(ran.norms))
         yield _cells("step", [str(ran.first + place) for place in range(start, end)])
         for name, cells in rows:
             yield _cells(name, cells[start:end])
@@ -162,7 +168,7 @@ def _example(ran: Example) -> Iterator[str]:
         yield f"Warm-up shortened for the example: {', '.join(said)}."
     if ran.first:
         yield f"The {ran.first} steps before these saw the same norms over and over."
-    yield from textwrap.wrap(_NOTE.get(ran.strategy.side, _NOTE["gradient"]), _WIDTH)
+    yield from textwrap.wrap(_NOTE.get(ran.strategy.side, _NOTE["gradient"]), screen.prose_width())
 
 
 _NOTE = {
@@ -173,7 +179,7 @@ _NOTE = {
 
 
 def _cells(name: str, cells: Sequence[str]) -> str:
-    return f"{name:<8}" + "".join(f"{cell:>{_CELL}}" for cell in cells)
+    return f"{name:<{_LABEL}}" + "".join(f"{cell:>{_CELL}}" for cell in cells)
 
 
 def _factor(factor: float, skips: bool) -> str:

@@ -29,6 +29,7 @@ from gclip.cli.options import (
 from gclip.cli.progress import RunsDisplay, load
 from gclip.errors import UsageError
 from gclip.fleet.plan import read_fleet
+from gclip.text_table import Column, TextTable
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -319,18 +320,31 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
     if json:
         screen.say_json({"studies": known, "begun": begun, "left_out": left_out})
         return
-    screen.say("To run:")
+    questions = TextTable(
+        columns=[Column(heading="study", words=True), Column(heading="question", words=True)]
+    )
     for each in known:
-        screen.say(f"  {each['study']}: {each['question']}")
+        questions.add(each["study"], each["question"])
+    screen.show(questions)
     if not begun:
-        screen.say(f"None was begun in {store}.")
+        screen.tell(f"\nNone was begun in {store}.")
         return
     screen.say(f"\nBegun in {store}:")
-    table = screen.plain_table("name", "trials", "pruned", "failed", "best", "with")
-    table.columns[-1].overflow = "fold"
+    table = TextTable(
+        columns=[
+            Column(heading="name", words=True),
+            *(Column(heading=heading) for heading in ("trials", "pruned", "failed", "best")),
+            Column(heading="with", words=True),
+        ]
+    )
     for found in begun:
+<<<<<<< HEAD
         table.add_row(
             printable(found["name"]),
+=======
+        table.add(
+            found["name"],
+>>>>>>> 4d07e9a (Lay out every table in one place, cut no number, show what a verdict is about)
             *(str(found[key]) for key in ("trials", "pruned", "failed")),
             f"{screen.percent(found['score'])} %",
             printable(found["best"] or "–"),
@@ -373,26 +387,27 @@ def _answer(study: ModuleType, request: Request, out: Path) -> tuple[Answer, lis
 
 def _print(answer: Answer, drawn: list[Path]) -> None:
     if answer.rows:
-        table = screen.plain_table(*answer.columns)
-        for column, key in zip(table.columns, answer.columns.values(), strict=True):
-            words = any(_is_word(row.get(key)) for row in answer.rows)
-            column.justify = "left" if words else "right"
-            column.overflow = "fold"
+        columns = [
+            Column(heading=heading, words=any(_is_word(row.get(key)) for row in answer.rows))
+            for heading, key in answer.columns.items()
+        ]
+        table = TextTable(columns=columns)
         for row in answer.rows:
-            table.add_row(*(_cell(row.get(key)) for key in answer.columns.values()))
+            table.add(*(_cell(row.get(key)) for key in answer.columns.values()))
         screen.show(table)
         if answer.notes:
             screen.say()
     for note in answer.notes:
-        screen.say(note)
+        screen.tell(note)
     if drawn:
         names = ", ".join(dict.fromkeys(path.stem for path in drawn))
-        screen.say(f"figures in {drawn[0].parent} (PNG and SVG): {names}")
+        screen.tell(f"figures in {drawn[0].parent} (PNG and SVG): {names}")
 
 
 def _is_word(value: Any) -> bool:
-    """A text with no figure in front: it belongs on the left of its column."""
-    return isinstance(value, str) and not value.lstrip("+-×<>–").lstrip()[:1].isdigit()
+    """A text with no figure in front: it belongs on the left of its column. A dash is none."""
+    text = value.lstrip("+-×<>–").lstrip() if isinstance(value, str) else ""
+    return bool(text) and not text[0].isdigit()
 
 
 def _cell(value: Any) -> str:

@@ -26,6 +26,7 @@ from gclip.cli.options import (
 )
 from gclip.cli.progress import RunsDisplay, load
 from gclip.errors import UsageError
+from gclip.text_table import Column, TextTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -166,18 +167,27 @@ def show(
     if not found["best"]:
         screen.say("No trial was completed, so there is no best.")
     _table("The best by validation accuracy, which looks better than it is:", found["best"])
+    if found["best"]:
+        screen.tell(
+            "clipped: share of the steps in which anything was clipped; s: seconds a trial."
+        )
     if found["front"]:
         _table("No finished trial beats one of these in one objective at no cost:", found["front"])
     if found["importances"] is None:
-        screen.say(
+        screen.tell(
             f"Importances need {FEWEST} complete trials, two searched fields and different scores."
         )
     else:
         said = ", ".join(f"{key} {value:.0%}" for key, value in found["importances"].items())
-        screen.say(f"Share of the accuracy's variance that each explains (fANOVA): {said}")
+        screen.tell(f"Share of the accuracy's variance that each explains (fANOVA): {said}")
     if drawn:
+<<<<<<< HEAD
         screen.say(f"figures in {drawn[0].parent} (PNG and SVG): {drawn[0].stem}")
     screen.say(f"In a browser: pip install optuna-dashboard && optuna-dashboard {shlex.quote(url)}")
+=======
+        screen.tell(f"figures in {drawn[0].parent} (PNG and SVG): {drawn[0].stem}")
+    screen.say(f"In a browser: pip install optuna-dashboard && optuna-dashboard {url}")
+>>>>>>> 4d07e9a (Lay out every table in one place, cut no number, show what a verdict is about)
 
 
 def export(
@@ -238,11 +248,21 @@ def _params(found: list[dict[str, Any]]) -> list[str]:
 def _table(heading: str, found: list[dict[str, Any]]) -> None:
     if not found:
         return
-    screen.say(heading)
-    table = screen.plain_table("trial", "accuracy", "strategy", "lr", "status", "clipped", "s")
+    screen.tell(heading)
+    table = TextTable(
+        columns=[
+            Column(heading="trial"),
+            Column(heading="accuracy"),
+            Column(heading="strategy", words=True),
+            Column(heading="lr"),
+            Column(heading="status", words=True),
+            Column(heading="clipped"),
+            Column(heading="s"),
+        ]
+    )
     for row in found:
         clipped, seconds = row["share_clipped"], row["seconds"]
-        table.add_row(
+        table.add(
             str(row["trial"]),
             f"{screen.percent(row['accuracy'])} %",
             str(row["strategy"]),

@@ -123,13 +123,14 @@ def survey(
             }
         )
         return
-    screen.say(f"{setting}, {screen.plural(len(chosen), 'seed')}\n")
-    screen.say(str(suggestions))
+    screen.tell(f"{setting}, {screen.plural(len(chosen), 'seed')}")
+    screen.say()
+    screen.say(suggestions.text(screen.width()))
     for note in notes:
-        screen.say(note)
+        screen.tell(note)
     if drawn:
         kinds = " and ".join(path.suffix[1:].upper() for path in drawn)
-        screen.say(f"figure in {folder} ({kinds}): survey")
+        screen.tell(f"figure in {folder} ({kinds}): survey")
 
 
 def _check(clip_rate: float, steps: int | None) -> None:

@@ -1,22 +1,58 @@
-"""The table of a comparison, narrow enough for 100 columns."""
+"""The table of a comparison, and what stands under it."""
 
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gclip.cli.screen import GAP, percent, plain_table, plural
+from gclip.cli.screen import percent, plural
+from gclip.text_table import Column, TextTable
+from gclip.verdicts import DEFINITION, MOSTLY_NOT_FINITE, MOSTLY_SKIPPED
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
 
-_STRATEGY, _EVIDENCE, _VERDICT = 0, 5, 7
-_LEAST = {_STRATEGY: 11, _EVIDENCE: 10, _VERDICT: 9}
-_FIRST_OUT = (8, _VERDICT, 6)  # seconds, verdict, clip rate: `--json` has them
-_WRAPPED = 100
+_LONG = 24
+"""A baseline whose spelling is longer than this is named below the table."""
+
+
+def comparison_table(table: pd.DataFrame, baseline: str, split: str = "test") -> TextTable:
+    """`gclip.results.statistics.compare_table` as text, the best first."""
+    versus = baseline if len(baseline) <= _LONG else "baseline"
+    made = TextTable(
+        columns=[
+            Column(heading="strategy", words=True),
+            Column(heading=f"{split} accuracy"),
+            Column(heading="trained"),
+            Column(heading="IQM", leaves=3),
+            Column(heading=f"vs {versus}"),
+            Column(heading="evidence", words=True, least=12),
+            Column(heading="limited", leaves=1),
+            Column(heading="verdict", words=True, leaves=2, least=9),
+            Column(heading="s", leaves=4),
+        ]
+    )
+    for row in table.to_dict("records"):
+        made.add(*_cells({str(key): value for key, value in row.items()}))
+    return made
+
+
+def notes(table: pd.DataFrame, baseline: str, same: Iterable[Sequence[str]] = ()) -> list[str]:
+    """The lines below: which rows are one and the same, what the numbers are, what tests test.
+
+    Args:
+        table: of `gclip.results.statistics.compare_table`.
+        baseline: what its differences are to.
+        same: groups of strategies that made the same runs.
+    """
+    said = [
+        f"{_listed(group)} made the same runs: every loss and score is equal to the last bit."
+        for group in same
+    ]
+    if len(baseline) > _LONG:
+        said.append(f"baseline: {baseline}")
+    return [*said, footnote(table), too_few(table)] if too_few(table) else [*said, footnote(table)]
 
 
 def footnote(table: pd.DataFrame) -> str:
@@ -46,8 +82,8 @@ def footnote(table: pd.DataFrame) -> str:
             "0?); Holm-corrected over all tests."
         )
     said.append("A diverged run counts as chance" + _diverged(table) + ".")
-    said.append("clipped: share of the steps; s: seconds a run.")
-    return textwrap.fill(" ".join(said), _WRAPPED)
+    said.append(f"{DEFINITION} s: seconds a run.")
+    return " ".join(said)
 
 
 def _diverged(table: pd.DataFrame) -> str:
@@ -73,64 +109,21 @@ def too_few(table: pd.DataFrame) -> str:
     )
 
 
-def comparison_table(
-    table: pd.DataFrame, baseline: str, split: str = "test", width: int = 100
-) -> Table:
-    """`gclip.results.statistics.compare_table` as text `width` columns wide, the best first."""
-    headings: list[str] = [
-        "strategy",
-        f"{split} accuracy",
-        "trained",
-        "IQM",
-        f"vs {baseline}" if len(baseline) <= 10 else "vs baseline",
-        "evidence",
-        "clipped",
-        "verdict",
-        "s",
-    ]
-    rows = [
-        _cells({str(key): value for key, value in row.items()}) for row in table.to_dict("records")
-    ]
-    kept = _fitting([headings, *rows], width)
-    headings = [headings[index] for index in kept]
-    rows = [[cells[index] for index in kept] for cells in rows]
-    drawn = plain_table(*headings)
-    for place, size in enumerate(_widths([headings, *rows], kept, width)):
-        column, wraps = drawn.columns[place], kept[place] in _LEAST
-        column.width, column.no_wrap, column.overflow = size, not wraps, "fold"
-        column.justify = "left" if wraps else "right"
-    for row in rows:
-        drawn.add_row(*row)
-    return drawn
+def verdict_text(row: dict[str, Any], skipped: str, not_finite: str) -> str:
+    """The verdict; where it is about another share than that of limited steps, with that one.
 
-
-def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """The columns for which there is room: in a narrow table the last ones are left out."""
-    sizes = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    kept = list(range(len(sizes)))
-    for index in _FIRST_OUT:
-        least = sum(min(sizes[i], _LEAST.get(i, sizes[i])) for i in kept) + GAP * (len(kept) - 1)
-        if least > width:
-            kept.remove(index)
-    return kept
-
-
-def _widths(rows: Sequence[Sequence[str]], kept: Sequence[int], width: int) -> list[int]:
-    """The columns' widths: numbers are never cut, words wrap where there is too little room."""
-    sizes = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    too_much = sum(sizes) + GAP * (len(sizes) - 1) - width
-    for index in (_VERDICT, _EVIDENCE, _STRATEGY):
-        if index not in kept:
-            continue
-        place = kept.index(index)
-        given = min(max(too_much, 0), max(sizes[place] - _LEAST[index], 0))
-        sizes[place] -= given
-        too_much -= given
-    return sizes
+    Args:
+        row: holds ``verdict``.
+        skipped, not_finite: the names that these shares have in it.
+    """
+    verdict = str(row.get("verdict") or "–")
+    about = {MOSTLY_SKIPPED: skipped, MOSTLY_NOT_FINITE: not_finite}.get(verdict)
+    return verdict if about is None else f"{verdict}, {percent(row[about])} %"
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
     n, failed = int(row["n"]), int(row.get("failed", 0))
+    limited = row["limited_rate"]
     return [
         row["strategy"],
         percent(row["accuracy"]) + _ends(row["low"], row["high"]),
@@ -138,14 +131,14 @@ def _cells(row: dict[str, Any]) -> list[str]:
         percent(row["iqm_trained"]),
         _difference(*_shown(row)),
         _evidence(row),
-        f"{percent(row['clip_rate'], 0)} %" if n else "–",
-        row["verdict"] or "–",
+        "–" if math.isnan(limited) else f"{percent(limited)} %",
+        verdict_text(row, "skipped_rate", "not_finite_rate"),
         f"{row['seconds']:.1f}" if n else "–",
     ]
 
 
 def _ends(low: float, high: float) -> str:
-    """`` [66, 97]``: whole percents, because so few runs say no more."""
+    """`` [66,97]``: whole percents, because so few runs say no more."""
     return "" if math.isnan(low) else f" [{percent(low, 0)},{percent(high, 0)}]"
 
 
@@ -181,3 +174,8 @@ def _evidence(row: dict[str, Any]) -> str:
 
 def _p(value: float) -> str:
     return "p<.001" if value < 0.001 else f"p={value:.3f}".replace("0.", ".", 1)
+
+
+def _listed(words: Sequence[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}"

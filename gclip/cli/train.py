@@ -10,6 +10,8 @@ import typer
 from gclip.cli import screen
 from gclip.cli.options import Json, Place, Plugins, Setting, expand, load_data, load_plugins
 from gclip.cli.progress import StepsDisplay
+from gclip.cli.tables import verdict_text
+from gclip.verdicts import DEFINITION
 
 if TYPE_CHECKING:
     from gclip.training import RunResult
@@ -96,24 +98,33 @@ def train(
         screen.say_json({"key": config.key, "folder": str(folder), "read": known, **stored})
         return
     for line in report(result):
-        screen.say(line)
-    screen.say(f"{'read from' if known else 'stored in'} {folder}")
+        screen.tell(line)
+    screen.tell(f"{'read from' if known else 'stored in'} {folder}")
 
 
 def report(result: RunResult) -> list[str]:
-    """What there is to say about a run, in two or three lines."""
+    """What there is to say about a run: its score, what clipping did, and what that word means."""
     config, clipping = result.config, result.clipping
     where = f"{config.strategy} on {config.task}, {config.model}, seed {config.seed}"
     score = f"{screen.percent(result.accuracy)} % {config.split} accuracy"
     if result.status == "diverged":
         score = f"diverged at step {result.stopped_at}; scored as chance, {score}"
     lines = [f"{where}: {score} in {screen.duration(result.seconds)}"]
-    rate, verdict = clipping.get("clip_rate"), clipping.get("verdict")
-    if verdict:
-        lines.append(f"clipped {screen.percent(rate)} % of the steps: {verdict}")
+    if clipping.get("verdict"):
+        lines += _clipping(clipping)
     if result.status == "finished" and result.message:
         lines.append(result.message)
     return lines
+
+
+def _clipping(found: dict[str, Any]) -> list[str]:
+    steps = max(int(found["steps"]), 1)
+    shares = {name: found.get(name, 0) / steps for name in ("skipped", "not_finite")}
+    verdict = verdict_text({**found, **shares}, "skipped", "not_finite")
+    said = f"limited {screen.percent(found['limited_rate'])} % of the steps: {verdict}"
+    if found["clip_rate"] != found["limited_rate"]:
+        said += f"; something was clipped in {screen.percent(found['clip_rate'])} %"
+    return [said, DEFINITION]
 
 
 def _kept(checkpoint: Path | None) -> str:

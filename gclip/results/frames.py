@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gclip.results.sealed import Stored
 from gclip.results.store import Store
+from gclip.verdicts import LIMITED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ _LATER = {
 # What a run is about; every other field of its config follows in alphabetical order.
 _CONFIG = ("task", "model", "optimizer", "lr", "strategy", "seed")
 _SCORES = ("stopped_at", "accuracy", "chance", "loss", "train_loss")
-_RATES = ("clip_rate", "group_rate", "limited_rate", "skipped")
+_RATES = ("clip_rate", "group_rate", "limited_rate", "steps", "skipped", "not_finite")
 _QUANTILES = {
     0.05: "norm_q05",
     0.25: "norm_q25",
@@ -49,7 +50,7 @@ RUN_COLUMNS = (
 CURVE_COLUMNS = ("key", "strategy", "seed", "epoch", "step", "train_loss", "accuracy", "loss")
 STEP_COLUMNS = (
     *("key", "strategy", "seed", "step", "norm", "clipped_norm", "limit"),
-    *("clipped", "any_clipped", "finite", "loss"),
+    *("clipped", "any_clipped", "limited", "finite", "loss"),
 )
 Where = Store | str | os.PathLike[str]
 
@@ -76,7 +77,8 @@ def load_steps(
 
     With ``points``, blocks of steps, equally long in all runs and at most ``points`` in the longest
     run: norms, limit and loss are medians over the block's finite values (NaN where there is none);
-    ``clipped`` (share of groups), ``any_clipped`` and ``finite`` are means; ``step`` is the first.
+    ``clipped`` (share of groups), ``any_clipped``, ``limited`` (whether the norm shrank by more
+    than 1 %; NaN where it is not finite) and ``finite`` are means; ``step`` is the first.
     """
     return _steps_frame(_stored(store, keys), points)
 
@@ -210,10 +212,13 @@ def _columns(steps: Mapping[str, NDArray[Any]], width: int) -> dict[str, NDArray
     taken = {name: np.asarray(steps.get(name, missing), float) for name in STEP_COLUMNS[4:]}
     touched = taken["clipped"]
     taken["any_clipped"] = np.where(np.isnan(touched), np.nan, touched > 0)
+    before, after = taken["norm"], taken["clipped_norm"]
+    known = np.isfinite(before) & ~np.isnan(after)
+    taken["limited"] = np.where(known, after < LIMITED * before, np.nan)
     columns: dict[str, NDArray[Any]] = {"step": np.arange(0, length, width)}
     for name, values in taken.items():
         if width > 1:
-            mean = name in ("clipped", "any_clipped", "finite")
+            mean = name in ("clipped", "any_clipped", "limited", "finite")
             values = _blocks(values, width, np.nanmean if mean else _finite_median)
         columns[name] = values
     return columns

@@ -10,6 +10,7 @@ from gclip.results.evidence import TOO_FEW, compare_pairs
 from gclip.results.experiments import differing_settings
 from gclip.results.intervals import finite, iqm, mean_interval, wilson
 from gclip.results.trained import trained_from, trained_summary
+from gclip.verdicts import verdict_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,8 @@ COLUMNS = (
     *("trained", "trained_low", "trained_high", "trained_from"),
     *("iqm_trained", "mean_trained", "mean_trained_low", "mean_trained_high"),
     *_PAIRED,
-    *("clip_rate", "verdict", "diverged", "div_low", "div_high", "failed", "seconds"),
+    *("clip_rate", "limited_rate", "skipped_rate", "not_finite_rate", "verdict"),
+    *("diverged", "div_low", "div_high", "failed", "seconds"),
 )
 
 
@@ -61,8 +63,10 @@ def compare_table(runs: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
       ``p_trains`` of McNemar's test on the latter; ``difference_trained`` with its t interval and
       ``p_trained`` of the sign-flip test where both trained; ``p_holm`` corrected over all tests of
       the table; ``evidence`` says what may be claimed (`gclip.results.evidence.compare_pairs`).
-    - ``clip_rate`` mean share of clipped steps, ``verdict`` the most frequent one; ``diverged`` the
-      rate with Wilson's interval; ``seconds`` mean per run.
+    - ``clip_rate`` mean share of the steps in which anything was clipped, ``limited_rate`` of those
+      whose norm shrank by more than 1 %, ``skipped_rate`` and ``not_finite_rate`` of those left out
+      or not finite; ``verdict`` on these shares (`gclip.verdicts`), so on all runs together;
+      ``diverged`` the rate with Wilson's interval; ``seconds`` mean per run.
 
     Intervals are at 95 %. What cannot be computed is NaN (one run has no interval; the baseline has
     no difference to itself). Raises UsageError when runs are ambiguous or a score is missing.
@@ -115,7 +119,7 @@ def _own(rows: pd.DataFrame, least: float) -> dict[str, Any]:
     """What a strategy's runs say without any other."""
     mean = mean_interval(rows["accuracy"])
     rate = wilson(int((rows["status"] == "diverged").sum()), len(rows))
-    verdicts = rows["verdict"].dropna().mode()
+    shares = _shares(rows)
     return {
         "n": len(rows),
         "accuracy": mean.value,
@@ -124,12 +128,29 @@ def _own(rows: pd.DataFrame, least: float) -> dict[str, Any]:
         "iqm": iqm(rows["accuracy"]),
         **trained_summary(rows, least),
         "trained_from": least,
-        "clip_rate": float(rows["clip_rate"].mean()),
-        "verdict": str(verdicts.iloc[0]) if len(verdicts) else "",
+        "clip_rate": shares["clip_rate"],
+        "limited_rate": shares["limited_rate"],
+        "skipped_rate": shares["skipped"],
+        "not_finite_rate": shares["not_finite"],
+        "verdict": verdict_of(**shares),
         "diverged": rate.value,
         "div_low": rate.low,
         "div_high": rate.high,
         "seconds": float(rows["seconds"].mean()),
+    }
+
+
+def _shares(rows: pd.DataFrame) -> dict[str, float]:
+    """What `verdict_of` judges: means over the runs, each of which counts alike."""
+
+    def mean(name: str, of: str = "") -> float:
+        if name not in rows or (of and of not in rows):
+            return math.nan
+        return float((rows[name] / rows[of] if of else rows[name]).mean())
+
+    return {
+        **{name: mean(name) for name in ("clip_rate", "limited_rate")},
+        **{name: mean(name, of="steps") for name in ("skipped", "not_finite")},
     }
 
 

@@ -19,6 +19,7 @@ from gclip.running.many import run_all
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gclip import Chain, Strategy
     from gclip.results import Store
     from gclip.training import RunConfig, RunResult
 
@@ -28,13 +29,15 @@ class Comparison:
     """What `compare` found.
 
     `table` has one row a strategy (`gclip.results.statistics.compare_table`); `runs` has every
-    run, failed ones too, seed by seed; `baseline` is what the differences are to.
+    run, failed ones too, seed by seed; `baseline` is what the differences are to; `same` has the
+    groups of strategies that made the same runs, bit for bit (`gclip.results.same.same_runs`).
     """
 
     runs: tuple[RunResult, ...]
     table: pd.DataFrame
     baseline: str
     store: Store
+    same: tuple[tuple[str, ...], ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -76,17 +79,54 @@ def default_seeds(strategies: Sequence[str]) -> tuple[int, ...]:
     return tuple(range(seeds_needed(max(len(strategies) - 1, 0))))
 
 
+USUAL_BASELINES = ("none", "norm")
+"""The strategies that differences are to where they take part, the first of them first."""
+
+
 def choose_baseline(strategies: Sequence[str], baseline: str | None) -> str:
-    """The strategy that differences are to: the one asked for, else ``none``, else the first."""
+    """The strategy that differences are to.
+
+    It is the one asked for; else ``none``; else ``norm`` (whatever its settings); else the first
+    that ships with gclip, so that nobody's own method is the measure of itself; else the first.
+    """
     import gclip
 
-    spellings = [str(gclip.parse(text)) for text in strategies]
+    parsed = [gclip.parse(text) for text in strategies]
+    spellings = [str(each) for each in parsed]
     if baseline is None:
-        return "none" if "none" in spellings else spellings[0]
+        for usual in USUAL_BASELINES:
+            named = [str(e) for e in parsed if isinstance(e, gclip.Strategy) and e.name == usual]
+            if named:
+                return usual if usual in named else named[0]
+        shipped = (str(each) for each in parsed if _ships(each))
+        return next(shipped, spellings[0])
     wanted = str(gclip.parse(baseline))
     if wanted not in spellings:
         unknown("baseline", wanted, spellings)
     return wanted
+
+
+def baseline_reason(strategies: Sequence[str], baseline: str) -> str:
+    """Why `choose_baseline` chose that, in words that follow the baseline's name."""
+    import gclip
+
+    parsed = [gclip.parse(text) for text in strategies]
+    chosen = gclip.parse(baseline)
+    if isinstance(chosen, gclip.Strategy) and chosen.name in USUAL_BASELINES:
+        before = USUAL_BASELINES[: USUAL_BASELINES.index(chosen.name)]
+        return f"because {' and '.join(before)} does not take part" if before else "as usual"
+    absent = f"neither {' nor '.join(USUAL_BASELINES)} takes part"
+    if _ships(chosen) and any(not _ships(each) for each in parsed):
+        return f"the first named that ships with gclip: {absent}"
+    if _ships(chosen):
+        return f"the first named: {absent}"
+    return "the first named: no strategy that ships with gclip takes part"
+
+
+def _ships(strategy: Strategy | Chain) -> bool:
+    """Whether gclip brings the strategy along; a plugin's does not."""
+    parts = getattr(strategy, "strategies", (strategy,))
+    return all(type(part).__module__.startswith("gclip.strategies.") for part in parts)
 
 
 def compare(
@@ -115,7 +155,7 @@ def compare(
         seeds: by default as many, from 0 on, as so many comparisons need to show a difference
             (`default_seeds`): ten for up to 26 strategies.
         base: everything else about the runs; the default task if left out.
-        baseline: what differences are to; ``none`` if it takes part, else the first strategy.
+        baseline: what differences are to; `choose_baseline` says which by default.
 
     The other arguments are those of `run_all`.
 
@@ -125,6 +165,7 @@ def compare(
     import gclip
     from gclip import results
     from gclip.results import statistics
+    from gclip.results.same import same_runs
     from gclip.training import RunConfig, load_dataset, resolve_device
 
     plugins = tuple(plugins)
@@ -150,10 +191,12 @@ def compare(
         fleet=fleet,
         on_event=on_event,
     )
-    frame = results.load(kept, keys=[run.config.key for run in runs])
+    keys = [run.config.key for run in runs]
+    frame = results.load(kept, keys=keys)
     return Comparison(
         runs=tuple(runs),
         table=statistics.compare_table(frame, baseline=reference),
         baseline=reference,
         store=kept,
+        same=same_runs(kept, keys),
     )
