@@ -129,7 +129,8 @@ def setting(runs: pd.DataFrame) -> str:
 
     optimizer = ", ".join(filter(None, [common("optimizer"), common("lr", "lr {}")]))
     parts = [common("task"), common("model"), optimizer]
-    parts += [common("batch_size", "batch {}"), common("epochs", "{} epochs")]
+    epochs = common("epochs", "{} epochs")
+    parts += [common("batch_size", "batch {}"), "1 epoch" if epochs == "1 epochs" else epochs]
     return " · ".join(filter(None, parts))
 
 

@@ -1,12 +1,16 @@
-"""How often does each strategy act? The share of clipped steps, over all and over training."""
+"""How often does each strategy act? The share of limited steps, over all and over training."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from gclip.results.table import shares_of
+from gclip.verdicts import DEFINITION, verdict_of
 
 from ._style import canvas, caption, looks, seeds, spread, title, wrapped
 
@@ -23,14 +27,15 @@ def draw(results: Results) -> Figure:
     """Rows are strategies, the busiest on top: seeds and verdict left, the course right."""
     runs = results.runs
     look = looks(results.strategies)
-    means = runs.groupby("strategy")["clip_rate"].mean().fillna(-1.0)
+    means = runs.groupby("strategy")["limited_rate"].mean().fillna(-1.0)
     order = sorted(results.strategies, key=lambda name: (-means[name], name))
     figure = canvas(11.0, 1.9 + 0.4 * len(order))
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.35])
     heights = spread(runs)
     for row, strategy in enumerate(order):
         mine = runs[runs["strategy"] == strategy]
-        rates, at, colour = mine["clip_rate"], row + heights[mine.index], look[strategy].colour
+        rates, at, colour = mine["limited_rate"], row + heights[mine.index], look[strategy].colour
+        left.scatter(mine["clip_rate"].mean(), row, s=90, marker="|", color="#888888")
         left.scatter(rates, at, s=14, color=colour, alpha=0.7, linewidths=0)
         left.scatter(rates.mean(), row, s=36, marker="D", color=colour, edgecolors="black")
     verdicts = [_verdict(runs[runs["strategy"] == strategy]) for strategy in order]
@@ -41,29 +46,29 @@ def draw(results: Results) -> Figure:
         axes.tick_params(axis="y", length=0)
     left.set_xlim(-0.04, 1.04)
     left.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-    left.set_xlabel("Steps clipped in all (%)")
+    left.set_xlabel("Steps limited in all (%)")
     left.grid(visible=False, axis="y")
     _course(figure, right, results.steps, order)
-    title(figure, "How often each strategy clips", results)
+    title(figure, "How often each strategy limits a step", results)
     caption(
         figure,
-        "A step counts as clipped if any gradient was made smaller in it.",
-        f"Points: one run each; diamonds: mean; {seeds(runs)}. In words: the verdict.",
-        "Right: mean over the runs still training (grey: none is left).",
+        f"Points: one run each; diamonds: mean; {seeds(runs)}. Grey ticks: steps in which anything "
+        "was clipped, however little. In the middle: the verdict on all runs together.",
+        f"{DEFINITION[0].upper()}{DEFINITION[1:]}",
+        "Right: mean over the runs still training (grey: none is left, or no norm is finite).",
     )
     return figure
 
 
 def _verdict(runs: pd.DataFrame) -> str:
-    verdicts = runs["verdict"].dropna().value_counts()
-    if verdicts.empty:
-        return "no verdict"
-    count = int(verdicts.iloc[0])
-    return f"{verdicts.index[0]}" + (f" ({count} of {len(runs)})" if count < len(runs) else "")
+    shares = shares_of(runs)
+    rate = shares["limited_rate"]
+    verdict = verdict_of(**shares) or "no verdict"
+    return verdict if math.isnan(rate) else f"{verdict}, {100 * rate:.1f} %"
 
 
 def _course(figure: Figure, axes: Axes, steps: pd.DataFrame, order: list[str]) -> None:
-    """A map: strategy by time, the share of clipped steps as shade."""
+    """A map: strategy by time, the share of limited steps as shade."""
     axes.set_facecolor("#d9d9d9")
     axes.grid(visible=False)
     axes.set_xlabel("Step")
@@ -75,7 +80,7 @@ def _course(figure: Figure, axes: Axes, steps: pd.DataFrame, order: list[str]) -
     # Whole blocks of steps to each cell, or some cells would hold twice as many as others.
     each = max(1, -(-len(times) // cells))
     cell = np.searchsorted(times, steps["step"]) // each
-    shares = steps["any_clipped"].groupby([steps["strategy"], cell]).mean().unstack()
+    shares = steps["limited"].groupby([steps["strategy"], cell]).mean().unstack()
     shares = shares.reindex(order)
     width = float(times[1] - times[0]) if len(times) > 1 else 1.0
     edges = np.arange(shares.shape[1] + 1) * each * width
@@ -93,4 +98,4 @@ def _course(figure: Figure, axes: Axes, steps: pd.DataFrame, order: list[str]) -
     bar = figure.colorbar(
         image, ax=axes, aspect=30, pad=0.02, format=PercentFormatter(1, symbol="")
     )
-    bar.set_label("Steps clipped (%)")
+    bar.set_label("Steps limited (%)")

@@ -42,17 +42,32 @@ def draw(results: Results) -> Figure:
     few = len(results.strategies) <= FEW
     figure = _together(results, curves, measures) if few else _apart(results, curves, measures)
     title(figure, "Learning curves", results)
+    if _one_epoch(curves):
+        marks = (
+            "One epoch, so there is no curve: small points are runs, large ones their mean, lines "
+            f"from the lowest to the highest run; {seeds(results.runs)}."
+        )
+        others = "Strategies side by side." if few else "Grey: the means of the others."
+    else:
+        marks = (
+            "Lines: mean over seeds; bands: from the lowest to the highest run; "
+            f"{seeds(results.runs)}."
+        )
+        others = "" if few else "Thin grey lines: the other strategies."
     caption(
         figure,
-        f"Lines: mean over seeds; bands: from the lowest to the highest run; "
-        f"{seeds(results.runs)}.",
-        "" if few else "Thin grey lines: the other strategies. Panel colours as in all figures.",
+        marks,
+        others if few else f"{others} Panel colours as in all figures.",
         "After a run diverges it scores chance level, and there is no mean loss any more: "
-        "the faint line is the mean of the others."
+        f"the faint {'point' if _one_epoch(curves) else 'line'} is the mean of the others."
         if (results.runs["status"] == "diverged").any()
         else "",
     )
     return figure
+
+
+def _one_epoch(curves: pd.DataFrame) -> bool:
+    return curves["epoch"].nunique() <= 1
 
 
 def completed(results: Results) -> pd.DataFrame:
@@ -82,10 +97,18 @@ def _together(results: Results, curves: pd.DataFrame, measures: dict[str, str]) 
     look = looks(results.strategies)
     figure = canvas(11.0, 4.4)
     for axes, (measure, label) in zip(figure.subplots(1, 2), measures.items(), strict=True):
-        for strategy in reversed(results.strategies):
-            _curve(axes, curves[curves["strategy"] == strategy], measure, look[strategy])
-        _finish(axes, measure)
+        for place, strategy in reversed(list(enumerate(results.strategies))):
+            mine = curves[curves["strategy"] == strategy]
+            if _one_epoch(curves):
+                _points(axes, mine, measure, look[strategy], place)
+            else:
+                _curve(axes, mine, measure, look[strategy])
+        _finish(axes, measure, from_zero=not _one_epoch(curves))
         axes.set(xlabel="Epoch", ylabel=label)
+        if _one_epoch(curves):
+            axes.set_xlim(-1, len(results.strategies))
+            axes.set_xticks([])
+            axes.set_xlabel("After the one epoch")
     handles = [
         Line2D(
             [],
@@ -112,20 +135,39 @@ def _apart(results: Results, curves: pd.DataFrame, measures: dict[str, str]) -> 
         means = curves.groupby(["strategy", "epoch"])[measure].mean().unstack(0)
         grid = panels(part, count, columns, sharex=True, sharey=True)
         for axes, strategy in zip(grid, results.strategies, strict=True):
-            others = [np.column_stack([means.index, means[name]]) for name in means]
-            axes.add_collection(LineCollection(others, colors="#c8c8c8", linewidths=0.5, zorder=1))
             mine = curves[curves["strategy"] == strategy]
-            alone = mine["epoch"].nunique() == 1  # one point is no line
-            _curve(axes, mine, measure, look[strategy], markers=alone)
+            if _one_epoch(curves):
+                axes.scatter([1] * means.shape[1], means, s=8, color="#c8c8c8", zorder=1)
+                _points(axes, mine, measure, look[strategy], 1)
+                axes.set_xlim(0, 2)
+            else:
+                others = [np.column_stack([means.index, means[name]]) for name in means]
+                grey = LineCollection(others, colors="#c8c8c8", linewidths=0.5, zorder=1)
+                axes.add_collection(grey)
+                alone = mine["epoch"].nunique() == 1  # one point is no line
+                _curve(axes, mine, measure, look[strategy], markers=alone)
             name = f"{wrapped(strategy, 27)}\n{counted(_of(results.runs, strategy))}"
             axes.set_title(name, fontsize=7, pad=4)
             axes.spines["top"].set(color=look[strategy].colour, linewidth=3)
             axes.tick_params(labelsize=7)
-            _finish(axes, measure)
+            _finish(axes, measure, from_zero=not _one_epoch(curves))
             axes.set(xlabel="", ylabel="")
         part.supylabel(label, fontsize=9)
         part.supxlabel("Epoch", fontsize=9)
     return figure
+
+
+def _points(axes: Axes, curves: pd.DataFrame, measure: str, look: Look, place: float) -> None:
+    """All that one epoch gives: every run, and their mean, faint where some have no value."""
+    known = curves[measure][np.isfinite(curves[measure])]
+    if known.empty:
+        return
+    axes.margins(y=0.1)
+    axes.vlines(place, known.min(), known.max(), color=look.colour, linewidth=1.2, alpha=0.5)
+    axes.scatter([place] * len(known), known, s=12, color=look.colour, alpha=0.6, linewidths=0)
+    faint = len(known) < curves["key"].nunique()
+    axes.plot([place], [known.mean()], color=look.colour, marker=look.marker, markersize=8,
+              markeredgecolor="black", alpha=0.4 if faint else 1.0)  # fmt: skip
 
 
 def _curve(
@@ -157,13 +199,13 @@ def _curve(
     )
 
 
-def _finish(axes: Axes, measure: str) -> None:
+def _finish(axes: Axes, measure: str, *, from_zero: bool) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if measure == "accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -0.02), min(high, 1.02))
-    else:
+    elif from_zero:
         axes.set_ylim(bottom=0)
 
 

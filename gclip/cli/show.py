@@ -13,7 +13,7 @@ from gclip.cli import screen
 from gclip.cli.options import Json, Plugins, load_plugins
 from gclip.cli.progress import load
 from gclip.errors import UsageError
-from gclip.text_table import Column, TextTable
+from gclip.text_table import Column, TextTable, fill
 
 if TYPE_CHECKING:
     from gclip import Strategy
@@ -107,9 +107,9 @@ def _about(each: Description, strategy: Strategy) -> Iterator[str]:
     yield ""
 
 
-def wrapped(body: str) -> Iterator[str]:
+def wrapped(body: str, width: int | None = None) -> Iterator[str]:
     """A docstring for the terminal: paragraphs filled, blocks and lists as they are."""
-    width = screen.prose_width()
+    width = screen.prose_width() if width is None else width
     for place, paragraph in enumerate(re.split(r"\n\s*\n", body.replace("``", "`"))):
         if place:
             yield ""
@@ -148,7 +148,7 @@ def _parameters(each: Description, strategy: Strategy) -> TextTable:
 def _example(ran: Example) -> Iterator[str]:
     from gclip.describe import number
 
-    yield f"What {ran.strategy} does to these norms, one a step:"
+    yield from fill(f"What {ran.strategy} does to these norms, one a step:", screen.prose_width())
     rows: list[tuple[str, Sequence[str]]] = [("norm", [number(n) for n in ran.norms])]
     if ran.limits is not None:
         rows.append(("limit", [number(n) for n in ran.limits]))

@@ -168,6 +168,7 @@ def show(
         screen.say("No trial was completed, so there is no best.")
     _table("The best by validation accuracy, which looks better than it is:", found["best"])
     if found["best"]:
+        screen.say()
         screen.tell(
             "clipped: share of the steps in which anything was clipped; s: seconds a trial."
         )

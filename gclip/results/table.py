@@ -119,7 +119,7 @@ def _own(rows: pd.DataFrame, least: float) -> dict[str, Any]:
     """What a strategy's runs say without any other."""
     mean = mean_interval(rows["accuracy"])
     rate = wilson(int((rows["status"] == "diverged").sum()), len(rows))
-    shares = _shares(rows)
+    shares = shares_of(rows)
     return {
         "n": len(rows),
         "accuracy": mean.value,
@@ -140,7 +140,7 @@ def _own(rows: pd.DataFrame, least: float) -> dict[str, Any]:
     }
 
 
-def _shares(rows: pd.DataFrame) -> dict[str, float]:
+def shares_of(rows: pd.DataFrame) -> dict[str, float]:
     """What `verdict_of` judges: means over the runs, each of which counts alike."""
 
     def mean(name: str, of: str = "") -> float:

@@ -51,7 +51,7 @@ def test_without_none_the_first_is_the_baseline(gclip: Command) -> None:
     answer = gclip("compare", "-s", "norm(max_norm=0.1)", "-s", "value", *TINY, "--workers", "1",
                    "--seeds", "0,", "--no-figures")  # fmt: skip
     assert answer.code == 0
-    assert "differences are to norm(max_norm=0.1)" in answer.out
+    assert "Differences are to norm(max_norm=0.1), because none does not take part." in answer.out
 
 
 def test_failed_runs_are_shown_and_the_exit_code_is_1(
@@ -114,13 +114,12 @@ class Tenth(gclip.Strategy):
     answer = gclip("compare", "--plugin", "mine.py", "-s", "tenth", "-s", "norm", *TINY,
                    "--seeds", "1", "--no-figures", "--json", "--workers", "2")  # fmt: skip
     assert answer.code == 0
-    assert answer.json["baseline"] == "tenth"
+    assert answer.json["baseline"] == "norm", "never one's own by accident"
     assert answer.json["runs"]["trained"] == 2
 
 
 def test_the_table_fits_100_columns_in_the_worst_case() -> None:
     import pandas as pd
-    from rich.console import Console
 
     row = {
         "strategy": "percentile(p=12.5, scope=tensor)",
@@ -144,19 +143,24 @@ def test_the_table_fits_100_columns_in_the_worst_case() -> None:
         "failed": 0,
         "evidence": "no difference shown",
         "clip_rate": 1.0,
+        "limited_rate": 0.9,
         "verdict": "step-size limiter",
         "diverged": 1.0,
         "div_low": 0.7,
         "div_high": 1.0,
         "seconds": 12345.6,
     }
-    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    with console.file:
-        console.print(comparison_table(pd.DataFrame([row]), "norm(max_norm=0.1)"))
-    text = console.export_text()
-    assert max(map(len, text.splitlines())) <= 100
-    for said in ("91.2 [80,100]", "+81.2 ± 21.2", "p=.312", "10/10", "12345.6", "100 %"):
-        assert said in text
+    table = comparison_table(pd.DataFrame([row]), "norm(max_norm=0.1)")
+    for width in (60, 80, 100, 200):
+        text = table.text(width)
+        assert max(map(len, text.splitlines())) <= width
+        always = ("percentile(p=12.5, scope=tensor)", "91.2 [80,100]", "+81.2 ± 21.2", "10/10")
+        for said in (*always, "p=.312"):
+            assert said in text
+        # The rest is there, or the table says that it is not.
+        for heading, said in (("limited", "90.0 %"), ("IQM", "91.2"), ("s", "12345.6")):
+            assert said in text or f", {heading}" in text.partition("No room for: ")[2], heading
+    assert "No room" not in table.text(200)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")

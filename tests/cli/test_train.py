@@ -39,15 +39,24 @@ class Mine(gclip.Strategy):
 def test_train_says_accuracy_clipping_and_where_it_is(gclip: Command, tmp_path: Path) -> None:
     answer = gclip("train", "-s", "norm(max_norm=0.1)", "--seed", "3", *TINY)
     assert (answer.code, answer.err) == (0, "")
-    said, clipped, where = answer.out.splitlines()
+    said, clipped, *defined, where = answer.out.splitlines()
     assert said.startswith("norm(max_norm=0.1) on digits, lenet, seed 3: ")
     assert "% test accuracy" in said
-    assert clipped.startswith("clipped ")
+    found = gclip("train", "-s", "norm(max_norm=0.1)", "--seed", "3", *TINY, "--json").json
+    limited = 100 * found["clipping"]["limited_rate"]
+    verdict = found["clipping"]["verdict"]
+    assert clipped.startswith(f"limited {limited:.1f} % of the steps: {verdict}")
+    assert "shrank by more than 1 %" in " ".join(defined)
     assert where.startswith("stored in runs/")
     [key] = Store(tmp_path / "runs").keys()
     assert where.endswith(key)
     again = gclip("train", "-s", "norm(max_norm=0.1)", "--seed", "3", *TINY)
-    assert again.out.splitlines() == [said, clipped, where.replace("stored in", "read from")]
+    assert again.out.splitlines() == [
+        said,
+        clipped,
+        *defined,
+        where.replace("stored in", "read from"),
+    ]
 
 
 def test_train_in_json_and_options_over_a_recipe(gclip: Command) -> None:

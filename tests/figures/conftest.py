@@ -76,7 +76,11 @@ def run(strategy: str, rank: int, seed: int, **settings: Any) -> Any:
         "curve": curve,
         "seconds": 1.0,
         "clipping": {
+            "steps": stop,
             "clip_rate": float(clipped.mean()),
+            "limited_rate": float((clipped_norm < 0.99 * norm)[finite].mean()),
+            "skipped": 0,
+            "not_finite": int((~finite).sum()),
             "verdict": "step-size limiter" if clipped.mean() > 0.1 else "safety net",
         },
     }
