@@ -338,13 +338,8 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
         ]
     )
     for found in begun:
-<<<<<<< HEAD
-        table.add_row(
-            printable(found["name"]),
-=======
         table.add(
-            found["name"],
->>>>>>> 4d07e9a (Lay out every table in one place, cut no number, show what a verdict is about)
+            printable(found["name"]),
             *(str(found[key]) for key in ("trials", "pruned", "failed")),
             f"{screen.percent(found['score'])} %",
             printable(found["best"] or "–"),

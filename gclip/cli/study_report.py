@@ -182,13 +182,8 @@ def show(
         said = ", ".join(f"{key} {value:.0%}" for key, value in found["importances"].items())
         screen.tell(f"Share of the accuracy's variance that each explains (fANOVA): {said}")
     if drawn:
-<<<<<<< HEAD
-        screen.say(f"figures in {drawn[0].parent} (PNG and SVG): {drawn[0].stem}")
-    screen.say(f"In a browser: pip install optuna-dashboard && optuna-dashboard {shlex.quote(url)}")
-=======
         screen.tell(f"figures in {drawn[0].parent} (PNG and SVG): {drawn[0].stem}")
-    screen.say(f"In a browser: pip install optuna-dashboard && optuna-dashboard {url}")
->>>>>>> 4d07e9a (Lay out every table in one place, cut no number, show what a verdict is about)
+    screen.say(f"In a browser: pip install optuna-dashboard && optuna-dashboard {shlex.quote(url)}")
 
 
 def export(

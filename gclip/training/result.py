@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gclip.errors import UsageError, choose
-from gclip.record import MOSTLY_SKIPPED, ClipSummary
+from gclip.record import ClipSummary
 from gclip.training.config import RunConfig
+from gclip.verdicts import MOSTLY_SKIPPED
 
 Status = Literal["finished", "diverged", "pruned", "failed"]
 STATUSES: tuple[Status, ...] = ("finished", "diverged", "pruned", "failed")
