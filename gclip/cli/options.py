@@ -71,7 +71,12 @@ Workers = Annotated[
 ]
 FiguresFolder = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Folder for figures.", show_default="STORE/figures"),
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="Folder for figures.",
+        show_default="STORE/figures, in compare a folder of its own there",
+    ),
 ]
 
 
