@@ -3,6 +3,13 @@
 A figure is a module with ``draw(results: Results) -> Figure`` and a docstring that says what it
 shows. Drop the file here and it is listed, drawn and saved with the others. Files whose names start
 with an underscore are helpers. One that is broken does not keep the others from being drawn.
+
+Each draws into a place of yours, too, in your own style: a figure of one panel into an ``Axes``,
+one of several into a ``Figure`` or ``SubFigure``::
+
+    results = gclip.results.Results.read("runs")
+    gclip.figures.accuracy.draw(results, ax=ax)
+    gclip.figures.norms.draw(results, figure=subfigure)
 """
 
 from __future__ import annotations
@@ -15,7 +22,8 @@ import pkgutil
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
 
 from gclip.errors import UsageError, choose
 from gclip.where import place_in, told
@@ -47,8 +55,7 @@ def names() -> tuple[str, ...]:
 
 def describe(name: str) -> str:
     """The first line of a figure's docstring. Raises UsageError for an unknown name."""
-    choose(name, names(), "figure")
-    text = importlib.import_module(f"{__name__}.{name}").__doc__ or ""
+    text = _module(name).__doc__ or ""
     return text.strip().partition("\n")[0]
 
 
@@ -57,17 +64,24 @@ def draw(name: str, results: Results) -> Figure:
 
     Raises UsageError for an unknown name, and when there is no such run.
     """
-    from ._style import theme
+    from ._style import finished
 
-    choose(name, names(), "figure")
-    scored = results.scored()
-    if scored.runs.empty:
-        raise UsageError("no run is finished yet, so there is nothing to draw")
-    with theme():
-        figure: Figure = importlib.import_module(f"{__name__}.{name}").draw(scored)
-        figure.draw_without_rendering()  # lays it out, once for all formats
-        figure.set_layout_engine("none")
-    return figure
+    return cast("Figure", finished(_module(name).draw)(results))
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{choose(name, names(), 'figure')}")
+
+
+def __getattr__(name: str) -> ModuleType:
+    """``figures.accuracy``: every figure's module, loaded when it is first named."""
+    if not name.startswith("_") and name in names():
+        return _module(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *names()})
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:

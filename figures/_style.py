@@ -6,19 +6,21 @@ for colour-blind readers; there are nine of them, so dash and marker tell more s
 
 from __future__ import annotations
 
+import functools
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
+from gclip.errors import UsageError
 from gclip.results.statistics import Interval, mean_interval
 
 if TYPE_CHECKING:
@@ -86,6 +88,48 @@ def theme() -> Iterator[None]:
         yield
 
 
+Draws = ParamSpec("Draws")
+
+
+def finished(draw: Callable[Draws, Figure | SubFigure]) -> Callable[Draws, Figure | SubFigure]:
+    """Of the runs that came to an end, in the common style, and laid out once for all formats.
+
+    What is drawn into a given ``ax`` or ``figure`` keeps the style and the layout of its owner.
+    Raises UsageError when no run is finished.
+    """
+
+    @functools.wraps(draw)
+    def drawn(*args: Draws.args, **into: Draws.kwargs) -> Figure | SubFigure:
+        results: Any = args[0]
+        scored = results.scored()
+        if scored.runs.empty:
+            raise UsageError("no run is finished yet, so there is nothing to draw")
+        rest: Any = args[1:]
+        if any(place is not None for place in (*rest, *into.values())):
+            return draw(scored, *rest, **into)
+        with theme():
+            figure: Any = draw(scored)  # type: ignore[call-arg]
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        return cast("Figure", figure)
+
+    return drawn
+
+
+def room(figure: Figure | SubFigure | None, width: float, height: float) -> Figure | SubFigure:
+    """The figure to draw into: the given one, or an empty one of this size (inches).
+
+    Legends stand outside the panels, which takes a layout: a figure without one gets
+    ``constrained``.
+    """
+    if figure is None:
+        return canvas(width, height)
+    whole: Any = figure.get_figure(root=True)
+    if whole.get_layout_engine() is None:
+        whole.set_layout_engine("constrained")
+    return figure
+
+
 def canvas(width: float, height: float) -> Figure:
     """An empty figure (inches) that no global state of pyplot knows of."""
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -105,14 +149,14 @@ def panels(figure: Any, count: int, columns: int, **share: Any) -> list[Axes]:
     return flat[:count]
 
 
-def title(figure: Figure, text: str, results: Results) -> None:
+def title(figure: Figure | SubFigure, text: str, results: Results) -> None:
     """What is shown, and under it the setting that all runs share."""
     figure.suptitle(f"{text}\n{setting(results.runs)}", x=0.01, ha="left", fontsize=11)
 
 
-def caption(figure: Figure, *sentences: str) -> None:
+def caption(figure: Figure | SubFigure, *sentences: str) -> None:
     """One paragraph under the figure: what marks and bands are."""
-    wide = int(figure.get_figwidth() * 15.5)
+    wide = max(40, int(figure.bbox.width / figure.dpi * 15.5))
     text = textwrap.fill(" ".join(sentence for sentence in sentences if sentence), wide)
     figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color="#444444")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
@@ -16,6 +16,7 @@ from ._style import (
     around,
     canvas,
     caption,
+    finished,
     looks,
     seeds,
     split,
@@ -26,19 +27,27 @@ from ._style import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from gclip.results import Results
 
 MARKS = {"finished": "o", "diverged": "x"}
 
 
-def draw(results: Results) -> Figure:
-    """Rows are strategies, the most accurate on top; accuracy in percent."""
+@finished
+def draw(results: Results, ax: Axes | None = None) -> Figure | SubFigure:
+    """Rows are strategies, the most accurate on top; accuracy in percent.
+
+    Args:
+        results: the runs.
+        ax: draw into these axes, without the caption; else into a figure of its own.
+    """
     runs = results.runs
     look = looks(results.strategies)
     means = runs.groupby("strategy")["accuracy"].mean()
     order = sorted(results.strategies, key=lambda name: (-means[name], name))
-    figure = canvas(8.0, 1.9 + 0.36 * len(order))
-    axes = figure.subplots()
+    axes = canvas(8.0, 1.9 + 0.36 * len(order)).subplots() if ax is None else ax
+    figure = axes.figure
     axes.set_xlim(*around(runs["accuracy"]))
     least = trained_from(runs)
     numbers = axes.twinx()  # the right-hand axis only carries the numbers
@@ -70,6 +79,8 @@ def draw(results: Results) -> Figure:
     axes.set_xlabel(f"{split(results)} accuracy (%)")
     diverged = int((runs["status"] == "diverged").sum())
     axes.legend(handles=_legend(bool(diverged)), loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+    if ax is not None:
+        return figure
     title(figure, f"Final {split(results).lower()} accuracy by strategy", results)
     caption(
         figure,

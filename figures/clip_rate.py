@@ -6,13 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from gclip.results.table import shares_of
 from gclip.verdicts import DEFINITION, verdict_of
 
-from ._style import canvas, caption, looks, seeds, spread, title, wrapped
+from ._style import caption, finished, looks, room, seeds, spread, title, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,13 +23,19 @@ if TYPE_CHECKING:
 CELLS = 48
 
 
-def draw(results: Results) -> Figure:
-    """Rows are strategies, the busiest on top: seeds and verdict left, the course right."""
+@finished
+def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure | SubFigure:
+    """Rows are strategies, the busiest on top: seeds and verdict left, the course right.
+
+    Args:
+        results: the runs.
+        figure: draw into it; else into one of its own.
+    """
     runs = results.runs
     look = looks(results.strategies)
     means = runs.groupby("strategy")["limited_rate"].mean().fillna(-1.0)
     order = sorted(results.strategies, key=lambda name: (-means[name], name))
-    figure = canvas(11.0, 1.9 + 0.4 * len(order))
+    figure = room(figure, 11.0, 1.9 + 0.4 * len(order))
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.35])
     heights = spread(runs)
     for row, strategy in enumerate(order):
@@ -67,7 +73,7 @@ def _verdict(runs: pd.DataFrame) -> str:
     return verdict if math.isnan(rate) else f"{verdict}, {100 * rate:.1f} %"
 
 
-def _course(figure: Figure, axes: Axes, steps: pd.DataFrame, order: list[str]) -> None:
+def _course(figure: Figure | SubFigure, axes: Axes, steps: pd.DataFrame, order: list[str]) -> None:
     """A map: strategy by time, the share of limited steps as shade."""
     axes.set_facecolor("#d9d9d9")
     axes.grid(visible=False)

@@ -9,19 +9,20 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ._style import (
     FEW,
     Look,
-    canvas,
     caption,
     counted,
     extremes,
+    finished,
     looks,
     panels,
+    room,
     seeds,
     split,
     title,
@@ -32,15 +33,22 @@ if TYPE_CHECKING:
     from gclip.results import Results
 
 
-def draw(results: Results) -> Figure:
-    """Up to eight strategies share two panels; more have a panel each over all others in grey."""
+@finished
+def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure | SubFigure:
+    """Up to eight strategies share two panels; more have a panel each over all others in grey.
+
+    Args:
+        results: the runs.
+        figure: draw into it; else into one of its own.
+    """
     curves = completed(results)
     measures = {
         "accuracy": f"{split(results)} accuracy (%)",
         "train_loss": "Training loss (cross-entropy)",
     }
     few = len(results.strategies) <= FEW
-    figure = _together(results, curves, measures) if few else _apart(results, curves, measures)
+    panels_of = _together if few else _apart
+    figure = panels_of(results, curves, measures, figure)
     title(figure, "Learning curves", results)
     if _one_epoch(curves):
         marks = (
@@ -93,9 +101,14 @@ def completed(results: Results) -> pd.DataFrame:
     return curves
 
 
-def _together(results: Results, curves: pd.DataFrame, measures: dict[str, str]) -> Figure:
+def _together(
+    results: Results,
+    curves: pd.DataFrame,
+    measures: dict[str, str],
+    into: Figure | SubFigure | None,
+) -> Figure | SubFigure:
     look = looks(results.strategies)
-    figure = canvas(11.0, 4.4)
+    figure = room(into, 11.0, 4.4)
     for axes, (measure, label) in zip(figure.subplots(1, 2), measures.items(), strict=True):
         for place, strategy in reversed(list(enumerate(results.strategies))):
             mine = curves[curves["strategy"] == strategy]
@@ -125,11 +138,16 @@ def _together(results: Results, curves: pd.DataFrame, measures: dict[str, str]) 
     return figure
 
 
-def _apart(results: Results, curves: pd.DataFrame, measures: dict[str, str]) -> Figure:
+def _apart(
+    results: Results,
+    curves: pd.DataFrame,
+    measures: dict[str, str],
+    into: Figure | SubFigure | None,
+) -> Figure | SubFigure:
     look = looks(results.strategies)
     count, columns = len(results.strategies), 6
     rows = -(-count // columns)
-    figure = canvas(2.2 * columns, 1.2 + 2 * 1.75 * rows)
+    figure = room(into, 2.2 * columns, 1.2 + 2 * 1.75 * rows)
     halves: Any = figure.subfigures(2, 1)
     for part, (measure, label) in zip(halves, measures.items(), strict=True):
         means = curves.groupby(["strategy", "epoch"])[measure].mean().unstack(0)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 import gclip
 from gclip.errors import UsageError
 
-from ._style import canvas, caption, counted, looks, panels, seeds, title, wrapped
+from ._style import caption, counted, finished, looks, panels, room, seeds, title, wrapped
 
 if TYPE_CHECKING:
     from gclip.results import Results
@@ -29,8 +29,14 @@ QUANTITIES: dict[str, tuple[str, str, Any]] = {
 LOW, HIGH = 0.1, 0.9
 
 
-def draw(results: Results) -> Figure:
-    """A panel a strategy, on the same logarithmic axis."""
+@finished
+def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure | SubFigure:
+    """A panel a strategy, on the same logarithmic axis.
+
+    Args:
+        results: the runs.
+        figure: draw into it; else into one of its own.
+    """
     look = looks(results.strategies)
     count = len(results.strategies)
     columns = min(count, 3 if count <= 6 else 4 if count <= 12 else 6)
@@ -38,7 +44,7 @@ def draw(results: Results) -> Figure:
     small = columns == 6
     steps, width = _thinned(results.steps, 60 if small else 100)
     wide, high = (2.25, 1.8) if small else (3.1, 2.3)
-    figure = canvas(max(8.5, wide * columns + 0.6), 1.6 + high * rows)
+    figure = room(figure, max(8.5, wide * columns + 0.6), 1.6 + high * rows)
     grid = panels(figure, count, columns, sharex=True, sharey=True)
     for axes, strategy in zip(grid, results.strategies, strict=True):
         _panel(axes, steps[steps["strategy"] == strategy])

@@ -6,6 +6,9 @@
     loss.backward()
     clipper.step()
     optimizer.step()
+
+    found = gclip.compare(["none", "norm", "agc"], seeds=10)
+    print(found)
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gclip import figures as figures
+    from gclip import results as results
     from gclip.attaching import Attached as Attached
     from gclip.attaching import attach as attach
     from gclip.chaining import Chain as Chain
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
     from gclip.registry import parse as parse
     from gclip.registry import register as register
     from gclip.report import ClipReport as ClipReport
+    from gclip.running.compare import compare as compare
+    from gclip.running.comparison import Comparison as Comparison
     from gclip.schedules import Schedule as Schedule
     from gclip.schedules import cosine as cosine
     from gclip.schedules import exponential as exponential
@@ -80,6 +87,8 @@ _HOME = {
     "parse": "registry",
     "register": "registry",
     "ClipReport": "report",
+    "compare": "running.compare",
+    "Comparison": "running.comparison",
     "Band": "strategy",
     "Limit": "strategy",
     "Memory": "strategy",
@@ -101,7 +110,10 @@ _HOME = {
     "Survey": "surveying",
 }
 
-__all__ = sorted(_HOME)
+_PACKAGES = ("figures", "results")
+"""Parts that are used by their own name: ``gclip.results.load``, ``gclip.figures.draw``."""
+
+__all__ = sorted([*_HOME, *_PACKAGES])
 
 
 def __getattr__(name: str) -> Any:
@@ -109,8 +121,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"gclip.{_HOME[name]}"), name)
         globals()[name] = value
         return value
+    if name in _PACKAGES:
+        return importlib.import_module(f"gclip.{name}")
     raise AttributeError(f"module 'gclip' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted({*globals(), *__all__})

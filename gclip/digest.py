@@ -6,6 +6,9 @@ that belong to the library (`gclip.Strategy`, `gclip.Transform`) or to Python do
 they lie, and neither do modules that the file imports: the library answers for itself, and a
 release that changes what it computes says so.
 
+Where there is no file (a notebook, a console), what counts is the compiled code of the class, and
+of the functions and plain numbers beside it that it names: see `gclip.compiled`.
+
 Where code was rewritten and computes the same as before, ``strategies/same_code.json`` lets it keep
 the digest that its stored runs have.
 """
@@ -18,11 +21,12 @@ import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from gclip.compiled import compiled
 from gclip.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -37,7 +41,8 @@ def code_digest(strategy: Strategy | Chain) -> str:
 
     Part of a run's identity, so that after an edit only that strategy's runs are made again.
     Covers the modules that define the class and its bases, those of the library and of Python
-    excepted. A chain's covers those of all its strategies.
+    excepted; of a class that was written in a notebook, the class and what it names there. A
+    chain's covers those of all its strategies.
     """
     found = own_digest(strategy)
     return _same_code().get(found, found)
@@ -49,15 +54,14 @@ def own_digest(strategy: Strategy | Chain) -> str:
 
 
 def code_of(strategy: Strategy | Chain) -> str:
-    """The code that counts, in one normal form; of what has no source the module's name."""
+    """The code that counts, in one normal form; compiled where there is no source."""
     parts = getattr(strategy, "strategies", (strategy,))
-    modules = {
-        cls.__module__
-        for part in parts
-        for cls in type(part).__mro__
-        if cls is type(part) or not _is_library_or_python(cls.__module__)
-    }
-    return "\n".join(_code(sys.modules[name]) for name in sorted(modules))
+    classes: dict[str, list[type]] = {}
+    for part in parts:
+        for cls in type(part).__mro__:
+            if cls is type(part) or not _is_library_or_python(cls.__module__):
+                classes.setdefault(cls.__module__, []).append(cls)
+    return "\n".join(_code(sys.modules.get(name), classes[name]) for name in sorted(classes))
 
 
 def _is_library_or_python(module: str) -> bool:
@@ -75,12 +79,13 @@ def _same_code() -> Mapping[str, str]:
     return {entry["code"]: entry["counts_as"] for entry in same.values()}
 
 
-def _code(module: ModuleType) -> str:
+def _code(module: ModuleType | None, classes: Sequence[type]) -> str:
     """A module's code in one normal form, without comments and docstrings."""
     try:
-        tree = ast.parse(inspect.getsource(module))
-    except (OSError, TypeError, IndentationError):
-        return module.__name__  # defined in a console or a frozen program: no source to read
+        tree = ast.parse(inspect.getsource(module))  # type: ignore[arg-type]
+    except (OSError, TypeError, SyntaxError):
+        # A notebook, a console or a frozen program: no file, but the classes themselves.
+        return "\n".join(compiled(cls) for cls in dict.fromkeys(classes))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if (

@@ -1,8 +1,8 @@
 """Many runs at a time: pools of worker processes, comparisons, and resuming both."""
 
-from gclip.running.compare import Comparison as Comparison
 from gclip.running.compare import choose_baseline as choose_baseline
 from gclip.running.compare import compare as compare
+from gclip.running.comparison import Comparison as Comparison
 from gclip.running.events import Event as Event
 from gclip.running.events import Listener as Listener
 from gclip.running.machine import cores as cores

@@ -6,10 +6,11 @@ strategy, so every comparison is paired by seed.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError, unknown
 from gclip.fleet.plan import Asked
@@ -17,37 +18,13 @@ from gclip.running.events import Listener, ignore
 from gclip.running.many import run_all
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from gclip.chaining import Chain
+    from gclip.running.comparison import Comparison
+    from gclip.strategy import Strategy
+    from gclip.training import RunConfig
 
-    from gclip import Chain, Strategy
-    from gclip.results import Store
-    from gclip.training import RunConfig, RunResult
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What `compare` found.
-
-    `table` has one row a strategy (`gclip.results.statistics.compare_table`); `runs` has every
-    run, failed ones too, seed by seed; `baseline` is what the differences are to; `same` has the
-    groups of strategies that made the same runs, bit for bit (`gclip.results.same.same_runs`).
-    """
-
-    runs: tuple[RunResult, ...]
-    table: pd.DataFrame
-    baseline: str
-    store: Store
-    same: tuple[tuple[str, ...], ...] = ()
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The runs' keys in the store, failed runs left out."""
-        return tuple(run.config.key for run in self.runs if run.status != "failed")
-
-    @property
-    def failed(self) -> tuple[RunResult, ...]:
-        """The runs that raised; their `message` says why."""
-        return tuple(run for run in self.runs if run.status == "failed")
+_VARIED = ("strategy", "seed", "code", "data", "selection")
+"""What `compare` fills in for each run."""
 
 
 def plan(strategies: Sequence[str], seeds: Iterable[int], base: RunConfig) -> list[RunConfig]:
@@ -130,8 +107,8 @@ def _ships(strategy: Strategy | Chain) -> bool:
 
 
 def compare(
-    strategies: Sequence[str] | None = None,
-    seeds: Iterable[int] | None = None,
+    strategies: str | Strategy | Chain | Iterable[str | Strategy | Chain] | None = None,
+    seeds: int | Iterable[int] | None = None,
     *,
     base: RunConfig | None = None,
     store: str | Path = "runs",
@@ -141,21 +118,36 @@ def compare(
     plugins: Iterable[str | Path] = (),
     baseline: str | None = None,
     threads: int = 1,
-    fleet: Asked = "off",
-    on_event: Listener = ignore,
+    fleet: Asked = "auto",
+    progress: bool = True,
+    on_event: Listener | None = None,
+    **settings: Any,
 ) -> Comparison:
-    """Train every strategy with every seed and compare them, pair by pair.
+    """Train every strategy with every seed and compare them, pair by pair, as `gclip compare` does.
+
+    ::
+
+        found = gclip.compare(["none", "norm", "agc(clip_factor=0.02)"], seeds=10, lr=0.02)
+        print(found)  # a table; a notebook shows it without print
+        found.runs  # a data frame, one row a run
 
     The same call again only reads. Everything that can be known to be wrong beforehand is
     an error before the first run trains: strategies, data, device, a store that is read-only.
 
     Args:
-        strategies: names or spellings such as ``"norm(max_norm=0.1)"``; all that are registered
-            by default.
-        seeds: by default as many, from 0 on, as so many comparisons need to show a difference
-            (`default_seeds`): ten for up to 26 strategies.
-        base: everything else about the runs; the default task if left out.
+        strategies: names, spellings such as ``"norm(max_norm=0.1)"`` or instances; all that are
+            registered by default. One that is written in a notebook or in the running program is
+            trained in this process, as other processes cannot load it.
+        seeds: how many (0, 1, …), or which. By default as many as so many comparisons need to show
+            a difference (`default_seeds`): ten for up to 26 strategies.
+        base: everything else about the runs; the task's defaults if left out.
         baseline: what differences are to; `choose_baseline` says which by default.
+        plugins: files or modules that register strategies. Those that `gclip.load_plugins` or an
+            import has brought need not be named.
+        progress: say on stderr how far the runs are.
+        on_event: is told everything that happens instead.
+        settings: fields of `gclip.training.RunConfig` that differ from `base`: ``task="cifar10"``,
+            ``model="resnet9"``, ``optimizer="adam"``, ``lr=0.02``, ``epochs=3`` …
 
     The other arguments are those of `run_all`.
 
@@ -166,37 +158,81 @@ def compare(
     from gclip import results
     from gclip.results import statistics
     from gclip.results.same import same_runs
-    from gclip.training import RunConfig, load_dataset, resolve_device
+    from gclip.running.comparison import Comparison
+    from gclip.running.reaching import plugins_of, workers_that_reach
+    from gclip.training import load_dataset, resolve_device
 
     plugins = tuple(plugins)
     for plugin in plugins:
         gclip.load_plugins(plugin)
-    base = RunConfig() if base is None else base
-    chosen = gclip.names() if strategies is None else tuple(strategies)
+    base = _setting(base, settings)
+    chosen = gclip.names() if strategies is None else _spelled(strategies)
     reference = choose_baseline(chosen, baseline) if chosen else ""
-    configs = plan(chosen, default_seeds(chosen) if seeds is None else seeds, base)
+    configs = plan(chosen, default_seeds(chosen) if seeds is None else _listed(seeds), base)
+    needed, here = plugins_of(config.strategy for config in configs)
+    workers = workers_that_reach(here, workers)
     resolve_device(device)
     dataset = load_dataset(base.task, data)
     configs = [config.with_data(dataset) for config in configs]
     kept = results.Store(store, create=True)
-    runs = run_all(
-        configs,
-        kept,
-        workers=workers,
-        device=device,
-        data=data,
-        dataset=dataset,
-        plugins=plugins,
-        threads=threads,
-        fleet=fleet,
-        on_event=on_event,
-    )
+    with _display(len(configs), progress) if on_event is None else nullcontext(on_event) as listen:
+        runs = run_all(
+            configs,
+            kept,
+            workers=workers,
+            device=device,
+            data=data,
+            dataset=dataset,
+            plugins=(*plugins, *needed),
+            threads=threads,
+            fleet=fleet,
+            on_event=listen,
+        )
     keys = [run.config.key for run in runs]
     frame = results.load(kept, keys=keys)
     return Comparison(
-        runs=tuple(runs),
+        outcomes=tuple(runs),
         table=statistics.compare_table(frame, baseline=reference),
         baseline=reference,
         store=kept,
         same=same_runs(kept, keys),
     )
+
+
+def _spelled(strategies: Any) -> tuple[str, ...]:
+    import gclip
+
+    one = isinstance(strategies, str | gclip.Strategy | gclip.Chain)
+    chosen = (strategies,) if one else tuple(strategies)
+    for each in chosen:
+        if not isinstance(each, str | gclip.Strategy | gclip.Chain):
+            raise UsageError(
+                'a strategy is a name, a spelling such as "norm(max_norm=0.1)" or an instance, '
+                f"but got {each!r}"
+            )
+    return tuple(str(each) for each in chosen)
+
+
+def _listed(seeds: int | Iterable[int]) -> tuple[int, ...]:
+    """``10`` is the seeds 0 to 9."""
+    return tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+
+
+def _setting(base: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
+    """What all runs share: `base`, or the defaults of the task that is asked for."""
+    from gclip.training import RunConfig, task_defaults
+
+    known = [field.name for field in dataclasses.fields(RunConfig) if field.name not in _VARIED]
+    for name in settings:
+        if name not in known:
+            unknown("setting", name, known)
+    if base is None:
+        base = task_defaults(settings.get("task", "digits"))
+    return base.replace(**settings)
+
+
+def _display(total: int, wanted: bool) -> AbstractContextManager[Listener]:
+    """How far the runs are, as the command says it."""
+    from gclip.cli.progress import RunsDisplay
+
+    return RunsDisplay(total) if wanted else nullcontext(ignore)

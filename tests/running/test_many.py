@@ -135,4 +135,4 @@ def test_mistakes_are_found_before_a_store_is_made(
 def test_the_strategies_are_all_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gclip, "names", lambda: ("none", "value"))
     found = compare(seeds=[3], base=TINY, store=tmp_path, workers=1, device="cpu")
-    assert [run.config.strategy for run in found.runs] == ["none", "value"]
+    assert [run.config.strategy for run in found.outcomes] == ["none", "value"]

@@ -1,0 +1,53 @@
+"""Can another process load a strategy, and from where?
+
+Worker processes find built-in strategies and installed plugins by themselves, and import the files
+and modules that they are given. A strategy that was written in a notebook cell, a console or the
+program that is running exists in this process alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+import gclip
+from gclip.errors import UsageError
+
+
+def plugins_of(spellings: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The files and modules that a worker must load for these strategies, and the names of those
+    strategies that it cannot load at all."""
+    plugins: dict[str, None] = {}
+    here: dict[str, None] = {}
+    for text in spellings:
+        parsed = gclip.parse(text)
+        for part in parsed.strategies if isinstance(parsed, gclip.Chain) else (parsed,):
+            module = type(part).__module__
+            if module.startswith("gclip.strategies."):
+                continue
+            loaded = sys.modules.get(module)
+            file, spec = getattr(loaded, "__file__", None), getattr(loaded, "__spec__", None)
+            if file is None or spec is None or module == "__main__":
+                here[part.name] = None
+            elif module.startswith("gclip_plugin_"):  # from a file, by `gclip.load_plugins`
+                plugins[str(file)] = None
+            else:
+                plugins[module] = None
+    return tuple(plugins), tuple(here)
+
+
+def workers_that_reach(here: tuple[str, ...], workers: int | None) -> int | None:
+    """How many workers may be used where the strategies `here` exist in this process alone: one.
+
+    Raises:
+        UsageError: more were asked for.
+    """
+    if not here:
+        return workers
+    if workers not in (None, 1):
+        raise UsageError(
+            f"{', '.join(here)}: written in a notebook or in the running program, where worker "
+            f"processes cannot load it, so workers must be 1, but got {workers}; for more, put it "
+            'into a file and gclip.load_plugins("my_strategies.py")'
+        )
+    return 1
