@@ -1,4 +1,8 @@
-"""What do batches cost? Ours beside torchvision's ImageFolder in a DataLoader with two workers."""
+"""What do batches cost? Ours beside torchvision's transforms in a DataLoader with two workers.
+
+Like beside like: once both read and decode the files, as in a first epoch, and once both have the
+decoded images in memory, as ours has in all later ones. (`ImageFolder` decodes in every epoch.)
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,10 @@ from gclip.training import Dataset, Epoch, Normalizer, batches, load_dataset
 from gclip.training.dataset import SIZE
 from gclip.training.device import reproducible
 from gclip.training.folders import is_class_folders
+from gclip.training.images import decode
+from gclip.training.listing import list_images
 
-_PEER = "torchvision ImageFolder + DataLoader(num_workers=2)"
+_LOADER = "DataLoader(num_workers=2)"
 _REPEATS = 3
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -38,9 +44,9 @@ def rows(folder: Path, progress: Callable[[str], None] = lambda what: None) -> l
         folder: class folders of images: ``train/<class>/<image>`` and ``test/<class>/<image>``.
         progress: told what is measured next.
 
-    Each number is a median over repeats in which both take turns. Neither reads anything for the
-    first time in them: ours has its images decoded, the peer its workers started and files read.
-    Ours computes on one thread.
+    Two rows a case: ``files`` reads and decodes the images on both sides, ``memory`` on neither.
+    Each number is a median over repeats in which both take turns; the peer's workers have started
+    before. Our batches are made on one thread, our files decoded on all cores.
 
     Raises:
         UsageError: `folder` has no class folders, or too few images.
@@ -51,30 +57,47 @@ def rows(folder: Path, progress: Callable[[str], None] = lambda what: None) -> l
     found = []
     for case in CASES:
         progress(case[0])
-        found.append(_row(folder, dataset, *case))
+        found += [_row(folder, dataset, *case, reads) for reads in (True, False)]
     return found
 
 
 def _row(
-    folder: Path, dataset: Dataset, case: str, batch_size: int, augment: bool
+    folder: Path, dataset: Dataset, case: str, batch_size: int, augment: bool, reads: bool
 ) -> dict[str, Any]:
-    images = 3840 if len(dataset.train_labels) > 2 * 3840 else len(dataset.train_labels) // 2
+    total = len(dataset.train_labels)
+    images = min(3840, total // 2)
     count = images // batch_size
     if count < 1:
         raise UsageError(f"{folder} has too few images for batches of {batch_size}")
+    chosen = _chosen(folder, count * batch_size)
+    theirs: Any = _files(folder, augment) if reads else _Decoded(dataset, augment)
     ours, peers = [], []
     for _ in range(_REPEATS):
-        peers.append(_time_batch(lambda: _peer(folder, batch_size, augment), count))
+        peers.append(_time_batch(lambda: _peer(theirs, batch_size), count))
+        decoding = _time_decoding(chosen) / count if reads else 0.0
         with reproducible(torch.device("cpu"), threads=1):  # as in a run
-            ours.append(_time_batch(lambda: _ours(dataset, batch_size, augment), count))
+            ours.append(decoding + _time_batch(lambda: _ours(dataset, batch_size, augment), count))
     our_ms, peer_ms = 1e3 * statistics.median(ours), 1e3 * statistics.median(peers)
     return {
-        "case": case,
-        "peer": _PEER,
+        "case": f"{case}, {'files' if reads else 'memory'}",
+        "peer": f"torchvision {'ImageFolder' if reads else 'transforms'} + {_LOADER}",
         "speedup": peer_ms / our_ms,
         "ours_ms": our_ms,
         "peer_ms": peer_ms,
     }
+
+
+def _chosen(folder: Path, count: int) -> list[Path]:
+    """Files drawn at random, as the peer's shuffled loader reads them."""
+    train = list_images(folder / "train")
+    order = torch.randperm(len(train.files), generator=torch.Generator().manual_seed(0))
+    return [train.folder / train.files[place][0] for place in order[:count].tolist()]
+
+
+def _time_decoding(paths: list[Path]) -> float:
+    began = time.perf_counter()
+    decode(paths)
+    return time.perf_counter() - began
 
 
 def _time_batch(start: Callable[[], Batches], count: int) -> float:
@@ -95,14 +118,41 @@ def _ours(dataset: Dataset, batch_size: int, augment: bool) -> Batches:
     return batches(dataset.train_images, dataset.train_labels, batch_size, epoch, normalizer)
 
 
-def _peer(folder: Path, batch_size: int, augment: bool) -> Batches:
-    from torch.utils.data import DataLoader
+def _transform(augment: bool) -> Any:
     from torchvision import transforms
-    from torchvision.datasets import ImageFolder
 
     steps = [transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.5,) * 3)]
     if augment:
         steps = [transforms.RandomCrop(SIZE, 4), transforms.RandomHorizontalFlip(), *steps]
-    images = ImageFolder(str(folder / "train"), transforms.Compose(steps))
+    return transforms.Compose(steps)
+
+
+def _files(folder: Path, augment: bool) -> Any:
+    from torchvision.datasets import ImageFolder
+
+    return ImageFolder(str(folder / "train"), _transform(augment))
+
+
+class _Decoded(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """Decoded images in memory under torchvision's transforms, as torchvision's CIFAR10 has them:
+    an array, of which each image becomes Pillow's as it is taken."""
+
+    def __init__(self, dataset: Dataset, augment: bool) -> None:
+        self._images = dataset.train_images.permute(0, 2, 3, 1).contiguous().numpy()
+        self._labels = dataset.train_labels.tolist()
+        self._transform = _transform(augment)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        from PIL import Image
+
+        return self._transform(Image.fromarray(self._images[place])), self._labels[place]
+
+
+def _peer(images: Any, batch_size: int) -> Batches:
+    from torch.utils.data import DataLoader
+
     loader: DataLoader[Any] = DataLoader(images, batch_size, shuffle=True, num_workers=2)
     return iter(loader)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -107,3 +109,72 @@ class TestSameCode:
         copied = gclip.create("copied")
         assert gclip.code_digest(copied) == own_digest(copied)
         assert gclip.code_digest(copied) not in {entry["counts_as"] for entry in SAME.values()}
+
+
+CELL = """
+from dataclasses import dataclass
+import gclip
+
+SCALE = 2.0
+
+def twice(value):
+    return SCALE * value
+
+@gclip.register("in_a_cell")
+@dataclass(frozen=True, kw_only=True)
+class InACell(gclip.Strategy):
+    # a comment
+    bound: float = gclip.setting(1.0)
+
+    def limit(self, seen, memory):
+        return (lambda bound: twice(bound) + 0.5)(self.bound)
+
+    def learn(self, seen, clipped_norm, memory):
+        assert "a" in {"a", "b", "c"}
+        return {}
+"""
+
+
+def of_a_cell(text: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The digest of a strategy that was written where there is no file, as in a notebook."""
+    module = types.ModuleType("a_notebook")
+    monkeypatch.setitem(sys.modules, "a_notebook", module)
+    exec(compile(text, "<cell>", "exec"), vars(module))
+    return gclip.code_digest(gclip.create("in_a_cell"))
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        ("+ 0.5", "+ 0.25"),
+        ("SCALE = 2.0", "SCALE = 3.0"),
+        ("return SCALE * value", "return SCALE / value"),
+        ("setting(1.0)", "setting(4.0)"),
+        ("return {}", "return dict(memory)"),
+    ],
+)
+def test_an_edited_cell_is_other_code(
+    was: str, becomes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = of_a_cell(CELL, monkeypatch)
+    assert of_a_cell(CELL, monkeypatch) == before
+    assert of_a_cell(CELL.replace("# a comment", "# another"), monkeypatch) == before
+    assert of_a_cell(CELL.replace(was, becomes), monkeypatch) != before
+
+
+def test_the_digest_of_a_cell_is_the_same_in_another_process(tmp_path: Path) -> None:
+    file = tmp_path / "cell.py"
+    file.write_text(
+        "import sys, types\n"
+        f"module = types.ModuleType('a_notebook'); sys.modules['a_notebook'] = module\n"
+        f"exec(compile({CELL!r}, '<cell>', 'exec'), vars(module))\n"
+        "import gclip; print(gclip.code_digest(gclip.create('in_a_cell')))\n"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, file], env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }  # fmt: skip
+    assert len(found) == 1

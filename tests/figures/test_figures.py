@@ -217,6 +217,62 @@ def test_a_single_epoch_is_a_point(fill: Fill, count: int) -> None:
         assert any(line.get_marker() not in ("", "None", None) for line in points)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_every_figure_draws_into_a_place_of_the_callers(fill: Fill, name: str) -> None:
+    """Its style is theirs, nothing is drawn beside it, and what it shows is the same."""
+    results = Results.read(fill(FEW, 3))
+    whole = Figure(figsize=(9, 8), layout="constrained")
+    above, below = whole.subfigures(2, 1)
+    other = below.subplots()
+    with mpl.rc_context({"font.size": 13.0}):
+        if name == "accuracy":
+            ax = above.subplots()
+            given = getattr(figures, name).draw(results, ax=ax)
+            assert given is above
+            assert ax.xaxis.get_label().get_size() == 13.0
+        else:
+            given = getattr(figures, name).draw(results, figure=above)
+            assert given is above
+    assert not other.has_data()
+    whole.draw_without_rendering()
+    assert whole.get_layout_engine() is not None, "the layout stays the caller's"
+    alone = figures.draw(name, results)
+    shown, by_itself = (_drawn(each) for each in (above, alone))
+    assert shown == by_itself
+    assert len(above.axes) == len(alone.axes)
+
+
+def _drawn(figure: Any) -> list[tuple[str, int]]:
+    """What kind of things stand in each axes, and how many."""
+    return [
+        (type(each).__name__, len(getattr(each, "get_offsets", list)()))
+        for axes in figure.axes
+        for each in (*axes.collections, *axes.lines)
+    ]
+
+
+def test_a_figure_without_a_layout_gets_one_for_its_legends(fill: Fill) -> None:
+    figure = Figure()
+    assert figures.norms.draw(Results.read(fill(FEW, 2)), figure=figure) is figure
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert all(not legend.overlaps(axes.get_window_extent()) for axes in figure.axes)
+
+
+def test_figures_by_their_names_are_those_of_draw(tmp_path: Path, fill: Fill) -> None:
+    results = Results.read(fill(FEW, 2))
+    for name in ALL:
+        assert name in dir(figures)
+        one = figures.save(getattr(figures, name).draw(results), tmp_path / "one.png")
+        two = figures.save(figures.draw(name, results), tmp_path / "two.png")
+        assert one.read_bytes() == two.read_bytes()
+    with pytest.raises(AttributeError, match="no attribute 'acuracy'"):
+        _ = figures.acuracy
+    nothing = results.only([])
+    with pytest.raises(UsageError, match="no run is finished yet"):
+        figures.accuracy.draw(nothing)
+
+
 def test_the_norms_of_updates_are_called_so(fill: Fill) -> None:
     of_gradients = texts(figures.draw("norms", Results.read(fill(FEW, 2))))
     assert "Gradient norm, whole model" in of_gradients
