@@ -1,46 +1,60 @@
-"""The README's code does what the README says, as written there."""
+"""The README's code and commands do what the README says, as written there."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import gclip
 from gclip.cli import main
+from tests.snippets import ROOT, blocks, commands, run_page, small, words
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-
-
-def block(after: str) -> str:
-    """The first Python block that follows the text `after`."""
-    found = re.search(r"```python\n(.*?)```", README[README.index(after) :], re.DOTALL)
-    assert found is not None
-    return found[1]
+PAGE = ROOT / "README.md"
+README = PAGE.read_text()
+PLUGIN = next(block.text for block in blocks(PAGE) if block.file == "my_strategies.py")
 
 
 @pytest.fixture
-def plugin(tmp_path):
+def plugin(tmp_path: Path) -> Path:
     file = tmp_path / "my_strategies.py"
-    file.write_text(block("<!-- my_strategies.py -->"))
+    file.write_text(PLUGIN)
     return file
 
 
-def test_your_own_strategy_in_15_lines(plugin):
+def test_your_own_strategy_in_15_lines(plugin: Path) -> None:
     code = [line for line in plugin.read_text().splitlines() if line.strip()]
     body = code[code.index('@gclip.register("mine")') :]
     assert len(body) <= 15
     assert gclip.load_plugins(plugin) == ("mine",)
-    # running mean of the clipped norms: 1; then 1.5 of it; then of 0.95·1 + 0.05·1.5 …
-    limits, clipped = gclip.simulate(gclip.create("mine"), [1.0, 4.0, 4.0])
+    # running mean of the clipped norms: 2; still 2 after a larger one; 0.95·2 + 0.05·1 …
+    limits, clipped = gclip.simulate(gclip.create("mine"), [2.0, 4.0, 1.0, 9.0])
     assert limits[0].item() == float("inf")
-    assert limits[1:, 0].tolist() == pytest.approx([1.5, 1.5 * (0.95 + 0.05 * 1.5)])
-    assert clipped[1:, 0].tolist() == pytest.approx(limits[1:, 0].tolist())
+    assert limits[1:, 0].tolist() == pytest.approx([2.0, 2.0, 1.95])
+    assert clipped[:, 0].tolist() == pytest.approx([2.0, 2.0, 1.0, 1.95])
+    # a unit that is dead at first is not silenced by it
+    limits, clipped = gclip.simulate(gclip.create("mine"), [0.0, 0.0, 3.0, 3.0])
+    assert clipped[:, 0].tolist() == [0.0, 0.0, 3.0, 3.0]
 
 
-def test_comparing_it_from_a_file_outside_the_repository(plugin, tmp_path, capsys):
+@pytest.mark.parametrize("strategy", ["mine", "mine(scope=unit)"])
+def test_it_trains_where_no_clipping_does_not(plugin: Path, tmp_path: Path, strategy: str) -> None:
+    """What the README claims of it, on one seed in the demo's setting."""
+    gclip.load_plugins(plugin)
+    found = gclip.compare(
+        ["none", strategy], [0], store=tmp_path / "runs", workers=1, device="cpu", fleet="off",
+        progress=False,
+    ).runs.set_index("strategy")["accuracy"]  # fmt: skip
+    assert found["none"] < 0.3
+    assert found[strategy] > 0.85
+
+
+def test_an_edit_makes_only_its_own_runs_again(
+    plugin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["compare", "--plugin", str(plugin), "-s", "mine", "-s", "norm", "--seeds", "2",
                  "--epochs", "1", "--fraction", "0.1", "--workers", "1", "--no-figures",
                  "--store", str(tmp_path / "runs")]  # fmt: skip
@@ -50,26 +64,55 @@ def test_comparing_it_from_a_file_outside_the_repository(plugin, tmp_path, capsy
     assert "too few seeds to tell" in out
     plugin.write_text(plugin.read_text().replace("0.95", "0.9"))
     assert main(arguments) == 0
-    assert "4 runs: 2 read from" in capsys.readouterr().out  # only the edited one's runs again
+    assert "4 runs: 2 read from" in capsys.readouterr().out
 
 
-def test_in_your_own_training_loop(capsys):
+def test_all_of_it_runs_as_it_stands(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential()
     model.add_module("body", torch.nn.Linear(4, 8))
     model.add_module("fc", torch.nn.Linear(8, 3))
-    names = {
+    names: dict[str, Any] = {
         "model": model,
         "loader": [(torch.randn(16, 4), torch.randint(3, (16,))) for _ in range(5)],
         "loss_fn": torch.nn.functional.cross_entropy,
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
     }
-    exec(compile(block("In your own training loop"), "README.md", "exec"), names)
+    done = run_page(PAGE, names, small)
+    assert len(done) >= 12
+    out = capsys.readouterr().out
     assert len(names["clipper"].record) == 5
-    assert "of 5 steps clipped" in capsys.readouterr().out
+    assert "of 5 steps clipped" in out
+    assert re.search(r"^mine: \d+ kept, 0 broken", out, re.MULTILINE)
+    assert set(names["found"].table["strategy"]) == {"none", "norm", "agc(clip_factor=0.02)"}
+    # The command whose time is quoted makes as many runs as are quoted.
+    [quoted] = [command for command in done if command.startswith("gclip compare --task cifar10")]
+    seeds = int(re.findall(r"--seeds (\d+)", quoted)[0])
+    assert seeds * words(quoted).count("-s") == 10
+    assert "the first command, ten runs, took" in README
 
 
-def test_every_command_shown_exists(capsys):
-    for command in sorted(set(re.findall(r"^gclip (\w+)", README, re.MULTILINE))):
-        assert main([command, "--help"]) == 0
-        assert "gclip" in capsys.readouterr().out
+def test_shell_lines_are_commands_of_gclip_or_of_installing_it() -> None:
+    for block in blocks(PAGE):
+        lines = block.text.splitlines() if block.language == "sh" else []
+        assert all(line.split()[0] in ("gclip", "pip", "make") for line in lines if line), lines
+
+
+def test_the_wheel_that_is_named_is_the_one_that_is_built() -> None:
+    assert f"pip install dist/gclip-{gclip.__version__}-py3-none-any.whl" in README
+
+
+def test_commands_in_the_text_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    inline = re.findall(r"`(gclip [^`\n]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
+    assert inline
+    shown = [c for block in blocks(PAGE) if block.language == "sh" for c in commands(block.text)]
+    for command in (*inline, *shown):
+        called = words(command)
+        verbs = called[: 2 if called[0] in ("study", "bench") else 1]
+        assert main([*verbs, "--help"]) == 0, command
+        said = capsys.readouterr().out
+        for option in (word for word in called if word.startswith("-")):
+            assert re.search(rf"(?<!\S){option}\b", said), f"{command}: no {option}"
+
+
+__all__ = ["small"]

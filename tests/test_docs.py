@@ -1,0 +1,98 @@
+"""Every page of docs/ does what it says: its Python, its commands and its files, as they stand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+import torch
+
+import gclip
+from gclip.cli import main
+from tests.snippets import ROOT, blocks, commands, run_page, small, words
+
+PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+ELSEWHERE = ("study create", "study work")
+"""Commands that need a database server: `tests/studies` runs those, on PostgreSQL."""
+
+
+def needs_a_server(command: str) -> bool:
+    return any(command.startswith(f"gclip {each}") for each in ELSEWHERE)
+
+
+def taken_for_granted() -> dict[str, Any]:
+    """What a user's program has before the snippets of a page."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    return {
+        "gclip": gclip,
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "batches": [(torch.randn(16, 4), torch.randint(3, (16,))) for _ in range(30)],
+        "loss_of": torch.nn.functional.cross_entropy,
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_runs_as_it_stands(
+    page: str, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mpl, "use", lambda backend: None)
+    mpl.rcParams["backend"] = "Agg"
+    names = taken_for_granted()
+    done = run_page(ROOT / "docs" / page, names, small, needs_a_server)
+    shown = [
+        c for b in blocks(ROOT / "docs" / page) if b.language == "sh" for c in commands(b.text)
+    ]
+    assert done == [command for command in shown if not needs_a_server(command)]
+    CHECKED.get(page, lambda names, small, out: None)(names, small, capsys.readouterr().out)
+
+
+def survey(names: dict[str, Any], folder: Path, out: str) -> None:
+    assert (folder / "survey.svg").read_bytes().startswith(b"<?xml")
+    assert isinstance(names["clipper"], gclip.Clipper)
+
+
+def python(names: dict[str, Any], folder: Path, out: str) -> None:
+    assert set(names["found"].table["strategy"]) == {"none", "norm", "agc(clip_factor=0.02)"}
+    assert set(names["runs"]["key"]) == set(names["found"].keys)
+    assert {path.name for path in folder.glob("*.png")} == {"page.png"}
+    assert (folder / "figures" / "norms.svg").exists()
+
+
+def writing(names: dict[str, Any], folder: Path, out: str) -> None:
+    # A mean of 1 stays there, whatever is cut to it; 0.5 is within it.
+    assert names["limits"][:, 0].tolist() == [float("inf"), 1.0, 1.0]
+    assert names["left"][:, 0].tolist() == [1.0, 1.0, 0.5]
+    for name in ("mine", "rms_cut"):
+        assert re.search(rf"^{name}: \d+ kept, 0 broken", out, re.MULTILINE)
+    assert "clipping_and_accuracy.png" in out
+    assert "Does it help to leave the first steps alone?" in out
+
+
+CHECKED = {"survey.md": survey, "python.md": python, "writing-your-own.md": writing}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_options_of_commands_that_need_a_server_exist(
+    page: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for block in blocks(ROOT / "docs" / page):
+        for command in re.findall(r"gclip study (?:create|work)[^'\"`]*", block.text):
+            group, verb, *rest = words(command.replace("\\\n", " "))
+            assert main([group, verb, "--help"]) == 0
+            said = capsys.readouterr().out
+            for option in (word for word in rest if word.startswith("-")):
+                assert re.search(rf"(?<!\S){option}\b", said), f"{command}: no {option}"
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+__all__ = ["small"]
