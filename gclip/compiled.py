@@ -49,7 +49,8 @@ def _function(function: types.FunctionType, seen: dict[int, str]) -> None:
 
 
 def _instructions(code: types.CodeType) -> list[str]:
-    lines = [f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {code.co_freevars}"]
+    names = " ".join(f".{name}" for name in code.co_names)  # as attributes stand in source text
+    lines = [f"{code.co_code.hex()} {names} {code.co_varnames} {code.co_freevars}"]
     for value in code.co_consts:
         if isinstance(value, types.CodeType):
             lines += _instructions(value)

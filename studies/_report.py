@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gclip import studies
 from gclip.errors import UsageError
 from gclip.results.statistics import CLAIMS, rule, seeds_needed, trained_from
 from gclip.running.commands import as_options
@@ -70,8 +71,10 @@ def tuned_in(
     """What the studies of a store found.
 
     Args:
-        names: of these studies alone; all by default, but those whose file cannot be used.
-        on_left_out: is told of each of these.
+        names: of these studies alone. By default all that belong to one question, that which was
+            worked on last: what ``budget`` has tuned is apart from what ``thresholds`` has. Files
+            that cannot be used are left out.
+        on_left_out: is told what is left out, and why.
 
     Raises:
         UsageError: an unknown name; no study; studies that do not belong together; a strategy
@@ -86,15 +89,20 @@ def tuned_in(
             "gclip study run thresholds -s none -s norm -s agc --sampler random"
         )
     found = []
+    touched: dict[str, int] = {}
     for path in paths:
         try:
-            found.append(_read(path))
+            each = _read(path)
+            found.append(each)
+            touched[each.plan.name] = path.stat().st_mtime_ns
         except UnreadableStudy as error:
             if chosen or len(paths) == 1:
                 raise
             on_left_out(str(error))
     if not found:
         raise UsageError(f"no study in '{store}' can be used; gclip study list says why")
+    if not chosen:
+        found = _last_question(found, touched, on_left_out)
     kinds: dict[str, list[str]] = {}
     for each in found:
         kinds.setdefault(_kind(each.plan.base), []).append(each.plan.name)
@@ -266,6 +274,29 @@ def _read(path: Path) -> Tuned:
                 score=float(best.values[0]),
             )
     raise UsageError(f"the study {path.stem} has no complete trial, so it has tuned nothing")
+
+
+def _last_question(
+    found: Sequence[Tuned], touched: Mapping[str, int], on_left_out: Callable[[str], None]
+) -> list[Tuned]:
+    """The studies of one question: that of the study that was worked on last."""
+    questions: dict[str, list[Tuned]] = {}
+    for each in found:
+        questions.setdefault(_question(each.plan.name), []).append(each)
+    last = max(found, key=lambda each: touched[each.plan.name])
+    for question, others in questions.items():
+        if question != _question(last.plan.name):
+            names = " ".join(each.plan.name for each in others)
+            on_left_out(
+                f"what {question} tuned, which is another question: gclip study report {names}"
+            )
+    return questions[_question(last.plan.name)]
+
+
+def _question(name: str) -> str:
+    """The study whose trials are kept under this name; ``thresholds`` where a user named them."""
+    asked = [each for each in studies.names() if name.startswith(f"{each}-")]
+    return asked[0] if asked else "thresholds"
 
 
 def _kind(base: RunConfig) -> str:

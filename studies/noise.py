@@ -3,7 +3,8 @@
 Every strategy is trained clean and at a few levels of each disturbance, with the same seeds; a
 seed brings the same disturbances to all. The disturbances are those of a run's `label_noise`,
 `gradient_noise` and `spikes`, one at a time, and reach the gradients before they are clipped.
-Scored on the clean test images. Thresholds and learning rate are as given, not tuned.
+Scored on the clean test images. Thresholds and learning rate are as given, not tuned; digits are
+trained at a learning rate at which ``none`` trains undisturbed, or there were nothing to withstand.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 USES = ("points", "seeds")
+SETTINGS = {"digits": {"lr": 0.02}}
+"""By task, where the command leaves it open: undisturbed, ``none`` ends at 94 % in all of ten runs.
+(At the task's own default, near the edge of stability, in none.)"""
 
 POINTS = 2
 LEVELS = {"label_noise": (0.4, 2.0), "gradient_noise": (1.0, 4.0), "spikes": (0.1, 10.0)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from gclip.running import Event
     from gclip.running.study import Answer, Request
     from gclip.running.studyfile import StudyFile
+    from gclip.training import RunConfig
 
 app = App(no_args_is_help=True, help="Tune strategies with Optuna, and look at studies.")
 
@@ -242,6 +244,7 @@ def run(
     load("torch", "optuna")
     from gclip import studies
     from gclip.results import Store
+    from gclip.running.answers import keep
     from gclip.running.space import parse_space
     from gclip.running.study import Request
 
@@ -265,7 +268,7 @@ def run(
     study = studies.get(given.study)
     _refuse_unused(given.study, given.settings)
     plugins = load_plugins(list(given.plugins))
-    base, dataset = load_data(given.run.config(**given.more), given.run.data)
+    base, dataset = load_data(_setting(study, given), given.run.data)
     request = Request(
         **given.settings,
         base=base,
@@ -279,6 +282,8 @@ def run(
         fleet=together,
     )
     answer, drawn = _answer(study, request, out or place.store / "figures")
+    if "trials" not in studies.uses(given.study):  # trials are kept by Optuna
+        keep(given.study, request, answer, drawn)
     if json:
         screen.say_json(
             {
@@ -306,8 +311,8 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
     """
     load("torch", "optuna")
     from gclip import studies
+    from gclip.running.answers import answers_in
     from gclip.running.kept import UnreadableStudy, studies_in, summary
-    from gclip.running.sqlite import printable
 
     known = [{"study": name, "question": studies.question(name)} for name in studies.names()]
     begun, left_out = [], []
@@ -317,8 +322,19 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
         except UnreadableStudy as error:
             left_out.append(str(error))
             screen.note(f"gclip: left out: {error}")
+    answers = answers_in(store)
+    for message in answers.unreadable:
+        left_out.append(message)
+        screen.note(f"gclip: left out: {message}")
     if json:
-        screen.say_json({"studies": known, "begun": begun, "left_out": left_out})
+        screen.say_json(
+            {
+                "studies": known,
+                "begun": begun,
+                "answered": list(answers.found),
+                "left_out": left_out,
+            }
+        )
         return
     questions = TextTable(
         columns=[Column(heading="study", words=True), Column(heading="question", words=True)]
@@ -326,9 +342,17 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
     for each in known:
         questions.add(each["study"], each["question"])
     screen.show(questions)
-    if not begun:
+    if not begun and not answers.found:
         screen.tell(f"\nNone was begun in {store}.")
-        return
+    if begun:
+        _show_begun(store, begun)
+    if answers.found:
+        _show_answered(store, answers.found)
+
+
+def _show_begun(store: Path, begun: Sequence[Mapping[str, Any]]) -> None:
+    from gclip.running.sqlite import printable
+
     screen.say(f"\nBegun in {store}:")
     table = TextTable(
         columns=[
@@ -347,6 +371,26 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
     screen.show(table)
 
 
+def _show_answered(store: Path, answered: Sequence[Mapping[str, Any]]) -> None:
+    """Studies without trials: their runs are in the store, the same command shows them again."""
+    from gclip.cli.compare import describe
+    from gclip.training import RunConfig
+
+    screen.say(f"\nAnswered in {store}; the same command shows it again:")
+    table = screen.plain_table("study", "strategies", "setting", "rows", "date")
+    for column in table.columns[1:3]:
+        column.overflow = "fold"
+    for each in answered:
+        table.add_row(
+            each["study"],
+            ", ".join(each["strategies"]) or "–",
+            describe(RunConfig.of(each["setting"])),
+            str(each["rows"]),
+            each["date"][:10],
+        )
+    screen.show(table)
+
+
 class _Growing(RunsDisplay):
     """A display whose total is what it was told of so far."""
 
@@ -354,6 +398,19 @@ class _Growing(RunsDisplay):
         if event.kind in ("queued", "cached"):
             self.total += 1
         super().__call__(event)
+
+
+def _setting(study: ModuleType, given: Given) -> RunConfig:
+    """What is trained: as asked, then as the study wants it for the task, then the defaults.
+
+    A study's own settings (`SETTINGS`, by task) are for the task's own recipe and optimizer.
+    """
+    run = given.run
+    own: dict[str, Any] = getattr(study, "SETTINGS", {}).get(run.task or "digits", {})
+    if run.recipe is not None or run.optimizer is not None:
+        own = {}
+    asked = {name for name in own if getattr(run, name, None) is not None}
+    return run.config(**{k: v for k, v in own.items() if k not in asked}, **given.more)
 
 
 def _answer(study: ModuleType, request: Request, out: Path) -> tuple[Answer, list[Path]]:

@@ -190,3 +190,49 @@ def test_listing_creates_nothing(gclip: Command, tmp_path: Path) -> None:
     assert answer.code == 0
     assert "None was begun in nowhere." in answer.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_without_trials_are_listed(gclip: Command, tmp_path: Path) -> None:
+    assert "None was begun in runs." in gclip("study", "list").out
+    noisy = ("study", "run", "noise", "-s", "norm", *TINY, "--seeds", "1", "--points", "1",
+             "--workers", "1")  # fmt: skip
+    assert gclip(*noisy).code == 0
+    assert gclip(*noisy).code == 0  # the same question again is the same answer
+    assert gclip(*noisy[:-6], "--seeds", "2", "--points", "1", "--workers", "1").code == 0
+    shown = gclip("study", "list", "--json").json
+    assert [each["study"] for each in shown["answered"]] == ["noise", "noise"]
+    assert shown["answered"][0]["strategies"] == ["none", "norm"] or set(
+        shown["answered"][0]["strategies"]
+    ) == {"none", "norm"}
+    assert shown["answered"][0]["rows"] == 8  # clean and three disturbances, two strategies
+    text = gclip("study", "list").out
+    assert "Answered in runs" in text
+    assert "norm" in text
+    assert "None was begun" not in text
+    [broken, _] = sorted((tmp_path / "runs" / "studies" / "answers").iterdir())
+    broken.write_text("{")
+    answer = gclip("study", "list", "--json")
+    assert len(answer.json["answered"]) == 1
+    assert "is no answer of a study" in answer.err
+
+
+def test_noise_is_added_to_a_setting_in_which_none_trains(
+    gclip: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gclip.studies import noise
+
+    def rate(*options: str) -> float:
+        with pytest.raises(Asked) as caught:
+            gclip("study", "run", "noise", *options)
+        return float(caught.value.args[0])
+
+    class Asked(Exception):
+        pass
+
+    def stop(request: Any) -> Any:
+        raise Asked(request.base.lr)
+
+    monkeypatch.setattr(noise, "run_count", stop)
+    assert rate() == 0.02
+    assert rate("--lr", "0.3") == 0.3
+    assert rate("--optimizer", "adam") == 1e-3

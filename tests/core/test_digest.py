@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import gclip
-from gclip.digest import own_digest
+from gclip.digest import code_of, own_digest
 
 SHIPPED = Path(__file__).parents[2] / "strategies"
 SAME: dict[str, dict[str, str]] = json.loads((SHIPPED / "same_code.json").read_text())["same"]
@@ -178,3 +178,11 @@ def test_the_digest_of_a_cell_is_the_same_in_another_process(tmp_path: Path) -> 
         for seed in ("1", "2", "3")
     }  # fmt: skip
     assert len(found) == 1
+
+
+def test_what_a_cell_reads_stands_in_its_code_as_in_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer looks there for who reads the learning rate."""
+    of_a_cell(CELL, monkeypatch)
+    assert ".lr" not in code_of(gclip.create("in_a_cell"))
+    of_a_cell(CELL.replace("+ 0.5", "+ seen.lr"), monkeypatch)
+    assert ".lr" in code_of(gclip.create("in_a_cell"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,38 @@ def test_studies_that_do_not_belong_together(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"a and b tuned the same strategy, agc; name one"):
         _report.tuned_in(tmp_path, ["a", "b"])
     assert [each.plan.name for each in _report.tuned_in(tmp_path, ["a"])] == ["a"]
+
+
+def _tuned(folder: Path, base: Any, name: str) -> Path:
+    """A study of agc with one complete trial; returns its file."""
+    import json
+
+    plan = Plan(name=name, base=base, space=space_of("agc", lr_range=(0.01, 0.1)))
+    with open_study(folder, name, plan.settings) as study:
+        trial = study.ask()
+        trial.set_user_attr("config", json.loads(plan.propose(trial).to_json()))
+        study.tell(trial, 0.5)
+    return find_study(folder, name)
+
+
+def test_a_report_is_of_the_question_that_was_worked_on_last(tmp_path: Path) -> None:
+    """``budget`` tunes the same strategies as ``thresholds``, and neither is in the other's way."""
+    said: list[str] = []
+    older = _tuned(tmp_path, TINY, "thresholds-agc-digits")
+    newer = _tuned(tmp_path, TINY, "budget-agc-digits")
+    os.utime(older, ns=(1, 1))
+    os.utime(newer, ns=(2, 2))
+    found = _report.tuned_in(tmp_path, on_left_out=said.append)
+    assert [each.plan.name for each in found] == ["budget-agc-digits"]
+    assert said == [
+        "what thresholds tuned, which is another question: gclip study report thresholds-agc-digits"
+    ]
+    os.utime(older, ns=(3, 3))
+    found = _report.tuned_in(tmp_path)
+    assert [each.plan.name for each in found] == ["thresholds-agc-digits"]
+    # Named together they are asked for together, and make no one table.
+    with pytest.raises(UsageError, match="tuned the same strategy, agc; name one"):
+        _report.tuned_in(tmp_path, ["thresholds-agc-digits", "budget-agc-digits"])
 
 
 def test_rows_of_trials(store: Path) -> None:
