@@ -8,6 +8,7 @@ defaults than the user's (of epochs and images), and by fewer seeds and trials t
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import shlex
@@ -83,10 +84,19 @@ def run_page(
         elif block.language == "sh":
             for command in commands(block.text):
                 if not skip(command):
-                    code = main(words(command))
+                    code = _run(command, folder)
                     assert code == 0, f"{where}: {command} ended with exit code {code}"
                     done.append(command)
     return done
+
+
+def _run(command: str, folder: Path) -> int:
+    """A command's exit code; what stands behind ``>`` is the file that it prints into."""
+    called, _, target = command.partition(" > ")
+    if not target:
+        return main(words(called))
+    with (folder / target.strip()).open("w") as file, contextlib.redirect_stdout(file):
+        return main(words(called))
 
 
 @pytest.fixture
@@ -118,7 +128,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         comparing, "plan", lambda chosen, seeds, base: plan(chosen, tuple(seeds)[:SEEDS], base)
     )
     monkeypatch.setattr(study, "Request", short)
-    monkeypatch.setattr("gclip.running.many.workers_for", lambda device, asked=None: 1)
+    monkeypatch.setattr("gclip.running.machine.cores", lambda: 1)
     for package in (figures, studies):
         name = package.__name__.rpartition(".")[2]
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / name)])
