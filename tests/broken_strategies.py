@@ -296,6 +296,82 @@ class HashesText(Sound):
         return self.max_norm * (1 + self.salt)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RepairsWeights(SoundTransform):
+    """Sets weights to zero where their gradients are not finite."""
+
+    def transform(self, seen: Elements, memory: Memory) -> tuple[Tensor, Memory]:
+        seen.weight.data.masked_fill_(~torch.isfinite(seen.values), 0.0)
+        return SoundTransform.transform(self, seen, memory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnsFromZeros(SoundMemory):
+    """Takes a step in which all is zero for one like any other."""
+
+    def counts(self, seen: Seen) -> Tensor | None:
+        nothing = (seen.norm == 0).all(dim=-1, keepdim=True)
+        return nothing | (torch.isfinite(seen.norm) if seen.valid is None else seen.valid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SilencesNewcomers(Sound):
+    """A mean that starts at zero, and so stays there."""
+
+    def remember(self, like: Tensor) -> Memory:
+        return {"mean": like}
+
+    def limit(self, seen: Seen, memory: Memory) -> Any:
+        return 2 * self.max_norm * memory["mean"]
+
+    def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
+        return {"mean": torch.lerp(memory["mean"], clipped_norm, 0.1)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StacksItsMemory(Sound):
+    """Keeps two numbers a group, but not the groups first."""
+
+    def remember(self, like: Tensor) -> Memory:
+        return {"both": torch.stack([like, like])}
+
+    def limit(self, seen: Seen, memory: Memory) -> Any:
+        largest = memory["both"][0]
+        return torch.where(largest > 0, 0.5 * self.max_norm * largest, math.inf)
+
+    def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
+        return {"both": torch.maximum(memory["both"], torch.stack([seen.norm, clipped_norm]))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartsAtTheStorage(SoundTransform):
+    """Reads from where the memory begins, as if no tensor were a part of another."""
+
+    sides = ("gradient",)
+
+    def transform(self, seen: Elements, memory: Memory) -> tuple[Tensor, Memory]:
+        values = seen.values
+        first = torch.as_strided(values, values.shape, values.stride(), 0)
+        return torch.where(first.abs() > self.threshold, values / 2, values), {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputesInSingle(Sound):
+    """inf/inf for norms that float32 does not hold."""
+
+    def limit(self, seen: Seen, memory: Memory) -> Any:
+        single = seen.norm.float()
+        return self.max_norm * single / (single + 1e-4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalvesEverything(SoundTransform):
+    """Keeps its promises, but has no limit within which anything would stay as it is."""
+
+    def transform(self, seen: Elements, memory: Memory) -> tuple[Tensor, Memory]:
+        return seen.values / 2, {}
+
+
 # What breaks several promises at once, as real mistakes do.
 
 

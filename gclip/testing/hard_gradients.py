@@ -13,13 +13,15 @@ from gclip.clipper import Nonfinite
 from gclip.strategy import Strategy
 from gclip.testing.comparing import differ, size_of
 from gclip.testing.gradients import SHAPES, Gradients, gradients, present
-from gclip.testing.promises import promise
+from gclip.testing.promises import DoesNotApply, promise
 from gclip.testing.subject import Subject, shown
 
 LATE = "mix.weight"
 """The parameter that is missing, or comes late; the only one of its layer, and the last."""
 BAD = {2: math.inf, 4: math.nan, 5: -math.inf}
 """What stands in a gradient at which steps."""
+ZERO = (0, 4, 5)
+"""Before which steps there is one of zeros."""
 
 
 @promise("a gradient of zero stays zero, and leaves no NaN behind")
@@ -41,6 +43,26 @@ def zero(subject: Subject) -> Iterator[str]:
                 yield f"{who}: the limit is NaN in step {step}, after gradients of zero"
 
 
+@promise("a step whose gradients are all zero never enters memory")
+def zero_step(subject: Subject) -> Iterator[str]:
+    if not subject.remembers:
+        raise DoesNotApply("it remembers nothing")
+    for side in subject.sides:
+        strategy = subject.create(side=side)
+        rig, clean = subject.rig(strategy), subject.rig(strategy)
+        for step in range(12):
+            given = gradients(rig.shapes, step, rig.seed)
+            if step in ZERO:
+                rig.step(gradients(rig.shapes, step, rig.seed, 0.0))
+            mine, wanted = present(rig.step(given).left), present(clean.step(given).left)
+            for name, left in mine.items():
+                if not torch.equal(left, wanted[name]):
+                    yield (
+                        f"side {side}, step {step}: after steps of zeros the norm of {name} is "
+                        f"{size_of(left):g}, but {size_of(wanted[name]):g} had they not been"
+                    )
+
+
 @promise("a parameter without a gradient stays without, and changes nothing for the others")
 def missing(subject: Subject) -> Iterator[str]:
     strategy = subject.cls(**subject.apart())
@@ -57,7 +79,7 @@ def missing(subject: Subject) -> Iterator[str]:
         yield from differ(step, made.left, other.left, rig, "without that parameter")
 
 
-@promise("memory of a parameter starts with its own first gradient, however late")
+@promise("memory of a parameter starts with its own first gradient, however late; it is not zeroed")
 def late(subject: Subject) -> Iterator[str]:
     rule: dict[str, Any] = {}
     if subject.cls().rule == "skip":  # which skips all for the sake of one, with another memory
@@ -71,6 +93,8 @@ def late(subject: Subject) -> Iterator[str]:
         given = gradients(rig.shapes, step, rig.seed)
         mine, wanted = rig.step(given).left[LATE], fresh.step(given).left[LATE]
         yield from differ(step, {LATE: mine}, {LATE: wanted}, rig, "with a fresh memory")
+        if not size_of(mine):
+            yield f"step {step}: a gradient of norm {size_of(given[LATE]):g} of {LATE} becomes zero"
 
 
 @promise("a step with an inf or a NaN is skipped, told or kept as asked, and leaves no trace")

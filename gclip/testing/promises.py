@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 Check: TypeAlias = Callable[["Subject"], Iterator[str]]
 State: TypeAlias = Literal["ok", "broken", "does not apply"]
 
-_THEMES = ("fields", "values", "hard_gradients", "kinds", "memory", "devices")
+_THEMES = (
+    "fields", "values", "hard_gradients", "kinds", "storage", "memory", "states", "devices",
+    "steps",
+)  # fmt: skip
 _promises: dict[str, Promise] = {}
 
 

@@ -46,6 +46,8 @@ class Rig(ABC):
     Args:
         shapes: of the parameters.
         twice: whether every parameter is listed two times.
+        copies: whether each parameter gets a copy of its gradient; else the tensor itself, which
+            may share memory with others.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class Rig(ABC):
         device: str = "cpu",
         nonfinite: Nonfinite = "skip",
         twice: bool = False,
+        copies: bool = True,
     ) -> None:
         self.strategy, self.shapes, self.seed = strategy, shapes, seed
+        self._copies = copies
         self.params = {
             name: nn.Parameter(value.to(device, dtype))
             for name, value in weights(shapes, seed).items()
@@ -77,7 +81,7 @@ class Rig(ABC):
 
     @abstractmethod
     def step(self, grads: Mapping[str, Tensor | None]) -> Step:
-        """Clip these gradients, one a parameter; the tensors given are not written to."""
+        """Clip these gradients, one a parameter. Copies of them, unless the rig makes none."""
 
     @abstractmethod
     def unclipped(self, grads: Mapping[str, Tensor | None]) -> Gradients:
@@ -126,7 +130,9 @@ class Rig(ABC):
     def _put(self, grads: Mapping[str, Tensor | None]) -> None:
         for name, param in self.params.items():
             grad = grads[name]
-            param.grad = None if grad is None else grad.to(param.device, param.dtype, copy=True)
+            if grad is not None and self._copies:
+                grad = grad.to(param.device, param.dtype, copy=True)
+            param.grad = grad
 
     def _step(self, left: Gradients, report: ClipReport) -> Step:
         return Step(

@@ -86,7 +86,7 @@ class UpdateRig(Rig):
         return 4 * largest * torch.finfo(params[0].dtype).eps
 
 
-class _Linear(nn.Module):
+class Linear(nn.Module):
     """An answer whose gradient with respect to the parameters is the example itself."""
 
     def __init__(self, params: Mapping[str, nn.Parameter]) -> None:
@@ -101,13 +101,26 @@ class _Linear(nn.Module):
         return example @ torch.cat([param.reshape(-1) for param in self.parameters()])
 
 
+class Shared(Linear):
+    """As `Linear` for two parameters that are added up, so that autograd may give both the same
+    tensor; a third counts with its sum, whose gradient is one number, expanded."""
+
+    def forward(self, example: Tensor) -> Tensor:
+        first, second, third = self.parameters()
+        width = first.numel()
+        return example[..., :width] @ (first + second) + third.sum()
+
+
 class SampleRig(Rig):
-    """The side ``sample``, with two equal examples."""
+    """The side ``sample``, with two equal examples.
+
+    Without copies for three parameters only, of which the first two are alike: see `Shared`.
+    """
 
     def _clipper(self, nonfinite: Nonfinite, times: int) -> Clipper:
         if times > 1:
             raise DoesNotApply("a module names each parameter once")
-        self._model = _Linear(self.params)
+        self._model: nn.Module = (Linear if self._copies else Shared)(self.params)
         return Clipper(
             self._model, self.strategy, nonfinite=nonfinite, optimizer=self._optimizer(0.1),
             total_steps=STEPS,
@@ -123,7 +136,7 @@ class SampleRig(Rig):
         for param in self.params.values():
             param.grad = None
         inputs = torch.stack([example, example])
-        self.clipper.backward(inputs, torch.zeros_like(inputs[:, 0]), _answer)
+        self.clipper.backward(inputs, torch.zeros_like(inputs[:, 0]), answer)
         report = self.clipper.step()
         left: Gradients = {name: p.grad for name, p in self.params.items()}
         norm, limit, clipped_norm, clipped = (
@@ -135,8 +148,9 @@ class SampleRig(Rig):
         return dict(grads)
 
 
-def _answer(answer: Tensor, target: Tensor) -> Tensor:
-    return answer.sum()
+def answer(output: Tensor, target: Tensor) -> Tensor:
+    """The loss of one example: the output itself."""
+    return output.sum()
 
 
 _RIGS: dict[str, type[Rig]] = {"gradient": GradientRig, "update": UpdateRig, "sample": SampleRig}

@@ -16,6 +16,8 @@ from gclip.testing.sides import make
 
 APART = ("tensor", "layer", "unit", "element")
 """Scopes under which tensors of different layers never share a norm."""
+DEFAULT_COMPILER = "inductor"
+"""What ``torch.compile`` uses by itself."""
 
 
 class Subject:
@@ -24,10 +26,13 @@ class Subject:
     Attributes:
         cls: the class.
         seed: of everything drawn at random.
+        compiler: the backend of ``torch.compile`` that whole steps are compiled by.
     """
 
-    def __init__(self, cls: type[Strategy], seed: int = 0) -> None:
-        self.cls, self.seed = cls, seed
+    def __init__(
+        self, cls: type[Strategy], seed: int = 0, compiler: str = DEFAULT_COMPILER
+    ) -> None:
+        self.cls, self.seed, self.compiler = cls, seed, compiler
 
     def excuse(self, promise: str) -> str | None:
         """Why the class says that it cannot keep a promise: ``excused = {"no_waiting": "…"}``."""
@@ -79,6 +84,14 @@ class Subject:
             if rule in self.cls.rules and self.made(**settings) is not None:
                 return settings
         raise DoesNotApply(f"none of its rules is {' or '.join(rules)}")
+
+    @property
+    def short(self) -> dict[str, Any]:
+        """The shortest warm-up that the class allows, so that its limit binds soon."""
+        for warmup in (0, 1, 2):
+            if self.made(warmup=warmup) is not None:
+                return {"warmup": warmup}
+        return {}
 
     @property
     def tunables(self) -> list[FieldInfo]:

@@ -27,10 +27,12 @@ def limit(subject: Subject) -> Iterator[str]:
         raise DoesNotApply("a transform has no limit")
     plain = subject.plain("scale", "clamp", "normalize", "soft")
     steps = 5 if subject.remembers else 1
+    tried = 0
     for settings in subject.sweep(THRESHOLDS):
-        strategy = subject.made(**plain, **settings, **_short(subject))
+        strategy = subject.made(**plain, **settings, **subject.short)
         if strategy is None:
             continue
+        tried += 1
         rig = subject.rig(strategy)
         for step in range(steps):
             given = gradients(rig.shapes, step + 5, rig.seed)
@@ -46,14 +48,8 @@ def limit(subject: Subject) -> Iterator[str]:
                         f"{shown(strategy)}: clipped again, the norm of {name} goes from "
                         f"{before[name].norm():.9g} to {left.norm():.9g}"
                     )
-
-
-def _short(subject: Subject) -> dict[str, Any]:
-    """The shortest warm-up that the class allows, so that its limit binds soon."""
-    for warmup in (0, 1, 2):
-        if subject.made(warmup=warmup) is not None:
-            return {"warmup": warmup}
-    return {}
+    if not tried:
+        yield f"with the rule {plain['rule']} it refuses all {THRESHOLDS} settings over its range"
 
 
 def _over(made: Step, measured: Tensor, noise: float) -> str | None:
@@ -82,6 +78,7 @@ def _fixed(strategy: Strategy) -> bool:
 @promise("gradients within the limit keep every bit")
 def within_limit(subject: Subject) -> Iterator[str]:
     plain = {} if subject.is_transform else subject.plain("scale", "clamp", "skip")
+    stayed = False
     for size in (None, 1e-6):
         rig = subject.rig(subject.create(**plain))
         for step in range(12):
@@ -93,12 +90,16 @@ def within_limit(subject: Subject) -> Iterator[str]:
             may = rig.names if subject.is_transform else _may_change(rig, before, made)
             for name, was in before.items():
                 now = after[name]
+                stayed |= bool((was == now).any())
                 if torch.equal(was, now) or (name in may and not _rounded(was, now)):
                     continue
                 how = "by rounding alone" if name in may else "though its norm is within the limit"
                 element = int((was != now).flatten().nonzero()[0])
                 a, b = (float(each.flatten()[element]) for each in (was, now))
                 yield f"step {step}: {name} changes {how}: {a:.9g} becomes {b:.9g}"
+                stayed = True
+    if not stayed:
+        raise DoesNotApply("it changes every element of gradients of every size, as tried here")
 
 
 def _may_change(rig: Rig, before: Tensors, made: Step) -> list[str]:

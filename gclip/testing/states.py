@@ -1,0 +1,77 @@
+"""Promises about saved states: the parameters are found by name, and no others are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gclip.errors import UsageError
+from gclip.testing.comparing import differ
+from gclip.testing.gradients import SHAPES, Shapes, gradients
+from gclip.testing.promises import DoesNotApply, promise
+from gclip.testing.rigs import Rig
+from gclip.testing.subject import Subject
+
+BEFORE, AFTER = 25, 6
+BACKWARDS: Shapes = {name: SHAPES[name] for name in reversed(list(SHAPES))}
+
+
+@promise("a state finds its parameters by name, in any order, and is refused by others")
+def by_name(subject: Subject) -> Iterator[str]:
+    for settings in _settings(subject):
+        yield from _in_another_order(subject, settings)
+    rig = subject.rig()
+    rig.run(0, 3)
+    for shapes, name, what in _others():
+        try:
+            subject.rig(shapes=shapes).load(rig.saved())
+        except UsageError as error:
+            if name not in str(error):
+                yield f"a state is refused {what}, without naming {name}: {error}"
+        else:
+            yield f"a state is loaded {what}"
+
+
+def _settings(subject: Subject) -> list[dict[str, Any]]:
+    try:
+        return [{}, subject.apart()]
+    except DoesNotApply:
+        return [{}]
+
+
+def _in_another_order(subject: Subject, settings: dict[str, Any]) -> Iterator[str]:
+    strategy = subject.create(**settings)
+    fresh, backwards = subject.rig(strategy), _backwards(subject, settings)
+    for step in range(AFTER):  # some tell groups by their place, to draw a number for each, say
+        if list(_apart(fresh, backwards, step)):
+            return
+    first, second = subject.rig(strategy), _backwards(subject, settings)
+    first.run(0, BEFORE)
+    second.load(first.saved())
+    for step in range(BEFORE, BEFORE + AFTER):
+        said = list(_apart(second, first, step))
+        if said:
+            yield f"loaded by parameters in another order, {said[0]}"
+            return
+
+
+def _backwards(subject: Subject, settings: dict[str, Any]) -> Rig:
+    rig = subject.rig(subject.create(**settings), shapes=BACKWARDS)
+    for name, param in subject.rig().params.items():
+        rig.params[name].data.copy_(param.data)
+    return rig
+
+
+def _apart(rig: Rig, other: Rig, step: int) -> Iterator[str]:
+    given = gradients(SHAPES, step, rig.seed)
+    mine, wanted = rig.step(given).left, other.step(given).left
+    return differ(step, mine, wanted, rig, "in the order of the state")
+
+
+def _others() -> Iterator[tuple[Shapes, str, str]]:
+    name, shape = "head.weight", SHAPES["head.weight"]
+    without = {each: size for each, size in SHAPES.items() if each != name}
+    yield without, name, f"where {name} is missing"
+    yield {**without, "tail.weight": shape}, name, f"where {name} has another name"
+    yield {**SHAPES, name: shape[::-1]}, name, f"where {name} has another shape"
+    yield {**SHAPES, "tail.bias": (2,)}, "tail.bias", "where there is tail.bias as well"

@@ -1,0 +1,157 @@
+"""Promises about whole steps of training: left out when skipped, compiled, always the same."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gclip.strategy import Strategy
+from gclip.testing.comparing import apart
+from gclip.testing.gradients import SHAPES, Gradients, gradients, present
+from gclip.testing.loops import Loop, MakeOptimizer, State, changes
+from gclip.testing.promises import DoesNotApply, promise
+from gclip.testing.subject import Subject, shown
+
+OPTIMIZERS: dict[str, MakeOptimizer] = {
+    "AdamW": partial(torch.optim.AdamW, lr=0.1, weight_decay=0.1),
+    "SGD": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.1),
+}
+WAYS: dict[str, tuple[bool, bool]] = {
+    "attached": (True, False),
+    "attached, with a closure": (True, True),
+    "asked by `if not clipper.step().skipped`": (False, False),
+}
+"""How a loop is told that a step is skipped: whether it is attached, whether by a closure."""
+SPIKES = {9: 1.0, 39: 1e3, 139: 1e6}
+"""How large gradients are at which steps; at the others a thousandth."""
+COMPILED = 6
+SETTLED = 3
+"""After how many compiled steps nothing may be compiled any more."""
+
+
+@promise("a skipped step leaves parameters and optimizer as they were, however it is called")
+def skipped(subject: Subject) -> Iterator[str]:
+    for optimizer in OPTIMIZERS:
+        for side in subject.sides:
+            steps = [gradients(SHAPES, step, subject.seed) for step in range(4)]
+            present(steps[-1])["head.weight"][1, 2] = math.nan
+            yield from _left_out(subject, subject.create(side=side), optimizer, steps)
+            strategy, steps = _by_rule(subject, side, optimizer)
+            if strategy is not None:
+                yield from _left_out(subject, strategy, optimizer, steps)
+
+
+def _by_rule(
+    subject: Subject, side: str, optimizer: str
+) -> tuple[Strategy | None, list[Gradients]]:
+    """The strategy with the rule ``skip``, and steps of which it skips the last; None if never."""
+    spiked = [
+        gradients(SHAPES, step, subject.seed, SPIKES.get(step, 1e-3))
+        for step in range(max(SPIKES) + 1)
+    ]
+    for settings in ({}, *subject.sweep(3)):
+        strategy = subject.made(rule="skip", floor=0.0, side=side, **subject.short, **settings)
+        if strategy is None:
+            continue
+        loop = Loop(strategy, OPTIMIZERS[optimizer], attached=True, seed=subject.seed)
+        for step, given in enumerate(spiked):
+            if bool(loop.step(given).skipped):
+                if not step:  # there is nothing yet that could be changed
+                    break
+                return strategy, spiked[: step + 1]
+    return None, []
+
+
+def _left_out(
+    subject: Subject, strategy: Strategy, optimizer: str, steps: list[Gradients]
+) -> Iterator[str]:
+    for way, (attached, closure) in WAYS.items():
+        loop = Loop(strategy, OPTIMIZERS[optimizer], attached=attached, seed=subject.seed)
+        for given in steps[:-1]:
+            loop.step(given, closure=closure)
+        kept = loop.state
+        report = loop.step(steps[-1], closure=closure)
+        who = f"{shown(strategy)}, {optimizer} {way}"
+        if not bool(report.skipped):
+            yield f"{who}: a step that is to be skipped is not called so"
+        for name in changes(kept, loop.state):
+            was, now = kept.get(name), loop.state.get(name)
+            yield f"{who}: a skipped step changes {name} from {_size(was)} to {_size(now)}"
+            break
+
+
+def _size(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "nothing"
+    return f"{float(tensor):g}" if tensor.ndim == 0 else f"a norm of {float(tensor.norm()):.7g}"
+
+
+@promise("a compiled step gives the plain one's values, and is not compiled again and again")
+def compiled_steps(subject: Subject) -> Iterator[str]:
+    strategy, broken = subject.cls(), False
+    for attached in (True, False):
+        wanted = _trained(subject, strategy, attached, None)
+        try:
+            got, compiler = _trained(subject, strategy, attached, subject.compiler), ""
+        except Exception as error:
+            if "InvalidCxxCompiler" not in f"{type(error)} {error}":
+                raise
+            got, compiler = _trained(subject, strategy, attached, "aot_eager"), "aot_eager"
+        for said in _compared(got, wanted):
+            broken = True
+            yield f"{'optimizer' if attached else 'clipper'}.step() compiled: {said}"
+    if compiler and not broken:
+        raise DoesNotApply(
+            "torch's inductor finds no C++ compiler here; compiled by aot_eager it is kept"
+        )
+
+
+class _Trained(NamedTuple):
+    """What compiled steps led to: the parameters, and how many graphs there were, after each."""
+
+    states: list[State]
+    graphs: list[int]
+
+
+def _trained(
+    subject: Subject, strategy: Strategy, attached: bool, compiler: str | None
+) -> _Trained:
+    from torch._dynamo.utils import counters  # what compiling counts; it takes a second to load
+
+    torch.compiler.reset()
+    counters.clear()
+    made = _Trained([], [])
+    loop = Loop(strategy, _sgd, attached=attached, seed=subject.seed, compiler=compiler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about itself
+        for step in range(COMPILED):
+            loop.step(gradients(SHAPES, step, subject.seed, 30.0 if step % 2 else 1.0))
+            made.states.append(loop.state)
+            made.graphs.append(counters["stats"]["unique_graphs"])
+    torch.compiler.reset()
+    return made
+
+
+_sgd: MakeOptimizer = partial(torch.optim.SGD, lr=0.1)
+
+
+def _compared(got: _Trained, wanted: _Trained) -> Iterator[str]:
+    for step, (mine, others) in enumerate(zip(got.states, wanted.states, strict=True)):
+        for name, other in others.items():
+            if apart(mine[name], other, 1e-4, 1e-6):
+                a, b = float(mine[name].norm()), float(other.norm())
+                yield f"step {step} leaves {name} with a norm of {a:.7g}, and {b:.7g} otherwise"
+                return
+    if not got.graphs[-1]:
+        yield "no graph is made of it"
+    if got.graphs[-1] != got.graphs[SETTLED - 1]:
+        yield (
+            f"{got.graphs[SETTLED - 1]} graphs are compiled for the first {SETTLED} steps, and "
+            f"{got.graphs[-1]} for {COMPILED}: it is compiled again and again"
+        )
