@@ -136,7 +136,8 @@ def fresh_seeds(request: Request) -> tuple[int, ...]:
     chosen = spellings(request)
     rivals = [rival for rival in RIVALS if rival in chosen]
     made = sum(len(chosen) - 1 - place for place in range(len(rivals)))
-    return seeds_of(request, range(seeds_needed(made)))
+    chosen_seeds: tuple[int, ...] = seeds_of(request, range(seeds_needed(made)))
+    return chosen_seeds
 
 
 def trials_of(request: Request) -> int:

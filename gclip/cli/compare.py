@@ -184,7 +184,7 @@ def _print(
 def folder(found: Comparison) -> str:
     """The figures' folder, after what was compared; other strategies, seeds or settings have
     another."""
-    configs = [run.config for run in found.runs]
+    configs = [run.config for run in found.outcomes]
     strategies = list(dict.fromkeys(config.strategy for config in configs))
     seeds = len({config.seed for config in configs})
     plain = ["".join(c if c.isalnum() or c in "._" else "-" for c in s) for s in strategies]
@@ -201,7 +201,7 @@ def _why_baseline(found: Comparison) -> str:
     """Why differences are not to ``none``."""
     from gclip.running.compare import baseline_reason
 
-    spellings = list(dict.fromkeys(run.config.strategy for run in found.runs))
+    spellings = list(dict.fromkeys(run.config.strategy for run in found.outcomes))
     return f"Differences are to {found.baseline}, {baseline_reason(spellings, found.baseline)}."
 
 

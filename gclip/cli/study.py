@@ -377,11 +377,17 @@ def _show_answered(store: Path, answered: Sequence[Mapping[str, Any]]) -> None:
     from gclip.training import RunConfig
 
     screen.say(f"\nAnswered in {store}; the same command shows it again:")
-    table = screen.plain_table("study", "strategies", "setting", "rows", "date")
-    for column in table.columns[1:3]:
-        column.overflow = "fold"
+    table = TextTable(
+        columns=[
+            Column(heading="study", words=True),
+            Column(heading="strategies", words=True),
+            Column(heading="setting", words=True),
+            Column(heading="rows"),
+            Column(heading="date"),
+        ]
+    )
     for each in answered:
-        table.add_row(
+        table.add(
             each["study"],
             ", ".join(each["strategies"]) or "–",
             describe(RunConfig.of(each["setting"])),

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from gclip.results import Results, Store
     from gclip.training import RunResult
 
-_WHOLE = 10_000
-"""Columns for a table that need not fit a terminal: nothing is left out and no line broken."""
-
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison:
@@ -86,33 +83,32 @@ class Comparison:
 
     def _below(self) -> list[str]:
         """What is said under the table."""
-        from gclip.cli.tables import footnote, too_few
+        from gclip.cli.tables import notes
 
         failed = [
             f"failed: {run.config.strategy} seed {run.config.seed}: {run.message}"
             for run in self.failed
         ]
-        return [line for line in (footnote(self.table), too_few(self.table), *failed) if line]
+        return [*notes(self.table, self.baseline, self.same), *failed]
 
     def __repr__(self) -> str:
-        from gclip.cli.screen import console
+        from gclip.cli.screen import width
         from gclip.cli.tables import comparison_table
+        from gclip.text_table import fill
 
-        screen = console()
-        table = comparison_table(self.table, self.baseline, self._split, screen.width)
-        with screen.capture() as drawn:
-            screen.print(table)
-        return "\n".join([drawn.get(), *self._below()])
+        table = comparison_table(self.table, self.baseline, self._split)
+        below = [line for said in self._below() for line in fill(said, width())]
+        return "\n".join([table.text(width()), "", *below])
 
     def _repr_html_(self) -> str:
         """The same table for a notebook, every column of it."""
         from gclip.cli.tables import comparison_table
 
-        columns = comparison_table(self.table, self.baseline, self._split, _WHOLE).columns
-        head = "".join(f"<th>{html.escape(str(column.header))}</th>" for column in columns)
+        table = comparison_table(self.table, self.baseline, self._split)
+        head = "".join(f"<th>{html.escape(column.heading)}</th>" for column in table.columns)
         body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>"
-            for cells in zip(*(column.cells for column in columns), strict=True)
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in table.rows
         )
         below = "".join(f"<p>{html.escape(line)}</p>" for line in self._below())
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"

@@ -63,9 +63,7 @@ def test_the_baseline_is_never_ones_own_by_accident() -> None:
     assert choose_baseline(["agc", "norm"], "agc") == "agc"
 
 
-def test_runs_are_the_same_only_if_every_bit_of_their_training_is(
-    tmp_path: Any, make: Any
-) -> None:
+def test_runs_are_the_same_only_if_every_bit_of_their_training_is(tmp_path: Any, make: Any) -> None:
     store = Store(tmp_path / "runs", create=True)
     made = []
     for strategy in ("norm", "zclip", "agc"):
