@@ -365,7 +365,7 @@ class Clipper:
     def _measure(self, parts: list[Part], grads: list[Tensor | None]) -> None:
         for part in parts:
             part.take(grads, plain=self._plain)
-            part.measure(self._recording)
+            part.measure()
 
     def _ask(
         self,
@@ -381,8 +381,8 @@ class Clipper:
         """
         if between:
             for part in fresh:
-                part.leave_graph(self._recording)
-        found = [part.look_again() for part in fresh]
+                part.leave_graph()
+        found = [part.look_again(self._recording) for part in fresh]
         if asked is None:
             finite = _all(found)
             if self.nonfinite == "raise" and not bool(finite):
@@ -462,8 +462,8 @@ class Clipper:
         for part in updates.parts:
             if not part.first:
                 part.take(grads)
-                part.measure(self._recording)
-                part.look_again()
+                part.measure()
+                part.look_again(self._recording)
             # `step` has counted this step already.
             asked = part.ask(self._step - 1, fine if wish is None else fine & ~wish)
             part.clip(self._recording)

@@ -130,14 +130,12 @@ class Part:
         now = at_step(self.strategy, step, self._total_steps) if self._varies else self.strategy
         return fitted(now, dtype or self._dtype or norm_type(self.params)) if self._beyond else now
 
-    def measure(self, recording: bool) -> None:
+    def measure(self) -> None:
         """Measure the norms. Then `look_again`."""
-        self._norm = self.groups.norms(self._grads, self._order, self._place())
-        self._apart = recording and self._order != 2.0
-        if self._apart:
-            self.total_before = self._l2(self._grads)
+        # Of several processes one must not take a second look alone.
+        self._norm = self.groups.norms(self._grads, self._order, self._place(), wide=self._sharded)
 
-    def look_again(self) -> Tensor:
+    def look_again(self, recording: bool) -> Tensor:
         """Whether all norms are finite, bool ``(1,)``.
 
         Sums of powers overflow, or vanish, long before the gradients do: measured again where the
@@ -148,19 +146,18 @@ class Part:
         )
         if self._norm.dtype != self._dtype:
             self._follow_dtype()
-        if not self._apart:
-            self.total_before = self._norm
+        self.total_before = self._norm
+        if recording and self._order != 2.0:
+            self.total_before = self._l2(self._grads)
         return finite
 
-    def leave_graph(self, recording: bool) -> None:
+    def leave_graph(self) -> None:
         """After `measure` as part of a compiled graph: what it returned, to be kept.
 
         Where the graph is replayed, as CUDA graphs are, it writes over what it returned before.
         """
         self._place()
         self._norm = self._norm.clone()
-        if self._clamps and recording:
-            self.total_before = self.total_before.clone()
 
     def ask(self, step: int, finite: Tensor) -> Tensor | None:
         """Let the strategy decide and learn; whether it wants the step skipped, ``(1,)``."""
@@ -188,11 +185,10 @@ class Part:
     def enter_graph(self, recording: bool) -> None:
         """Before `clip` as part of a compiled graph: what it reads are tensors, no numbers."""
         if self._clamps:
-            like = torch.zeros_like(self._norm[:1])
-            bounds = self.made.bounds
-            low, high = bounds if isinstance(bounds, Band) else (-bounds, bounds)
-            band = Band(like + low, like + high)
-            self.made = self.made._replace(bounds=band)
+            like, bounds = torch.zeros_like(self._norm[:1]), self.made.bounds
+            both = isinstance(bounds, Band)
+            tensors = Band(*(like + b for b in bounds)) if both else like + bounds
+            self.made = self.made._replace(bounds=tensors)
         else:
             self.made = self.made._replace(idle=False)  # one graph, not one for each
 
@@ -269,7 +265,8 @@ class Part:
     def _measured(self) -> Tensor:
         """The norms, for a strategy that reads them though its clamp was to go unmeasured."""
         self._hold(gradients(self.params))
-        self.measure(False)
+        self.measure()
+        self.look_again(False)
         return self._norm
 
     def _place(self) -> torch.device:

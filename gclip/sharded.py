@@ -152,9 +152,12 @@ class ShardedGroups(Groups):
         *,
         zeros: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        # Of several processes one must not take a second look alone.
-        norm = self.norms(tensors, order, device, wide=True)
-        return norm, all_finite(norm)
+        return self.look_again(tensors, order, self.norms(tensors, order, device, wide=True))
+
+    def look_again(
+        self, tensors: Sequence[Tensor | None], order: float, norm: Tensor, *, zeros: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        return norm, all_finite(norm)  # of several processes one must not take a look alone
 
     def tensor_norms(
         self, tensors: Sequence[Tensor | None], device: torch.device, *, again: bool = True

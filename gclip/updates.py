@@ -65,6 +65,11 @@ class Updates:
 
     def hold(self) -> None:
         """Before the optimizer's step: keep the parameters (and its state) as they are."""
+        if torch.compiler.is_compiling():
+            from gclip.compiling import outside
+
+            outside(self.hold)
+            return
         self._kept = [self._params[i].detach().clone() for i in self._places]
         if self._skips:
             mine = {id(self._params[i]) for i in self._places}
@@ -88,8 +93,8 @@ class Updates:
                 part.gradients = [grads[i] for i in part.places]
         firsts = [part for part in self.parts if part.first]
         for part in firsts:
-            part.measure(recording)
-        found = [part.look_again() for part in firsts]
+            part.measure()
+        found = [part.look_again(recording) for part in firsts]
         if all(each is YES for each in found):
             return YES
         return torch.cat([each.to(found[0].device) for each in found]).all().view(1)

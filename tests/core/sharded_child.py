@@ -122,7 +122,7 @@ def update(spec: str, params: dict[str, nn.Parameter], give: Callable[..., None]
 
 def survey(params: dict[str, nn.Parameter], give: Callable[..., None]) -> dict:
     """What a survey of some steps watched, and what it suggests."""
-    watching = gclip.Survey(params.items(), strategies=SURVEYED)
+    watching = gclip.Survey(params.items(), strategies=SURVEYED, unit_dims=UNIT_DIMS)
     for step in range(STEPS):
         give(params, values(5 + step))
         watching.watch()

@@ -176,5 +176,7 @@ def test_a_survey_sees_full_norms_and_suggests_the_same(found) -> None:
         suggested, wished = mine["survey"].pop("suggested"), dict(wanted["suggested"])
         assert suggested.keys() == wished.keys()
         for spelling, value in wished.items():
-            assert suggested[spelling] == pytest.approx(value, rel=1e-3)
+            # None where no threshold clips so often.
+            wanted_value = None if value is None else pytest.approx(value, rel=1e-3)
+            assert suggested[spelling] == wanted_value
         close(mine["survey"], {k: v for k, v in wanted.items() if k != "suggested"})
