@@ -11,6 +11,8 @@ import math
 LIMITED = 0.99
 """A step counts as limited when clipping left less of the total norm than this."""
 SELDOM, NEARLY_ALWAYS, MOSTLY = 0.1, 0.99, 0.5
+_ROUNDING = 1e-9
+"""The mean of three times .99 is a bit less in floating point; that is no other verdict."""
 
 NEVER, SAFETY_NET, LIMITER, ALWAYS = "never clips", "safety net", "step-size limiter", "always on"
 MOSTLY_SKIPPED, MOSTLY_NOT_FINITE = "mostly skipped", "mostly not finite"
@@ -45,6 +47,6 @@ def verdict_of(
         return ""
     if clip_rate == 0:
         return NEVER
-    if limited_rate <= SELDOM:
+    if limited_rate <= SELDOM + _ROUNDING:
         return SAFETY_NET
-    return ALWAYS if limited_rate >= NEARLY_ALWAYS else LIMITER
+    return ALWAYS if limited_rate >= NEARLY_ALWAYS - _ROUNDING else LIMITER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_a_study_runs_resumes_and_is_listed(gclip: Command, tmp_path: Path) -> N
     assert other.code == 2
     assert "begun with momentum 0.9, not momentum 0.5" in other.err
     listed = gclip("study", "list")
-    assert "thresholds: How large should the limit be?" in listed.out
+    assert re.search(r"^thresholds +How large should the limit be\?", listed.out, re.M)
     assert "thresholds-agc-digits" in listed.out
     assert gclip("study", "list", "--json").json["begun"][0]["trials"] == 3
 
