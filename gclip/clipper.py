@@ -65,7 +65,7 @@ class Clipper:
             that names the parameters, gradients untouched. ``keep``: clip what can be: clamps
             cut elements as ``torch.clamp`` does (inf to the bound, NaN stays), groups whose norm
             is finite are clipped, others stay as they are; memory stays untouched.
-        record: keep a `Record` of every step (20 bytes a step).
+        record: keep a `Record` of every step (24 bytes a step).
         optimizer: for strategies that need its learning rate (``larc``, ``update_rms``), and for
             those of the side ``update``: its state is put back when an update is skipped.
         total_steps: how many steps the run will have, for schedules that do not say it.
