@@ -186,8 +186,10 @@ class Part:
         """Before `clip` as part of a compiled graph: what it reads are tensors, no numbers."""
         if self._clamps:
             like, bounds = torch.zeros_like(self._norm[:1]), self.made.bounds
-            both = isinstance(bounds, Band)
-            tensors = Band(*(like + b for b in bounds)) if both else like + bounds
+            if isinstance(bounds, Band):
+                tensors: Limit = Band(like + bounds.low, like + bounds.high)
+            else:
+                tensors = like + bounds
             self.made = self.made._replace(bounds=tensors)
         else:
             self.made = self.made._replace(idle=False)  # one graph, not one for each

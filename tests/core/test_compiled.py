@@ -172,3 +172,18 @@ def test_unmeasured_clamps():
     )
     assert all(map(torch.equal, plain, other))
     assert graphs[-1] <= 1
+
+
+def test_complex_gradients_are_clamped_by_modulus():
+    grads = torch.tensor([3 + 4j, 0.3 - 0.4j])
+    left = []
+    for compiled in (False, True):
+        param = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+        step = gclip.Clipper([param], "value(clip_value=1)").step
+        step = torch.compile(step, backend="eager") if compiled else step
+        for _ in range(2):
+            param.grad = grads.clone()
+            step()
+        left.append(param.grad)
+    torch.testing.assert_close(left[1], left[0])
+    torch.testing.assert_close(left[0], torch.tensor([0.6 + 0.8j, 0.3 - 0.4j]))
