@@ -39,7 +39,7 @@ def figures(
       gclip figures --store runs
       gclip figures --store runs --out paper --figure accuracy
     """
-    load("torch", "pandas", "seaborn")
+    load("torch")
     from gclip import figures as drawings
     from gclip.errors import choose
     from gclip.results import Store
@@ -48,6 +48,7 @@ def figures(
         choose(name, drawings.names(), "figure")
     kept = Store(store)
     with Display() as display:
+        display.load("pandas", "seaborn")
         display.doing("drawing")
         drawn = drawings.draw_all(kept, out or store / "figures", only=figure or None)
     for path in drawn:
