@@ -132,8 +132,7 @@ class Part:
 
     def measure(self) -> None:
         """Measure the norms. Then `look_again`."""
-        # Of several processes one must not take a second look alone.
-        self._norm = self.groups.norms(self._grads, self._order, self._place(), wide=self._sharded)
+        self._norm = self.groups.norms(self._grads, self._order, self._place())
 
     def look_again(self, recording: bool) -> Tensor:
         """Whether all norms are finite, bool ``(1,)``.

@@ -139,25 +139,16 @@ class ShardedGroups(Groups):
         *,
         wide: bool = False,
     ) -> Tensor:
+        # Always wide: of several processes none can take a second look alone.
         if self.scope != "global":
-            return super().norms(tensors, order, device, wide=wide)
-        each = self._each(tensors, order, device, wide)
-        return total(each, order, wide) if len(each) else each.new_zeros(1)
-
-    def measure(
-        self,
-        tensors: Sequence[Tensor | None],
-        order: float,
-        device: torch.device,
-        *,
-        zeros: bool = True,
-    ) -> tuple[Tensor, Tensor]:
-        return self.look_again(tensors, order, self.norms(tensors, order, device, wide=True))
+            return super().norms(tensors, order, device, wide=True)
+        each = self._each(tensors, order, device, True)
+        return total(each, order, True) if len(each) else each.new_zeros(1)
 
     def look_again(
         self, tensors: Sequence[Tensor | None], order: float, norm: Tensor, *, zeros: bool = True
     ) -> tuple[Tensor, Tensor]:
-        return norm, all_finite(norm)  # of several processes one must not take a look alone
+        return norm, all_finite(norm)
 
     def tensor_norms(
         self, tensors: Sequence[Tensor | None], device: torch.device, *, again: bool = True
