@@ -16,7 +16,7 @@ KEYS = {"case", "peer", "speedup", "ours", "theirs"}
 
 def test_fleet_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(fleet, "STEPS", {64: 1})
-    command = ["bench", "fleet", "--batch", "64", "--runs", "2", "--seconds", "0"]
+    command = ["bench", "fleet", "--batch-size", "64", "--runs", "2", "--seconds", "0"]
     assert main([*command, "--no-tutorial", "-s", "norm", "-s", "agc", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["bench"] == "fleet"
@@ -32,7 +32,17 @@ def test_fleet_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 
 def test_train_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["bench", "train", "--model", "lenet", "--batch", "512", "--seconds", "0", "--json"]
+    command = [
+        "bench",
+        "train",
+        "--model",
+        "lenet",
+        "--batch-size",
+        "512",
+        "--seconds",
+        "0",
+        "--json",
+    ]
     assert main(command) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["case"] for row in found["rows"]] == ["lenet batch=512"] * 2
@@ -48,9 +58,9 @@ def test_the_minimal_loop_trains() -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["fleet", "--batch", "0"], "batches are whole numbers of at least 1, but got 0"),
+        (["fleet", "--batch-size", "0"], "batches are whole numbers of at least 1, but got 0"),
         (["fleet", "--runs", "-1"], "sizes are whole numbers of at least 1, but got -1"),
-        (["train", "--batch", "0"], "batches are whole numbers of at least 1, but got 0"),
+        (["train", "--batch-size", "0"], "batches are whole numbers of at least 1, but got 0"),
         (["fleet", "--seconds", "-1"], "--seconds must be at least 0, but got -1"),
         (["train", "--model", "lenett"], "did you mean 'lenet'"),
         (["fleet", "--model", "lenett"], "did you mean 'lenet'"),

@@ -36,11 +36,15 @@ class Mine(gclip.Strategy):
 '''
 
 
-def test_list_shows_families_names_memory_and_paper(gclip: Command, tmp_path: Path) -> None:
+def test_list_shows_families_names_memory_and_paper(
+    gclip: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN)
+    narrow = gclip("list", "--plugin", "mine.py")
+    assert max(map(len, narrow.out.splitlines())) <= 100
+    monkeypatch.setenv("COLUMNS", "160")
     answer = gclip("list", "--plugin", "mine.py")
     assert answer.code == 0
-    assert max(map(len, answer.out.splitlines())) <= 100
     for name in library.names():
         assert any(line.startswith(f"{name} ") for line in answer.out.splitlines()), name
     headings = [line.rpartition(" (")[0] for line in answer.out.splitlines() if _is_heading(line)]

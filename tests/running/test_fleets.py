@@ -538,7 +538,7 @@ def test_sampling_that_learns_keeps_some_rounds(
 ) -> None:
     caps, found = {}, {}
 
-    def note(size: Any, work: auto.Work, folder: Path, say: Any, by: Any) -> int:
+    def note(size: Any, work: auto.Work, folder: Path, say: Any, by: Any, *more: Any) -> int:
         caps[size, work.most] = work.cap
         return 1
 
