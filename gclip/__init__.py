@@ -4,8 +4,8 @@
 
     clipper = gclip.Clipper(model, "agc(clip_factor=0.02)")
     loss.backward()
-    clipper.step()
-    optimizer.step()
+    if not clipper.step().skipped:
+        optimizer.step()
 
     found = gclip.compare(["none", "norm", "agc"], seeds=10)
     print(found)

@@ -242,9 +242,9 @@ class Clipper:
 
         ::
 
-            clipper.step()
-            with clipper.updating():
-                optimizer.step()
+            if not clipper.step().skipped:
+                with clipper.updating():
+                    optimizer.step()
 
         `gclip.attach` and the trainer do this by themselves. Without such strategies it does
         nothing. Afterwards `report` is complete.

@@ -172,7 +172,8 @@ class Strategy(ABC):
         clamp      cut each element at ±limit; the norm measured is the largest element
         normalize  always multiply by limit/norm, also below the limit
         soft       always multiply by limit/(limit + norm), which never exceeds the limit
-        skip       skip the whole step (every gradient becomes zero)
+        skip       leave the whole step out: every gradient becomes zero, and the report says
+                   ``skipped``; of single examples, leave the example out
 
     `side` says what is measured and clipped: the ``gradient`` before the optimizer sees it, the
     ``update`` that the optimizer has made of it (parameters after the step less those before), or
