@@ -169,7 +169,7 @@ class Part:
         if self._keep and finite is not YES:
             self.made = left_alone(self.made, clamps=self._clamps)
         memory = remember_step(strategy, seen, self.made.clipped_norm, self.memory, valid)
-        if not torch.compiler.is_compiling() and self._unheard:  # or the first step has its graph
+        if self._unheard:
             self._hear(strategy, step, memory)
         self.memory = memory
         if self._clamps and isinstance(self.made.bounds, Band):

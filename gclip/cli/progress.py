@@ -47,7 +47,8 @@ class Display:
         self._over = threading.Event()
         self._ticker: threading.Thread | None = None
         self._doing, self._doing_said = "", True
-        self._began = self._doing_since = self._plain_time = time.monotonic()
+        self._estimated = False  # whether a plain line has said how long it takes
+        self._doing_since = self._plain_time = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -130,8 +131,15 @@ class Display:
             self._print(self._doing or self.summary())
 
     def _far(self) -> bool:
-        """Whether enough has happened for a plain line before its time."""
+        """Whether enough has happened for a plain line before its time: a first estimate."""
+        if not self._estimated and self._seconds_left() is not None:
+            self._estimated = True
+            return True
         return False
+
+    def _seconds_left(self) -> Estimate | None:
+        """Until all has ended that can be foretold; None where nothing can."""
+        return None
 
     def _said_plainly(self) -> None:
         self._plain_time = time.monotonic()
@@ -202,13 +210,16 @@ class StepsDisplay(Display):
         if not self._what:
             return ""
         parts = [self._what, *([self._said] if self._said else [])]
-        left = self._time.left(self.total - self._place - 1)
+        left = self._seconds_left()
         if left is not None:
             parts.append(time_left(left, self._then))
         return " · ".join(parts)
 
     def _progress(self) -> tuple[float, float | None]:
         return max(0, self._place) + self._share, self.total
+
+    def _seconds_left(self) -> Estimate | None:
+        return self._time.left(self.total - self._place - 1) if self._what else None
 
 
 class RunsDisplay(Display):
@@ -226,7 +237,7 @@ class RunsDisplay(Display):
         self._notes: set[str] = set()
         self._lines: dict[int, TaskID] = {}
         self._time = TimeLeft()
-        self._plain_done, self._estimated = 0, False
+        self._plain_done = 0
 
     def __call__(self, event: Event) -> None:
         with self._lock:
@@ -284,7 +295,7 @@ class RunsDisplay(Display):
         return " · ".join(parts)
 
     def _seconds_left(self) -> Estimate | None:
-        if self.ended >= self.total:
+        if self.ended >= self.total or not self._shares:
             return None
         told = self._states["queued"] + self._states["cached"]
         return self._time.left(unknown=max(0, self.total - told))
@@ -332,8 +343,7 @@ class RunsDisplay(Display):
             bars.remove_task(self._lines.pop(index))
 
     def _far(self) -> bool:
-        if not self._estimated and self._shares and self._seconds_left() is not None:
-            self._estimated = True
+        if super()._far():
             return True
         return self.trained - self._plain_done >= max(1, _PLAIN_SHARE * self.total)
 
