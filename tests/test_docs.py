@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 import torch
+from matplotlib import pyplot
 
 import gclip
 from gclip.cli import main
@@ -40,10 +41,12 @@ def taken_for_granted() -> dict[str, Any]:
 def test_a_page_runs_as_it_stands(
     page: str, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(mpl, "use", lambda backend: None)
-    mpl.rcParams["backend"] = "Agg"
+    monkeypatch.setitem(mpl.rcParams, "backend", "Agg")
     names = taken_for_granted()
-    done = run_page(ROOT / "docs" / page, names, small, needs_a_server)
+    try:
+        done = run_page(ROOT / "docs" / page, names, small, needs_a_server)
+    finally:
+        pyplot.close("all")
     shown = [
         c for b in blocks(ROOT / "docs" / page) if b.language == "sh" for c in commands(b.text)
     ]
