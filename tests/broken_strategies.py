@@ -123,10 +123,10 @@ class Rounds(SoundTransform):
 
 @dataclass(frozen=True, kw_only=True)
 class FailsWhenSoft(Sound):
-    """One of the rules that it declares does not work."""
+    """One of the rules that it declares does not work with one of its scopes."""
 
     def limit(self, seen: Seen, memory: Memory) -> Any:
-        return -1.0 if self.rule == "soft" else self.max_norm
+        return -1.0 if self.rule == "soft" and self.scope == "layer" else self.max_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,12 +183,13 @@ class LearnsFromInf(SoundMemory):
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsMatrices(SoundTransform):
-    """Expects matrices to be stored row by row."""
+    """Expects matrices to be stored row by row, unless they are expanded."""
 
     view = "matrix"
 
     def transform(self, seen: Elements, memory: Memory) -> tuple[Tensor, Memory]:
         values = seen.values
+        values = values.contiguous() if 0 in values.stride() else values  # expanded ones are known
         flat = values.view(*values.shape[:-2], -1)
         return torch.where(flat.abs() > self.threshold, flat / 2, flat).view_as(values), {}
 
@@ -206,7 +207,7 @@ class ComputesInHalf(Sound):
     """inf/inf for norms above 65,504."""
 
     def limit(self, seen: Seen, memory: Memory) -> Any:
-        narrow = seen.norm.half()
+        narrow = seen.norm if seen.norm.dtype == torch.float64 else seen.norm.half()
         return self.max_norm * narrow / (narrow + 1e-4)
 
 
@@ -224,9 +225,11 @@ class RemembersATuple(Sound):
     def remember(self, like: Tensor) -> Memory:
         return {"pair": Pair(torch.zeros_like(like), torch.zeros_like(like))}
 
+    def limit(self, seen: Seen, memory: Memory) -> Any:
+        return self.max_norm if isinstance(memory["pair"], Pair) else math.inf
+
     def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
-        pair = memory["pair"]
-        return {"pair": Pair(pair.total, pair.steps)}
+        return {"pair": memory["pair"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,13 +304,16 @@ class RepairsWeights(SoundTransform):
     """Sets weights to zero where their gradients are not finite."""
 
     def transform(self, seen: Elements, memory: Memory) -> tuple[Tensor, Memory]:
-        seen.weight.data.masked_fill_(~torch.isfinite(seen.values), 0.0)
+        broken = ~torch.isfinite(seen.values)
+        seen.weight.reshape(-1).data.masked_fill_(broken.reshape(-1), 0.0)
         return SoundTransform.transform(self, seen, memory)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearnsFromZeros(SoundMemory):
     """Takes a step in which all is zero for one like any other."""
+
+    sides = ("gradient",)
 
     def counts(self, seen: Seen) -> Tensor | None:
         nothing = (seen.norm == 0).all(dim=-1, keepdim=True)

@@ -15,17 +15,6 @@ from tests import broken_strategies as broken
 PROMISES = tuple(promise.name for promise in promises())
 
 # Each breaks exactly this promise: a promise that cannot fail would be worth nothing.
-ALSO: dict[type[gclip.Strategy], set[str]] = {
-    # Whose answers are refused: the steps that these promises are about never end.
-    broken.NegativeLimit: {"skipped"},
-    broken.FailsWhenSoft: {"zero"},
-    broken.ViewsMatrices: {"shared_memory"},
-    broken.ComputesInHalf: {"float64"},
-    broken.RemembersATuple: {"by_name"},
-    broken.RepairsWeights: {"batched"},
-    # A step that is not finite is zeroed, so that it is a step of zeros for the next.
-    broken.LearnsFromZeros: {"not_finite"},
-}
 BREAKS = {
     broken.Undocumented: "documented",
     broken.OutsideItsRange: "documented",
@@ -107,7 +96,7 @@ def test_a_broken_strategy_breaks_this_promise_and_no_other(cls: type[gclip.Stra
     if promise == "spelled":
         gclip.register("rounds_its_spelling")(cls)
     found = breaks(examine(cls, compiler="eager"))
-    assert set(found) == {promise} | ALSO.get(cls, set()), found
+    assert set(found) == {promise}, found
 
 
 def test_every_promise_can_be_broken() -> None:

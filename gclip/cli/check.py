@@ -45,7 +45,7 @@ def check(
     """Check that a strategy keeps the contract: a table of promises, kept or broken.
 
     With a file alone, all strategies that it registers; with names as well, only those. It
-    takes some seconds. Exit code 1 where a promise is broken.
+    takes about ten seconds a strategy. Exit code 1 where a promise is broken.
 
     \b
     Examples:

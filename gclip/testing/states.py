@@ -43,13 +43,18 @@ def _in_another_order(subject: Subject, settings: dict[str, Any]) -> Iterator[st
     strategy = subject.create(**settings)
     fresh, backwards = subject.rig(strategy), _backwards(subject, settings)
     for step in range(AFTER):  # some tell groups by their place, to draw a number for each, say
-        if list(_apart(fresh, backwards, step)):
+        if list(_apart(backwards, fresh, step)):
             return
-    first, second = subject.rig(strategy), _backwards(subject, settings)
-    first.run(0, BEFORE)
-    second.load(first.saved())
+    source, same, other = (
+        subject.rig(strategy),
+        subject.rig(strategy),
+        _backwards(subject, settings),
+    )
+    source.run(0, BEFORE)
+    for rig in (same, other):
+        rig.load(source.saved())
     for step in range(BEFORE, BEFORE + AFTER):
-        said = list(_apart(second, first, step))
+        said = list(_apart(other, same, step))
         if said:
             yield f"loaded by parameters in another order, {said[0]}"
             return

@@ -30,9 +30,9 @@ def _overlapping(made: Tensor) -> Gradients:
 
 
 def _expanded(made: Tensor) -> Gradients:
-    row, number = made[:1].expand(4, 6), made[0, :1]
-    return {"a.weight": row, "b.weight": number.expand(4, 6), "c.weight": row.t(),
-            "d.bias": number.expand(24)}  # fmt: skip
+    row, short, number = made[:1], made[1:2, :4], made[2, :1]
+    return {"a.weight": row.expand(4, 6), "b.weight": number.expand(4, 6),
+            "c.weight": short.expand(6, 4), "d.bias": number.expand(24)}  # fmt: skip
 
 
 def _one_bucket(made: Tensor) -> Gradients:
