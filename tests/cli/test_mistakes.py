@@ -81,7 +81,7 @@ def test_a_broken_figure_does_not_keep_the_others_from_being_drawn(
     answer = gclip(*runs)
     assert answer.code == 0
     assert "gclip: warning: the figure accuracy cannot be drawn: KeyError: 'acuracy'" in answer.err
-    drawn = {path.stem for path in (tmp_path / "runs" / "figures").glob("*.png")}
+    drawn = {path.stem for path in (tmp_path / "runs" / "figures").glob("*/*.png")}
     assert drawn == set(figures.names()) - {"accuracy"}
     alone = gclip("figures", "--figure", "accuracy")
     assert (alone.code, alone.out) == (2, "")

@@ -22,7 +22,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path
 
 
-def test_report(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report(
+    store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # room enough for every heading on one line
     command = ["study", "report", "--store", store, "--seeds", "2", "--workers", "1"]
     assert main(command) == 0
     out = capsys.readouterr().out
