@@ -25,8 +25,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
+from gclip.core.source_location import place_in, told
 from gclip.errors import UsageError, choose
-from gclip.where import place_in, told
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from gclip.clipping.verdicts import DEFINITION, verdict_of
 from gclip.results.table import shares_of
-from gclip.verdicts import DEFINITION, verdict_of
 
 from ._style import caption, finished, looks, room, seeds, spread, title, wrapped
 

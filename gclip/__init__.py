@@ -19,95 +19,95 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gclip import figures as figures
     from gclip import results as results
-    from gclip.attaching import Attached as Attached
-    from gclip.attaching import attach as attach
-    from gclip.chaining import Chain as Chain
-    from gclip.chaining import chain as chain
-    from gclip.clipper import Clipper as Clipper
-    from gclip.decide import simulate as simulate
-    from gclip.digest import code_digest as code_digest
+    from gclip.clipping.clipper import Clipper as Clipper
+    from gclip.clipping.hooks import Attached as Attached
+    from gclip.clipping.hooks import attach as attach
+    from gclip.clipping.per_sample.gradients import per_sample_gradients as per_sample_gradients
+    from gclip.clipping.record import ClipSummary as ClipSummary
+    from gclip.clipping.record import Record as Record
+    from gclip.clipping.report import ClipReport as ClipReport
+    from gclip.clipping.rules import simulate as simulate
+    from gclip.core.chain import Chain as Chain
+    from gclip.core.chain import chain as chain
+    from gclip.core.digest import code_digest as code_digest
+    from gclip.core.fields import FieldInfo as FieldInfo
+    from gclip.core.fields import fields_of as fields_of
+    from gclip.core.fields import setting as setting
+    from gclip.core.fields import tunable as tunable
+    from gclip.core.plugins import load_plugins as load_plugins
+    from gclip.core.registry import create as create
+    from gclip.core.registry import get as get
+    from gclip.core.registry import names as names
+    from gclip.core.registry import parse as parse
+    from gclip.core.registry import register as register
+    from gclip.core.schedules import Schedule as Schedule
+    from gclip.core.schedules import cosine as cosine
+    from gclip.core.schedules import exponential as exponential
+    from gclip.core.schedules import linear as linear
+    from gclip.core.strategy import Band as Band
+    from gclip.core.strategy import Elements as Elements
+    from gclip.core.strategy import Limit as Limit
+    from gclip.core.strategy import Memory as Memory
+    from gclip.core.strategy import Rate as Rate
+    from gclip.core.strategy import RuleName as RuleName
+    from gclip.core.strategy import Scope as Scope
+    from gclip.core.strategy import Seen as Seen
+    from gclip.core.strategy import Side as Side
+    from gclip.core.strategy import Strategy as Strategy
+    from gclip.core.strategy import Transform as Transform
     from gclip.errors import UsageError as UsageError
-    from gclip.fields import FieldInfo as FieldInfo
-    from gclip.fields import fields_of as fields_of
-    from gclip.fields import setting as setting
-    from gclip.fields import tunable as tunable
-    from gclip.per_sample import per_sample_gradients as per_sample_gradients
-    from gclip.plugins import load_plugins as load_plugins
-    from gclip.record import ClipSummary as ClipSummary
-    from gclip.record import Record as Record
-    from gclip.registry import create as create
-    from gclip.registry import get as get
-    from gclip.registry import names as names
-    from gclip.registry import parse as parse
-    from gclip.registry import register as register
-    from gclip.report import ClipReport as ClipReport
-    from gclip.running.compare import compare as compare
-    from gclip.running.comparison import Comparison as Comparison
-    from gclip.schedules import Schedule as Schedule
-    from gclip.schedules import cosine as cosine
-    from gclip.schedules import exponential as exponential
-    from gclip.schedules import linear as linear
-    from gclip.strategy import Band as Band
-    from gclip.strategy import Elements as Elements
-    from gclip.strategy import Limit as Limit
-    from gclip.strategy import Memory as Memory
-    from gclip.strategy import Rate as Rate
-    from gclip.strategy import RuleName as RuleName
-    from gclip.strategy import Scope as Scope
-    from gclip.strategy import Seen as Seen
-    from gclip.strategy import Side as Side
-    from gclip.strategy import Strategy as Strategy
-    from gclip.strategy import Transform as Transform
-    from gclip.suggesting import Suggestion as Suggestion
-    from gclip.suggesting import Suggestions as Suggestions
-    from gclip.surveying import Survey as Survey
+    from gclip.execution.compare import compare as compare
+    from gclip.execution.comparison import Comparison as Comparison
+    from gclip.survey.suggest import Suggestion as Suggestion
+    from gclip.survey.suggest import Suggestions as Suggestions
+    from gclip.survey.survey import Survey as Survey
 
 __version__ = "0.1.0"
 
 # Where each public name lives. Loaded on first use: `gclip --help` must not wait for torch.
 _HOME = {
-    "Attached": "attaching",
-    "attach": "attaching",
-    "Chain": "chaining",
-    "chain": "chaining",
-    "Clipper": "clipper",
-    "simulate": "decide",
+    "Attached": "clipping.hooks",
+    "attach": "clipping.hooks",
+    "Chain": "core.chain",
+    "chain": "core.chain",
+    "Clipper": "clipping.clipper",
+    "simulate": "clipping.rules",
     "UsageError": "errors",
-    "FieldInfo": "fields",
-    "fields_of": "fields",
-    "setting": "fields",
-    "tunable": "fields",
-    "code_digest": "digest",
-    "load_plugins": "plugins",
-    "ClipSummary": "record",
-    "Record": "record",
-    "create": "registry",
-    "get": "registry",
-    "names": "registry",
-    "parse": "registry",
-    "register": "registry",
-    "ClipReport": "report",
-    "compare": "running.compare",
-    "Comparison": "running.comparison",
-    "Band": "strategy",
-    "Limit": "strategy",
-    "Memory": "strategy",
-    "RuleName": "strategy",
-    "Scope": "strategy",
-    "Seen": "strategy",
-    "per_sample_gradients": "per_sample",
-    "Schedule": "schedules",
-    "cosine": "schedules",
-    "exponential": "schedules",
-    "linear": "schedules",
-    "Elements": "strategy",
-    "Rate": "strategy",
-    "Side": "strategy",
-    "Transform": "strategy",
-    "Strategy": "strategy",
-    "Suggestion": "suggesting",
-    "Suggestions": "suggesting",
-    "Survey": "surveying",
+    "FieldInfo": "core.fields",
+    "fields_of": "core.fields",
+    "setting": "core.fields",
+    "tunable": "core.fields",
+    "code_digest": "core.digest",
+    "load_plugins": "core.plugins",
+    "ClipSummary": "clipping.record",
+    "Record": "clipping.record",
+    "create": "core.registry",
+    "get": "core.registry",
+    "names": "core.registry",
+    "parse": "core.registry",
+    "register": "core.registry",
+    "ClipReport": "clipping.report",
+    "compare": "execution.compare",
+    "Comparison": "execution.comparison",
+    "Band": "core.strategy",
+    "Limit": "core.strategy",
+    "Memory": "core.strategy",
+    "RuleName": "core.strategy",
+    "Scope": "core.strategy",
+    "Seen": "core.strategy",
+    "per_sample_gradients": "clipping.per_sample.gradients",
+    "Schedule": "core.schedules",
+    "cosine": "core.schedules",
+    "exponential": "core.schedules",
+    "linear": "core.schedules",
+    "Elements": "core.strategy",
+    "Rate": "core.strategy",
+    "Side": "core.strategy",
+    "Transform": "core.strategy",
+    "Strategy": "core.strategy",
+    "Suggestion": "survey.suggest",
+    "Suggestions": "survey.suggest",
+    "Survey": "survey.survey",
 }
 
 _PACKAGES = ("figures", "results")

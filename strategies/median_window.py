@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gclip import Memory, Seen, Strategy, register, setting, tunable, windows
-from gclip.norms import on_host
+from gclip import Memory, Seen, Strategy, register, setting, tunable
+from gclip.clipping.norms import on_host
+from gclip.core import window
 
 EARLY = (10, 20, 40)
 
@@ -41,18 +42,18 @@ class MedianWindow(Strategy):
 
     def remember(self, like: Tensor) -> Memory:
         return {
-            "past": windows.empty(like, self.window),
+            "past": window.empty(like, self.window),
             "limit": torch.full_like(like, math.inf),
         }
 
     def limit(self, seen: Seen, memory: Memory) -> Tensor:
-        return self._updated(windows.push(memory["past"], seen.norm, seen.valid), seen, memory)
+        return self._updated(window.push(memory["past"], seen.norm, seen.valid), seen, memory)
 
     def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
-        past = windows.push(memory["past"], seen.norm, seen.valid)
+        past = window.push(memory["past"], seen.norm, seen.valid)
         return {"past": past, "limit": self._updated(past, seen, memory)}
 
-    def _updated(self, past: windows.Window, seen: Seen, memory: Memory) -> Tensor:
+    def _updated(self, past: window.Window, seen: Seen, memory: Memory) -> Tensor:
         """The limit, set anew where the count of norms says so."""
         old: Tensor = memory["limit"]
         count = past["count"] - 1  # without the group's first

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gclip import Memory, Seen, Strategy, register, setting, tunable
-from gclip.history import empty, push, quantile
+from gclip.core.quantile import empty, push, quantile
 
 
 @register("past_quantile", "quantile_clip")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gclip import Memory, Seen, Strategy, register, setting, tunable
-from gclip.history import empty, push, quantile
+from gclip.core.quantile import empty, push, quantile
 
 
 @register("percentile", "autoclip")
@@ -17,7 +17,7 @@ class Percentile(Strategy):
 
     c_t = percentile_p(n_1 … n_t), linearly interpolated; then g ← g · min(1, c_t/n_t). The first
     step's limit is its own norm, and so it is not clipped. With a `window`, only the last `window`
-    norms count (the paper keeps all). The cost of a step stays O(log t): see `gclip.history`.
+    norms count (the paper keeps all). The cost of a step stays O(log t): see `gclip.core.quantile`.
 
     Seetharaman, Wichern, Pardo, Le Roux (2020), AutoClip: Adaptive Gradient Clipping for Source
     Separation Networks, arXiv:2007.14469.

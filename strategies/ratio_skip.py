@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gclip import Memory, RuleName, Seen, Strategy, averages, register, setting, tunable
+from gclip import Memory, RuleName, Seen, Strategy, register, setting, tunable
+from gclip.core import ema
 
 
 @register("ratio_skip", "axlearn")
@@ -33,10 +34,10 @@ class RatioSkip(Strategy):
     rule: RuleName = "skip"
 
     def remember(self, like: Tensor) -> Memory:
-        return {"mean": averages.empty(like)}
+        return {"mean": ema.empty(like)}
 
     def limit(self, seen: Seen, memory: Memory) -> Tensor:
-        return self.ratio * averages.mean(memory["mean"])
+        return self.ratio * ema.mean(memory["mean"])
 
     def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
         accepted = seen.norm > 0
@@ -46,4 +47,4 @@ class RatioSkip(Strategy):
             accepted &= ~(over.any(dim=-1, keepdim=True) if self.rule == "skip" else over)
         if seen.valid is not None:
             accepted &= seen.valid
-        return {"mean": averages.push(memory["mean"], seen.norm, self.decay, accepted)}
+        return {"mean": ema.push(memory["mean"], seen.norm, self.decay, accepted)}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gclip import Memory, RuleName, Seen, Strategy, UsageError, register, setting, tunable, windows
+from gclip import Memory, RuleName, Seen, Strategy, UsageError, register, setting, tunable
+from gclip.core import window
 
 
 @register("sigma_skip", "olmo")
@@ -42,12 +43,12 @@ class SigmaSkip(Strategy):
             )
 
     def remember(self, like: Tensor) -> Memory:
-        return {"past": windows.empty(like, self.window)}
+        return {"past": window.empty(like, self.window)}
 
     def limit(self, seen: Seen, memory: Memory) -> Tensor:
         past = memory["past"]
-        bound = windows.mean(past) + self.sigmas * windows.deviation(past, correction=1)
-        return torch.where(windows.count(past) >= self.start, bound, math.inf)
+        bound = window.mean(past) + self.sigmas * window.deviation(past, correction=1)
+        return torch.where(window.count(past) >= self.start, bound, math.inf)
 
     def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
-        return {"past": windows.push(memory["past"], seen.norm, seen.valid)}
+        return {"past": window.push(memory["past"], seen.norm, seen.valid)}

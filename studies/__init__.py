@@ -10,9 +10,9 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+from gclip.core.source_location import place_of
 from gclip.errors import UsageError, choose
-from gclip.running.study import Answer, Request
-from gclip.where import place_of
+from gclip.tuning.study import Answer, Request
 
 
 def names() -> tuple[str, ...]:
@@ -33,7 +33,7 @@ def answered(study: ModuleType, request: Request) -> Answer:
     if not isinstance(answer, Answer):
         name = study.__name__.rpartition(".")[2]
         raise UsageError(
-            f"the study {name} must return a gclip.running.study.Answer from run(), but returned "
+            f"the study {name} must return a gclip.tuning.study.Answer from run(), but returned "
             f"{'None' if answer is None else type(answer).__name__} ({place_of(study.run)})"
         )
     return answer

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 from gclip import studies
 from gclip.errors import UsageError
 from gclip.results.statistics import CLAIMS, rule, seeds_needed, trained_from
-from gclip.running.commands import as_options
-from gclip.running.kept import UnreadableStudy, find_study, read_study, studies_in
-from gclip.running.plan import Plan
-from gclip.running.space import LR
-from gclip.running.study import Answer, Request
-from gclip.running.trials import Counts, best_of, config_of, counted, counts
 from gclip.studies._pairs import TESTS, better, compared, too_few, worse
 from gclip.studies._runs import Cell, failures, scored, seeds_of, summary, trained
 from gclip.studies._words import listed, percent, plural
+from gclip.tuning.commands import as_options
+from gclip.tuning.plan import Plan
+from gclip.tuning.space import LR
+from gclip.tuning.sqlite import UnreadableStudy, find_study, read_study, studies_in
+from gclip.tuning.study import Answer, Request
+from gclip.tuning.trials import Counts, best_of, config_of, counted, counts
 
 if TYPE_CHECKING:
     import pandas as pd

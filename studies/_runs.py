@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import gclip
 from gclip.errors import UsageError
+from gclip.execution.run_all import run_all
 from gclip.results.statistics import mean_interval, trained_summary, wilson
-from gclip.running.many import run_all
-from gclip.running.space import LR, single
 from gclip.studies._words import interval, percent
+from gclip.tuning.space import LR, single
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gclip.running.study import Request
     from gclip.training import RunConfig, RunResult
+    from gclip.tuning.study import Request
 
 USUAL = ("none", "norm", "soft", "value", "agc", "percentile", "zclip", "adagc")
 """Who takes part unless told otherwise: the best known of each family."""

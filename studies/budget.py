@@ -39,10 +39,6 @@ from gclip.results.statistics import (
     seeds_needed,
     trained_from,
 )
-from gclip.running.kept import read_study, study_file
-from gclip.running.space import LR, check_overrides
-from gclip.running.study import Answer, Request
-from gclip.running.trials import counted
 from gclip.studies import thresholds
 from gclip.studies._pairs import TESTS, better, compared, too_few
 from gclip.studies._runs import (
@@ -56,12 +52,16 @@ from gclip.studies._runs import (
     trained,
 )
 from gclip.studies._words import listed, percent, plural
+from gclip.tuning.space import LR, check_overrides
+from gclip.tuning.sqlite import read_study, study_file
+from gclip.tuning.study import Answer, Request
+from gclip.tuning.trials import counted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gclip.running.plan import Plan
     from gclip.training import RunConfig
+    from gclip.tuning.plan import Plan
 
 USES = ("trials", "seeds", "lr_range", "space", "seeds_per_trial")
 

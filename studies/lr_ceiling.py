@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gclip.errors import UsageError
-from gclip.running.space import rounded
-from gclip.running.study import Answer, Request
 from gclip.studies._runs import (
     Cell,
     failures,
@@ -31,6 +29,8 @@ from gclip.studies._runs import (
     trained,
 )
 from gclip.studies._words import factor
+from gclip.tuning.space import rounded
+from gclip.tuning.study import Answer, Request
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
 from gclip.results.statistics import rule, seeds_needed, trained_from
-from gclip.running.space import rounded
-from gclip.running.study import Answer, Request
 from gclip.studies._pairs import TESTS, compared, too_few
 from gclip.studies._runs import (
     Cell,
@@ -28,6 +26,8 @@ from gclip.studies._runs import (
     trained,
 )
 from gclip.studies._words import percent
+from gclip.tuning.space import rounded
+from gclip.tuning.study import Answer, Request
 
 if TYPE_CHECKING:
     import pandas as pd

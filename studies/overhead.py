@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import gclip
-from gclip.running.study import Answer, Request
 from gclip.studies._runs import number, spellings
 from gclip.studies._words import plural
+from gclip.tuning.study import Answer, Request
 
 if TYPE_CHECKING:
     from gclip.training import RunConfig

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import gclip
 from gclip.errors import UsageError
-from gclip.running.space import LR, Dimension, check_overrides, single, space_of
-from gclip.running.study import Answer, Request
 from gclip.studies._runs import (
     Cell,
     failures,
@@ -33,6 +31,8 @@ from gclip.studies._runs import (
     trained,
 )
 from gclip.studies._words import factor, listed, percent
+from gclip.tuning.space import LR, Dimension, check_overrides, single, space_of
+from gclip.tuning.study import Answer, Request
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,6 +1,6 @@
 """How large should the limit be? Tunes a strategy's tunable fields, the learning rate with them.
 
-The search space is read from the strategy's class (`gclip.running.space`), so a new strategy can be
+The search space is read from the strategy's class (`gclip.tuning.space`), so a new strategy can be
 tuned the moment it is registered. Trials are scored on validation images with seeds that no
 comparison uses by default: test images and reporting seeds stay unseen. Several strategies are one
 study each, with the same number of trials.
@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
-from gclip.fleet.plan import read_fleet
-from gclip.running.commands import as_options
-from gclip.running.kept import check_name, open_study
-from gclip.running.machine import workers_for
-from gclip.running.many import open_pool
-from gclip.running.plan import TUNING_SEEDS as TUNING_SEEDS
-from gclip.running.plan import Plan
-from gclip.running.sizing import fleet_size
-from gclip.running.space import (
+from gclip.execution.fleet_plan import read_fleet
+from gclip.execution.machine import workers_for
+from gclip.execution.run_all import open_pool
+from gclip.tuning.commands import as_options
+from gclip.tuning.fleet_size import fleet_size
+from gclip.tuning.plan import TUNING_SEEDS as TUNING_SEEDS
+from gclip.tuning.plan import Plan
+from gclip.tuning.space import (
     LR,
     Space,
     check_overrides,
@@ -32,16 +31,9 @@ from gclip.running.space import (
     single,
     space_of,
 )
-from gclip.running.study import Answer, Request
-from gclip.running.trials import (
-    Counts,
-    best_of,
-    complete,
-    config_of,
-    counted,
-    counts,
-    front_of,
-)
+from gclip.tuning.sqlite import check_name, open_study
+from gclip.tuning.study import Answer, Request
+from gclip.tuning.trials import Counts, best_of, complete, config_of, counted, counts, front_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import gclip
-from gclip import registry
+from gclip.core import registry
 
 torch.set_num_threads(1)
 

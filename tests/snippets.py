@@ -108,9 +108,9 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """
     import gclip.training as training
     from gclip import figures, studies
-    from gclip.running import study
+    from gclip.tuning import study
 
-    comparing = importlib.import_module("gclip.running.compare")  # the function hides it
+    comparing = importlib.import_module("gclip.execution.compare")  # the function hides it
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GCLIP_CACHE", str(tmp_path / "cache"))
     defaults, request, plan = training.task_defaults, study.Request, comparing.plan
@@ -128,7 +128,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         comparing, "plan", lambda chosen, seeds, base: plan(chosen, tuple(seeds)[:SEEDS], base)
     )
     monkeypatch.setattr(study, "Request", short)
-    monkeypatch.setattr("gclip.running.machine.cores", lambda: 1)
+    monkeypatch.setattr("gclip.execution.machine.cores", lambda: 1)
     for package in (figures, studies):
         name = package.__name__.rpartition(".")[2]
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / name)])

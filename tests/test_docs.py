@@ -17,7 +17,7 @@ from tests.snippets import ROOT, blocks, commands, run_page, small, words
 
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 ELSEWHERE = ("study create", "study work")
-"""Commands that need a database server: `tests/studies` runs those, on PostgreSQL."""
+"""Commands that need a database server: `tests/tuning` runs those, on PostgreSQL."""
 
 
 def needs_a_server(command: str) -> bool:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from gclip.bench import roofline
-from gclip.clipper import Clipper
-from gclip.history import push
-from gclip.registry import create
+from gclip.clipping.clipper import Clipper
+from gclip.core.quantile import push
+from gclip.core.registry import create
 from gclip.training.models import build
 
 Call = Callable[[], Any]

@@ -63,7 +63,7 @@ def rows(
     Raises:
         UsageError: a number below 1, or a model or strategy that cannot be in a fleet.
     """
-    from gclip.running import cores
+    from gclip.execution import cores
 
     for what, values in (("batches", batches), ("sizes", sizes)):
         wrong = [value for value in values if value < 1]
@@ -117,9 +117,9 @@ def _in_one_process(task: Mapping[str, Any], seconds: float) -> tuple[float, flo
 
 def _epochs(task: Mapping[str, Any], threads: int) -> tuple[Iterator[float], Iterator[float]]:
     """Endless rates, one an epoch: of a run by itself, and of a fleet; both warm."""
-    from gclip.fleet.run import FleetRun
     from gclip.training import RunConfig, load_dataset
     from gclip.training.device import reproducible
+    from gclip.training.fleet.run import FleetRun
     from gclip.training.run import Run
 
     device = torch.device("cpu")
@@ -162,7 +162,7 @@ class _Machine:
     def __enter__(self) -> _Machine:
         import os
 
-        from gclip.running.pool import _THREAD_VARIABLES
+        from gclip.execution.pool import _THREAD_VARIABLES
 
         environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, "1")}
         self._workers = [

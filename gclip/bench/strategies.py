@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gclip.attaching import attach
-from gclip.clipper import Clipper
+from gclip.clipping.clipper import Clipper
+from gclip.clipping.hooks import attach
+from gclip.clipping.report import ClipReport
+from gclip.core.registry import create, get, names
+from gclip.core.strategy import Strategy, Transform
 from gclip.errors import UsageError
-from gclip.registry import create, get, names
-from gclip.report import ClipReport
-from gclip.strategy import Strategy, Transform
 from gclip.training.models import build
 
 Call = Callable[[], Any]

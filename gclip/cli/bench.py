@@ -15,7 +15,7 @@ from gclip.cli.options import Json, Plugins, load_plugins
 from gclip.cli.progress import load, time_left
 from gclip.cli.time_left import TimeLeft
 from gclip.errors import UsageError
-from gclip.text_table import Column, TextTable
+from gclip.text.table import Column, TextTable
 
 Models = Annotated[
     list[str] | None,
@@ -316,7 +316,7 @@ def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     import torch
 
-    from gclip.running import cores
+    from gclip.execution import cores
 
     return {
         "system": platform.system(),

@@ -9,7 +9,7 @@ import typer
 from gclip.cli import screen
 from gclip.cli.options import Json
 from gclip.cli.progress import StepsDisplay, load
-from gclip.text_table import Column, TextTable
+from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:
     from gclip.testing import Result

@@ -24,11 +24,11 @@ from gclip.cli.options import (
 )
 from gclip.cli.progress import RunsDisplay
 from gclip.cli.tables import comparison_table, notes
-from gclip.fleet.plan import read_fleet
-from gclip.running.compare import USUAL_BASELINES
+from gclip.execution.compare import USUAL_BASELINES
+from gclip.execution.fleet_plan import read_fleet
 
 if TYPE_CHECKING:
-    from gclip.running import Comparison
+    from gclip.execution import Comparison
     from gclip.training import RunConfig
 
 TAME = "--lr 0.02"
@@ -100,19 +100,19 @@ def compare(
     with screen.interruptible(kept), display:
         display.load("torch")
         import gclip
-        from gclip import running
-        from gclip.running.compare import default_seeds, plan
+        from gclip import execution
+        from gclip.execution.compare import default_seeds, plan
         from gclip.training import RunConfig
 
         plugins = load_plugins(plugin)
         names = tuple(strategy) if strategy else gclip.names()
         chosen = default_seeds(names) if seeds is None else parse_seeds(seeds)
         base = run.config()
-        reference = running.choose_baseline(names, baseline)
-        running.workers_for("cpu", workers)  # a wrong number is told before anything begins
+        reference = execution.choose_baseline(names, baseline)
+        execution.workers_for("cpu", workers)  # a wrong number is told before anything begins
         display.total = len(plan(names, chosen, base))
         display.doing("reading images")
-        found = running.compare(
+        found = execution.compare(
             names,
             chosen,
             base=base,
@@ -199,7 +199,7 @@ def folder(found: Comparison) -> str:
 
 def _why_baseline(found: Comparison) -> str:
     """Why differences are not to ``none``."""
-    from gclip.running.compare import baseline_reason
+    from gclip.execution.compare import baseline_reason
 
     spellings = list(dict.fromkeys(run.config.strategy for run in found.outcomes))
     return f"Differences are to {found.baseline}, {baseline_reason(spellings, found.baseline)}."

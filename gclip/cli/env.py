@@ -69,7 +69,7 @@ def facts() -> dict[str, Any]:
     """Everything the command prints, by name."""
     import torch
 
-    from gclip.running import cores
+    from gclip.execution import cores
 
     return {
         "gclip": importlib.metadata.version("gclip"),

@@ -9,7 +9,7 @@ import typer
 from gclip.cli import screen
 from gclip.cli.options import Json, Plugins, load_plugins
 from gclip.cli.progress import load
-from gclip.text_table import Column, TextTable
+from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:
     from gclip.describe import Description
@@ -98,9 +98,9 @@ def show_strategies(
 
 def _chosen(family: str | None, side: str | None) -> list[Description]:
     import gclip
+    from gclip.core.strategy import SIDES
     from gclip.describe import describe, families
     from gclip.errors import UsageError, choose
-    from gclip.strategy import SIDES
 
     found = [describe(gclip.get(name)) for name in gclip.names()]
     if side is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from gclip.running import Event
+    from gclip.execution import Event
     from gclip.training import Progress, RunConfig
 
 _PLAIN_SECONDS = 10.0

@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gclip.text_table import TextTable
+    from gclip.text.table import TextTable
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended."""
@@ -58,7 +58,7 @@ def say(text: str = "") -> None:
 def tell(text: str) -> None:
     """Sentences of the answer, filled to the terminal; indented lines, such as commands to copy,
     and empty ones stay as they are."""
-    from gclip.text_table import fill
+    from gclip.text.table import fill
 
     for line in text.splitlines() or [""]:
         if not line or line.startswith(" "):

@@ -13,7 +13,7 @@ from gclip.cli import screen
 from gclip.cli.options import Json, Plugins, load_plugins
 from gclip.cli.progress import load
 from gclip.errors import UsageError
-from gclip.text_table import Column, TextTable, fill
+from gclip.text.table import Column, TextTable, fill
 
 if TYPE_CHECKING:
     from gclip import Strategy

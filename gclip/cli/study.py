@@ -29,16 +29,16 @@ from gclip.cli.options import (
 )
 from gclip.cli.progress import RunsDisplay, load
 from gclip.errors import UsageError
-from gclip.fleet.plan import read_fleet
-from gclip.text_table import Column, TextTable
+from gclip.execution.fleet_plan import read_fleet
+from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from gclip.running import Event
-    from gclip.running.study import Answer, Request
-    from gclip.running.studyfile import StudyFile
+    from gclip.execution import Event
     from gclip.training import RunConfig
+    from gclip.tuning.study import Answer, Request
+    from gclip.tuning.study_file import StudyFile
 
 app = App(no_args_is_help=True, help="Tune strategies with Optuna, and look at studies.")
 
@@ -244,9 +244,9 @@ def run(
     load("torch", "optuna")
     from gclip import studies
     from gclip.results import Store
-    from gclip.running.answers import keep
-    from gclip.running.space import parse_space
-    from gclip.running.study import Request
+    from gclip.tuning.answers import keep
+    from gclip.tuning.space import parse_space
+    from gclip.tuning.study import Request
 
     options = {
         "name": name,
@@ -311,8 +311,8 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
     """
     load("torch", "optuna")
     from gclip import studies
-    from gclip.running.answers import answers_in
-    from gclip.running.kept import UnreadableStudy, studies_in, summary
+    from gclip.tuning.answers import answers_in
+    from gclip.tuning.sqlite import UnreadableStudy, studies_in, summary
 
     known = [{"study": name, "question": studies.question(name)} for name in studies.names()]
     begun, left_out = [], []
@@ -351,7 +351,7 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
 
 
 def _show_begun(store: Path, begun: Sequence[Mapping[str, Any]]) -> None:
-    from gclip.running.sqlite import printable
+    from gclip.tuning.sqlite_file import printable
 
     screen.say(f"\nBegun in {store}:")
     table = TextTable(
@@ -485,7 +485,7 @@ def _together(
     file: Path | None,
 ) -> Given:
     """The options over the study file's settings, what neither says left out."""
-    from gclip.running.studyfile import StudyFile, read_study_file
+    from gclip.tuning.study_file import StudyFile, read_study_file
 
     said = StudyFile() if file is None else read_study_file(file)
     settings = {name: value for name, value in options.items() if value is not None}

@@ -26,7 +26,7 @@ from gclip.cli.options import (
 )
 from gclip.cli.progress import RunsDisplay, load
 from gclip.errors import UsageError
-from gclip.text_table import Column, TextTable
+from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,8 +86,8 @@ def report(
     load("torch", "optuna")
     from gclip.cli.study import _print
     from gclip.results import Store
-    from gclip.running.study import Request
     from gclip.studies import _report
+    from gclip.tuning.study import Request
 
     plugins = load_plugins(plugin or [])
     chosen = names or []
@@ -151,9 +151,9 @@ def show(
       gclip study show thresholds-agc-digits --store runs --best 10 --json
     """
     load("torch", "optuna")
-    from gclip.running.kept import find_study
-    from gclip.running.showing import FEWEST, rows, shown
-    from gclip.running.sqlite import printable, storage_url
+    from gclip.tuning.inspection import FEWEST, rows, shown
+    from gclip.tuning.sqlite import find_study
+    from gclip.tuning.sqlite_file import printable, storage_url
 
     path = find_study(_existing(store), name)
     found = shown(path, best)
@@ -204,8 +204,8 @@ def export(
       gclip study export thresholds-agc-digits --csv trials.csv
     """
     load("torch", "optuna")
-    from gclip.running.kept import find_study
-    from gclip.running.showing import rows
+    from gclip.tuning.inspection import rows
+    from gclip.tuning.sqlite import find_study
 
     found = rows(find_study(_existing(store), name))
     if not found:

@@ -26,14 +26,14 @@ from gclip.cli.options import (
 )
 from gclip.cli.progress import RunsDisplay, load
 from gclip.errors import UsageError
-from gclip.fleet.plan import read_fleet
+from gclip.execution.fleet_plan import read_fleet
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from sqlalchemy import URL
 
-    from gclip.running.plan import Plan
-    from gclip.running.study import Request
+    from gclip.tuning.plan import Plan
+    from gclip.tuning.study import Request
 
 Storage = Annotated[
     str,
@@ -86,15 +86,15 @@ def create(
       gclip study work thresholds-agc-digits --storage postgresql://me@db/x
     """
     load("torch", "optuna")
-    from gclip.running import remote
-    from gclip.running.storage import has_password, read_url
     from gclip.studies.thresholds import plans, trials_of
+    from gclip.tuning import distributed
+    from gclip.tuning.postgres import has_password, read_url
 
     url = read_url(storage)
     request = _request(options, store)
     made = plans(request)
     trials = trials_of(request, made)
-    created = [remote.create(url, plan, trials, heartbeat) for plan in made]
+    created = [distributed.create(url, plan, trials, heartbeat) for plan in made]
     commands = [_command(each.name, url, request) for each in created]
     if json:
         screen.say_json(
@@ -146,21 +146,21 @@ def work(
     """
     load("torch", "optuna")
     from gclip.results import Store
-    from gclip.running import remote
-    from gclip.running.storage import read_url
     from gclip.training import load_dataset
+    from gclip.tuning import distributed
+    from gclip.tuning.postgres import read_url
 
     url = read_url(storage)
     together = read_fleet("auto" if fleet is None else fleet)
     plugins = load_plugins(plugin)
-    plan, trials, heartbeat = remote.plan_at(url, name)
+    plan, trials, heartbeat = distributed.plan_at(url, name)
     dataset = load_dataset(plan.base.task, data)
-    remote.check_data(plan, dataset)
+    distributed.check_data(plan, dataset)
     store = Store(place.store, create=True)
     display = RunsDisplay(trials * plan.seeds_per_trial)
     again = "the trials under way are back in the queue; the same command goes on"
     with screen.interruptible(lambda: again), _ended_by_sigterm(), display:
-        ended = remote.work(
+        ended = distributed.work(
             url,
             plan,
             store,
@@ -213,7 +213,7 @@ def _report(plan: Plan, ended: list[FrozenTrial], trained: int, *, json: bool) -
 
 def _command(name: str, url: URL, request: Request) -> str:
     """What to type on every machine."""
-    from gclip.running.storage import shown
+    from gclip.tuning.postgres import shown
 
     parts = ["gclip", "study", "work", name, "--storage", shown(url)]
     parts += ["--store", str(request.store)]
@@ -228,8 +228,8 @@ def _request(options: dict[str, Any], store: Path) -> Request:
     """The same as ``gclip study run`` makes of the same options."""
     from gclip import studies
     from gclip.cli import study
-    from gclip.running.space import parse_space
-    from gclip.running.study import Request
+    from gclip.tuning.space import parse_space
+    from gclip.tuning.study import Request
 
     alike = ("name", "trials", "sampler", "pruner", "seeds_per_trial", "points", "seed")
     strategies, objectives = options["strategy"], options["objective"]

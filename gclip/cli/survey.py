@@ -25,9 +25,9 @@ from gclip.cli.progress import StepsDisplay
 from gclip.errors import UsageError
 
 if TYPE_CHECKING:
-    from gclip.suggesting import Suggestions
-    from gclip.surveying import Survey
-    from gclip.training.survey import Surveyed
+    from gclip.survey.suggest import Suggestions
+    from gclip.survey.survey import Survey
+    from gclip.training.norm_survey import Surveyed
 
 
 def add_to(app: typer.Typer) -> None:
@@ -76,9 +76,9 @@ def survey(
     with screen.interruptible(lambda: "nothing is kept"), display:
         display.load("torch")
         import gclip
-        from gclip.surveying import pooled
+        from gclip.survey.survey import pooled
         from gclip.training import resolve_device
-        from gclip.training.survey import STEPS, watch
+        from gclip.training.norm_survey import STEPS, watch
 
         load_plugins(plugin)
         spelled = [_parsed(each) for each in strategy] if strategy else None
@@ -163,7 +163,7 @@ def _draw(
     surveys: list[Survey], suggestions: Suggestions, setting: str, folder: Path
 ) -> list[Path]:
     from gclip import figures
-    from gclip.surveying import drawn
+    from gclip.survey.survey import drawn
 
     figure = drawn(surveys, suggestions, setting)
     return [figures.save(figure, folder / f"survey.{kind}") for kind in ("png", "svg")]

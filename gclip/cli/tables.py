@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gclip.cli.screen import percent, plural
-from gclip.text_table import Column, TextTable
-from gclip.verdicts import DEFINITION, MOSTLY_NOT_FINITE, MOSTLY_SKIPPED
+from gclip.clipping.verdicts import DEFINITION, MOSTLY_NOT_FINITE, MOSTLY_SKIPPED
+from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from gclip.cli import screen
 from gclip.cli.options import Json, Place, Plugins, Setting, expand, load_data, load_plugins
 from gclip.cli.progress import StepsDisplay
 from gclip.cli.tables import verdict_text
-from gclip.verdicts import DEFINITION
+from gclip.clipping.verdicts import DEFINITION
 
 if TYPE_CHECKING:
     from gclip.training import RunResult

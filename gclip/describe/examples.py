@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from gclip.decide import simulate
+from gclip.clipping.rules import simulate
+from gclip.core.strategy import Strategy, Transform
 from gclip.describe.strategies import describe
 from gclip.errors import UsageError
-from gclip.strategy import Strategy, Transform
 
 NORMS = (1.0, 2.0, 3.0, 2.0, 2.0, 10.0, 2.0, 2.0, 0.5)
 """Mostly near 2, with one spike and one small one."""

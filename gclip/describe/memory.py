@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gclip.decide import decide, remember_step, transformed
-from gclip.schedules import at_step
-from gclip.scopes import Groups
-from gclip.strategy import Elements, Memory, Seen, Strategy, Transform
+from gclip.clipping.groups import Groups
+from gclip.clipping.rules import decide, remember_step, transformed
+from gclip.core.schedules import at_step
+from gclip.core.strategy import Elements, Memory, Seen, Strategy, Transform
 
 _STEPS = 32  # after as many more, what has not stopped growing never will
 _RING = 4  # more slots a group than this are called a ring

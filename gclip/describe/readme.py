@@ -161,7 +161,7 @@ def write_costs(costs: Mapping[str, Any], machine: Mapping[str, Any]) -> Path:
 
 
 def _all() -> list[Description]:
-    from gclip import registry
+    from gclip.core import registry
 
     return [describe(registry.get(name)) for name in registry.names()]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from gclip.core.fields import FieldInfo, Rule, fields_of
+from gclip.core.strategy import RULES, SCOPES, SHARED, SIDES, Strategy
 from gclip.describe.docstring import Docstring, read
 from gclip.describe.memory import Footprint, footprint
-from gclip.fields import FieldInfo, Rule, fields_of
-from gclip.strategy import RULES, SCOPES, SHARED, SIDES, Strategy
 
 FAMILIES = (
     "fixed limit",

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gclip.clipping.verdicts import LIMITED
 from gclip.results.sealed import Stored
 from gclip.results.store import Store
-from gclip.verdicts import LIMITED
 
 if TYPE_CHECKING:
     import pandas as pd

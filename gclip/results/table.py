@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from gclip.clipping.verdicts import verdict_of
 from gclip.errors import UsageError
 from gclip.results.evidence import TOO_FEW, compare_pairs
 from gclip.results.experiments import differing_settings
 from gclip.results.intervals import finite, iqm, mean_interval, wilson
 from gclip.results.trained import trained_from, trained_summary
-from gclip.verdicts import verdict_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ def compare_table(runs: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
       the table; ``evidence`` says what may be claimed (`gclip.results.evidence.compare_pairs`).
     - ``clip_rate`` mean share of the steps in which anything was clipped, ``limited_rate`` of those
       whose norm shrank by more than 1 %, ``skipped_rate`` and ``not_finite_rate`` of those left out
-      or not finite; ``verdict`` on these shares (`gclip.verdicts`), so on all runs together;
+      or not finite; ``verdict`` on these shares (`gclip.clipping.verdicts`), so on all runs together;
       ``diverged`` the rate with Wilson's interval; ``seconds`` mean per run.
 
     Intervals are at 95 %. What cannot be computed is NaN (one run has no interval; the baseline has

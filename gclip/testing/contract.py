@@ -7,8 +7,8 @@ import traceback
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
+from gclip.core.strategy import Strategy, is_strategy_class
 from gclip.errors import UsageError, unknown
-from gclip.strategy import Strategy, is_strategy_class
 from gclip.testing.promises import DoesNotApply, Promise, Result, promises
 from gclip.testing.subject import DEFAULT_COMPILER, Subject
 

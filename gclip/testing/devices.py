@@ -16,8 +16,8 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gclip.decide import simulate
-from gclip.strategy import Memory
+from gclip.clipping.rules import simulate
+from gclip.core.strategy import Memory
 from gclip.testing import process
 from gclip.testing.comparing import apart, size_of
 from gclip.testing.direct import Direct, ask

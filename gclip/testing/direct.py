@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gclip.decide import decide, remember_step, transformed
-from gclip.strategy import Elements, Memory, Seen, Strategy, Transform
+from gclip.clipping.rules import decide, remember_step, transformed
+from gclip.core.strategy import Elements, Memory, Seen, Strategy, Transform
 from gclip.testing.gradients import norms
 
 GROUPS, ELEMENTS, MATRIX = (3,), (6,), (2, 3)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import gclip
+from gclip.core.fields import FieldInfo, fields_of
+from gclip.core.schedules import Schedule
+from gclip.core.strategy import SHARED
 from gclip.errors import UsageError
-from gclip.fields import FieldInfo, fields_of
-from gclip.schedules import Schedule
-from gclip.strategy import SHARED
 from gclip.testing.promises import DoesNotApply, promise
 from gclip.testing.subject import Subject, between, rule_of, whole
 

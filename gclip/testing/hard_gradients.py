@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gclip.clipper import Nonfinite
-from gclip.strategy import Strategy
+from gclip.clipping.clipper import Nonfinite
+from gclip.core.strategy import Strategy
 from gclip.testing.comparing import differ, size_of
 from gclip.testing.gradients import SHAPES, Gradients, gradients, present
 from gclip.testing.promises import DoesNotApply, promise

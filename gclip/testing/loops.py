@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from gclip.attaching import attach
-from gclip.clipper import Clipper
-from gclip.report import ClipReport
-from gclip.strategy import Strategy
+from gclip.clipping.clipper import Clipper
+from gclip.clipping.hooks import attach
+from gclip.clipping.report import ClipReport
+from gclip.core.strategy import Strategy
 from gclip.testing.gradients import SHAPES, Gradients, Shapes, present, weights
 from gclip.testing.rigs import STEPS
 from gclip.testing.sides import Linear, answer

@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gclip import registry
-from gclip.strategy import Strategy, is_strategy_class
+from gclip.core import registry
+from gclip.core.strategy import Strategy, is_strategy_class
 from gclip.testing.promises import DoesNotApply
 from gclip.testing.sides import make
 

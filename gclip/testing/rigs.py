@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gclip.clipper import Clipper, Nonfinite
-from gclip.report import ClipReport
-from gclip.scopes import Groups
-from gclip.strategy import Strategy, Transform
+from gclip.clipping.clipper import Clipper, Nonfinite
+from gclip.clipping.groups import Groups
+from gclip.clipping.report import ClipReport
+from gclip.core.strategy import Strategy, Transform
 from gclip.testing.gradients import SHAPES, Gradients, Shapes, gradients, weights
 
 STEPS = 100

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gclip.clipper import Clipper, Nonfinite
-from gclip.strategy import Strategy
+from gclip.clipping.clipper import Clipper, Nonfinite
+from gclip.core.strategy import Strategy
 from gclip.testing.gradients import Gradients
 from gclip.testing.promises import DoesNotApply
 from gclip.testing.rigs import STEPS, Rig, Step

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gclip.strategy import Strategy
+from gclip.core.strategy import Strategy
 from gclip.testing.comparing import apart
 from gclip.testing.gradients import SHAPES, Gradients, Shapes, gradients, present
 from gclip.testing.loops import Loop, MakeOptimizer, State, changes

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from gclip.strategy import Transform
+from gclip.core.strategy import Transform
 from gclip.testing.comparing import apart, differ, size_of
 from gclip.testing.gradients import Gradients, Shapes, Tensors, gradients, present
 from gclip.testing.promises import promise

@@ -7,9 +7,9 @@ import math
 import random
 from typing import Any
 
+from gclip.core.fields import FieldInfo, fields_of
+from gclip.core.strategy import SHARED, Strategy, Transform
 from gclip.errors import UsageError
-from gclip.fields import FieldInfo, fields_of
-from gclip.strategy import SHARED, Strategy, Transform
 from gclip.testing.promises import DoesNotApply
 from gclip.testing.rigs import Rig
 from gclip.testing.sides import make

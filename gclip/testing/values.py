@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gclip.strategy import Elements, Seen, Strategy, Transform
+from gclip.core.strategy import Elements, Seen, Strategy, Transform
 from gclip.testing.direct import Direct, tensors_of
 from gclip.testing.gradients import Tensors, gradients, present
 from gclip.testing.promises import DoesNotApply, promise

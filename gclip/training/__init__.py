@@ -22,13 +22,13 @@ from gclip.training.trainer import Progress as Progress
 from gclip.training.trainer import train as train
 
 if TYPE_CHECKING:
-    from gclip.fleet.train import train_fleet as train_fleet
+    from gclip.training.fleet.train import train_fleet as train_fleet
 
 
 def __getattr__(name: str) -> Any:
     # Fleets are made of what is here, so they can be imported only once all of it is.
     if name == "train_fleet":
-        from gclip.fleet.train import train_fleet
+        from gclip.training.fleet.train import train_fleet
 
         return train_fleet
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from gclip.clipping.record import ClipSummary
+from gclip.clipping.verdicts import MOSTLY_SKIPPED
 from gclip.errors import UsageError, choose
-from gclip.record import ClipSummary
 from gclip.training.config import RunConfig
-from gclip.verdicts import MOSTLY_SKIPPED
 
 Status = Literal["finished", "diverged", "pruned", "failed"]
 STATUSES: tuple[Status, ...] = ("finished", "diverged", "pruned", "failed")

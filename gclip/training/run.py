@@ -19,11 +19,11 @@ from gclip.training.config import RunConfig
 from gclip.training.dataset import SIZE, Dataset
 from gclip.training.device import memory_format
 from gclip.training.disturbances import Disturbance, wrong_labels
+from gclip.training.divergence import Watch
 from gclip.training.graphs import Backward, recorder
 from gclip.training.result import RunResult, Status, warning_of
 from gclip.training.selection import select_for
 from gclip.training.stepping import Stepper
-from gclip.training.watch import Watch
 
 _EXAMPLES = 128  # how many single gradients are held at once, where examples are clipped
 _MEASURED_AT_ONCE = 500  # images in a forward pass without gradients

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from gclip import running
+from gclip import execution
 from gclip.cli import app
 from gclip.training import RunConfig, models, optimizers, recipes
 from gclip.training.checks import NORMALIZATIONS, PRECISIONS, TASKS
@@ -220,7 +220,7 @@ def test_an_unexpected_error_is_short_and_says_how_to_see_more(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("the sky\nfell")
 
-    monkeypatch.setattr(running, "compare", broken)
+    monkeypatch.setattr(execution, "compare", broken)
     answer = gclip("compare", "-s", "norm")
     assert answer.code == 1
     assert answer.err.splitlines() == [
@@ -236,7 +236,7 @@ def test_ctrl_c_says_what_is_kept(gclip: Command, monkeypatch: pytest.MonkeyPatc
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(running, "compare", interrupted)
+    monkeypatch.setattr(execution, "compare", interrupted)
     answer = gclip("compare", "-s", "norm", "--seeds", "5")
     assert answer.code == 130
     assert answer.err == (

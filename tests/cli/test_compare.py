@@ -80,14 +80,14 @@ def test_failed_runs_are_shown_and_the_exit_code_is_1(
 def test_the_defaults_say_that_they_are_at_the_edge(
     gclip: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gclip import running
+    from gclip import execution
 
-    compare = running.compare
+    compare = execution.compare
 
     def quick(*arguments: Any, base: Any, **more: Any) -> Any:
         return compare(*arguments, base=base.replace(fraction=0.1, epochs=1), **more)
 
-    monkeypatch.setattr(running, "compare", quick)
+    monkeypatch.setattr(execution, "compare", quick)
     # As many seeds as the comparisons need: ten for two strategies, whoever they are.
     said = gclip("compare", "-s", "none", "--no-figures", "--device", "cpu", "--json").json
     assert [row["n"] for row in said["table"]] == [10]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from gclip.running import cores
+from gclip.execution import cores
 
 Command = Any  # of conftest.py
 

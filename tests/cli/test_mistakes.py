@@ -61,7 +61,7 @@ def test_a_study_that_returns_none_is_named_with_its_file(
     answer = gclip("study", "run", "lr_ceiling", *TINY)
     assert answer.code == 2
     assert answer.err.startswith(
-        "gclip: error: the study lr_ceiling must return a gclip.running.study.Answer from run(), "
+        "gclip: error: the study lr_ceiling must return a gclip.tuning.study.Answer from run(), "
         "but returned None (line "
     )
     assert answer.err.endswith(" of test_mistakes.py)\n")

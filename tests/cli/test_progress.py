@@ -15,7 +15,7 @@ import pytest
 from gclip.cli import progress
 from gclip.cli.progress import Display, RunsDisplay, StepsDisplay, load, time_left
 from gclip.cli.time_left import Estimate
-from gclip.running import Event
+from gclip.execution import Event
 from gclip.training import Progress, RunConfig
 
 Command = Any  # of conftest.py
@@ -187,7 +187,7 @@ def test_in_a_terminal_the_same_line_moves_and_leaves_nothing(tmp_path: Path) ->
 
     script = """
 from gclip.cli.progress import RunsDisplay
-from gclip.running import Event
+from gclip.execution import Event
 from gclip.training import RunConfig
 import time
 with RunsDisplay(3) as display:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gclip.cli import main, screen
-from gclip.text_table import Column, TextTable, fill, tokens
+from gclip.text.table import Column, TextTable, fill, tokens
 
 WIDTHS = (60, 80, 100, 200, None)  # None: into a pipe, where nothing says how wide
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import gclip
-from gclip.digest import code_of, own_digest
+from gclip.core.digest import code_of, own_digest
 
 SHIPPED = Path(__file__).parents[2] / "strategies"
 SAME: dict[str, dict[str, str]] = json.loads((SHIPPED / "same_code.json").read_text())["same"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import pytest
 
 import gclip
-from gclip import registry
+from gclip.core import registry
 
 PLUGIN = '''
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ from torch import nn
 
 import gclip
 from gclip import UsageError
-from gclip.schedules import Schedule
+from gclip.core.schedules import Schedule
 
 
 def limits(clipper, params, fill, steps):

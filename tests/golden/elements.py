@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gclip import Elements, Memory, Strategy, Transform
-from gclip.decide import transformed
+from gclip.clipping.rules import transformed
 from gclip.strategies.cclip import ACClip, CClip
 from gclip.strategies.clippy import Clippy
 from gclip.strategies.power import Power

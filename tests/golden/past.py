@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 import gclip
-from gclip import Band, Limit, Memory, Seen, averages, windows
-from gclip.history import push, quantile
+from gclip import Band, Limit, Memory, Seen
+from gclip.core import ema, window
+from gclip.core.quantile import push, quantile
 from gclip.strategies.adagc import AdaGC
 from gclip.strategies.adanorm import AdaNorm
 from gclip.strategies.aggc import AGGC
@@ -347,13 +348,13 @@ class _EMARatioNeverLearns(EMARatio):
 
 class _EMARatioCorrected(EMARatio):
     def remember(self, like: Tensor) -> Memory:
-        return {"average": averages.empty(like)}
+        return {"average": ema.empty(like)}
 
     def limit(self, seen: Seen, memory: Memory) -> Tensor:
-        return self.ratio * averages.mean(memory["average"])
+        return self.ratio * ema.mean(memory["average"])
 
     def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
-        return {"average": averages.push(memory["average"], clipped_norm, self.decay, seen.valid)}
+        return {"average": ema.push(memory["average"], clipped_norm, self.decay, seen.valid)}
 
 
 EMA_RATIO = [
@@ -508,7 +509,7 @@ def _median_window(scale: float = 2.0, window: int = 100) -> One:
 
 class _MedianEveryStep(MedianWindow):
     def _updated(self, past: Any, seen: Seen, memory: Memory) -> Tensor:
-        held = windows.count(past).unsqueeze(-1)
+        held = window.count(past).unsqueeze(-1)
         slots = torch.arange(self.window)
         values = torch.where(slots < held, past["values"], INF).sort(dim=-1).values
         return self.scale * values.gather(-1, 2 * (held // 4)).squeeze(-1)
@@ -670,8 +671,8 @@ def _sigma(k: float = 6.0, window: int = 128, start: int = 63) -> Callable[..., 
 class _SigmaOfPopulation(SigmaSkip):
     def limit(self, seen: Seen, memory: Memory) -> Tensor:
         past = memory["past"]
-        bound = windows.mean(past) + self.sigmas * windows.deviation(past)
-        return torch.where(windows.count(past) >= self.start, bound, INF)
+        bound = window.mean(past) + self.sigmas * window.deviation(past)
+        return torch.where(window.count(past) >= self.start, bound, INF)
 
 
 class _SigmaWithCurrent(SigmaSkip):
@@ -683,20 +684,20 @@ class _SigmaWithCurrent(SigmaSkip):
 class _SigmaOfAccepted(SigmaSkip):
     def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
         valid = clipped_norm > 0
-        return {"past": windows.push(memory["past"], seen.norm, valid)}
+        return {"past": window.push(memory["past"], seen.norm, valid)}
 
 
 class _SigmaStartsAtOnce(SigmaSkip):
     def limit(self, seen: Seen, memory: Memory) -> Tensor:
         past = memory["past"]
-        bound = windows.mean(past) + self.sigmas * windows.deviation(past, correction=1)
-        return torch.where(windows.count(past) >= 2, bound, INF)
+        bound = window.mean(past) + self.sigmas * window.deviation(past, correction=1)
+        return torch.where(window.count(past) >= 2, bound, INF)
 
 
 class _SigmaStartsLate(SigmaSkip):
     def limit(self, seen: Seen, memory: Memory) -> Tensor:
         bound: Tensor = super().limit(seen, memory)
-        return torch.where(windows.count(memory["past"]) > self.start, bound, INF)
+        return torch.where(window.count(memory["past"]) > self.start, bound, INF)
 
 
 SWINGING = [1.0, 3.0] * 32
@@ -729,7 +730,7 @@ def _ratio(k: float = 20.0, decay: float = 0.99) -> Callable[..., float]:
 
 class _RatioOfAll(RatioSkip):
     def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
-        return {"mean": averages.push(memory["mean"], seen.norm, self.decay, seen.valid)}
+        return {"mean": ema.push(memory["mean"], seen.norm, self.decay, seen.valid)}
 
 
 class _RatioGroupByGroup(RatioSkip):

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gclip.clipping.verdicts import verdict_of
+from gclip.execution import choose_baseline
 from gclip.results import Store
 from gclip.results.same import same_runs
 from gclip.results.table import compare_table
-from gclip.running import choose_baseline
-from gclip.verdicts import verdict_of
 
 
 @pytest.mark.parametrize(

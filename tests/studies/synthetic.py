@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from gclip.results import Store
-from gclip.running.study import Request
 from gclip.training import RunConfig
+from gclip.tuning.study import Request
 
 TINY = RunConfig(fraction=0.05, epochs=1, batch_size=64)
 CONFIG = json.loads(TINY.to_json())

@@ -12,13 +12,13 @@ import pytest
 
 from gclip import figures
 from gclip.errors import UsageError
+from gclip.execution import Event
 from gclip.results.statistics import holm, sign_flip
-from gclip.running import Event
-from gclip.running.kept import studies_in
 from gclip.studies import budget
 from gclip.studies._pairs import compared, too_few
 from gclip.studies.budget import BAND, Tuned, best_of_k_quantile, curve, table, worth
 from gclip.training import RunConfig
+from gclip.tuning.sqlite import studies_in
 from tests.studies.synthetic import TINY, asked, frame, run
 
 SCORES = (0.1, 0.9, 0.4, 0.4, 0.95, 0.1, 0.7)

@@ -10,7 +10,7 @@ import pytest
 
 from gclip import figures
 from gclip.errors import UsageError
-from gclip.running import Event
+from gclip.execution import Event
 from gclip.studies import lr_ceiling
 from gclip.studies.lr_ceiling import ceiling, grid, table
 from tests.studies.synthetic import TINY, asked, frame, run

@@ -11,8 +11,8 @@ import pytest
 
 from gclip import figures
 from gclip.errors import UsageError
+from gclip.execution import Event
 from gclip.results.statistics import holm, sign_flip, t_interval
-from gclip.running import Event
 from gclip.studies import noise
 from gclip.studies.noise import conditions_of, table
 from tests.studies.synthetic import TINY, asked, frame, run

@@ -15,16 +15,16 @@ import pytest
 from scipy import stats
 
 from gclip.errors import UsageError
+from gclip.execution import Event
 from gclip.results import Store
-from gclip.running import Event
-from gclip.running.kept import begin, find_study, open_study
-from gclip.running.plan import Plan
-from gclip.running.showing import importances, rows, shown
-from gclip.running.space import space_of
-from gclip.running.study import Request
-from gclip.running.trials import Counts
 from gclip.studies import _report, thresholds
 from gclip.training import RunConfig
+from gclip.tuning.inspection import importances, rows, shown
+from gclip.tuning.plan import Plan
+from gclip.tuning.space import space_of
+from gclip.tuning.sqlite import begin, find_study, open_study
+from gclip.tuning.study import Request
+from gclip.tuning.trials import Counts
 
 TINY = RunConfig(fraction=0.1, epochs=1, batch_size=64)
 

@@ -10,8 +10,8 @@ import pytest
 
 from gclip import figures
 from gclip.errors import UsageError
+from gclip.execution import Event
 from gclip.results.statistics import mean_interval
-from gclip.running import Event
 from gclip.studies import sensitivity
 from gclip.studies.sensitivity import Grid, grid, plateau, table
 from tests.studies.synthetic import TINY, asked, frame, run

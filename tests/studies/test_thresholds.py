@@ -9,14 +9,14 @@ import pytest
 
 from gclip import studies
 from gclip.errors import UsageError
+from gclip.execution import Event, Job, open_pool
 from gclip.results import Store
-from gclip.running import Event, Job, open_pool
-from gclip.running.kept import read_study, study_file
-from gclip.running.plan import TUNING_SEEDS
-from gclip.running.study import Request
-from gclip.running.trials import counted
 from gclip.studies import thresholds
 from gclip.training import Progress, RunConfig
+from gclip.tuning.plan import TUNING_SEEDS
+from gclip.tuning.sqlite import read_study, study_file
+from gclip.tuning.study import Request
+from gclip.tuning.trials import counted
 
 TINY = RunConfig(fraction=0.1, epochs=1, batch_size=64)
 

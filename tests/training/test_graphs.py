@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gclip.fleet import run as fleet_run
 from gclip.training import RunConfig, graphs, load_dataset, train, train_fleet
 from gclip.training import run as one_run
+from gclip.training.fleet import run as fleet_run
 
 CONFIG = RunConfig(
     strategy="norm(max_norm=0.5)", fraction=0.2, epochs=2, batch_size=44, lr=0.05, seed=3

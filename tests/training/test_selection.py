@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from gclip.errors import UsageError
-from gclip.fleet.run import FleetRun
 from gclip.training import Dataset, RunConfig, train
+from gclip.training.fleet.run import FleetRun
 from gclip.training.run import Run
 from gclip.training.selection import VERSION, by_class, held, matters, select, select_for
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 import gclip
 from gclip.errors import UsageError
-from gclip.fleet import train_fleet
-from gclip.fleet.run import FleetRun
 from gclip.results import Store
 from gclip.training import RunConfig, optimizers, stepping, train
+from gclip.training.fleet import train_fleet
+from gclip.training.fleet.run import FleetRun
 from gclip.training.run import Run
 from gclip.training.stepping import VERSION, Stepper
 
@@ -115,7 +115,7 @@ def test_a_resumed_run_that_skips_ends_in_the_same_bits(
 def test_steps_are_left_out_without_a_look(optimizer, way, monkeypatch):
     """What a GPU does, on a CPU, whose fused optimizers know ``found_inf`` as well."""
     monkeypatch.setattr(stepping, "on_host", lambda _: False)
-    monkeypatch.setattr("gclip.undo.on_host", lambda _: False)
+    monkeypatch.setattr("gclip.clipping.step_snapshot.on_host", lambda _: False)
     chance = torch.Generator().manual_seed(0)
     weights = [nn.Parameter(torch.randn(3, 2, generator=chance)) for _ in range(2)]
     twins = [nn.Parameter(w.detach().clone()) for w in weights]

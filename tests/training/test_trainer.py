@@ -202,15 +202,15 @@ def test_a_loss_that_is_not_finite_is_a_result(digits):
 def test_a_gpus_late_look_ends_at_the_same_step(digits, monkeypatch):
     config = SMALL.replace(lr=1e30)
     now = train(config, dataset=digits)
-    from gclip.training import watch
+    from gclip.training import divergence
 
-    init = watch.Watch.__init__
+    init = divergence.Watch.__init__
 
     def late(self, device):
         init(self, device)
         self._every = 64
 
-    monkeypatch.setattr(watch.Watch, "__init__", late)
+    monkeypatch.setattr(divergence.Watch, "__init__", late)
     same(now, train(config, dataset=digits))
     same(train(SMALL, dataset=digits), train(SMALL, dataset=digits))
 

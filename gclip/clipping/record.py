@@ -1,0 +1,203 @@
+"""The record of what clipping did over a run, and what that makes of it.
+
+"Threshold 1" is a safety net in one run and a limiter of every step in the next, and the loss
+curve does not say which. The record does. Each step leaves six numbers (24 bytes); they are
+computed in batches from the tensors of many steps, so that recording waits for no device and
+costs next to nothing per step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gclip.clipping.verdicts import LIMITED, MOSTLY_NOT_FINITE, MOSTLY_SKIPPED, verdict_of
+
+Array = npt.NDArray[np.float32 | np.float64]
+
+COLUMNS = ("norm", "clipped_norm", "limit", "clipped", "finite", "skipped")
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_PENDING_FLOATS = 1 << 20  # how many floats may wait before they are reduced
+
+
+@dataclass(frozen=True)
+class ClipSummary:
+    """What clipping did over a run.
+
+    Attributes:
+        steps: how many steps were recorded.
+        clip_rate: share of steps in which anything was clipped.
+        group_rate: mean share of the groups clipped in a step.
+        limited_rate: share of steps whose total norm shrank by more than 1 %; the verdict's number.
+        skipped: steps that were left out, by a strategy's rule or because their gradients were
+            not finite.
+        not_finite: steps whose gradients were not finite.
+        norm_quantiles: quantiles of the total gradient norm before clipping.
+        verdict: ``never clips`` (nothing was ever clipped) · ``safety net`` (at most one step in
+            ten limited) · ``step-size limiter`` · ``always on`` (99 % of steps or more limited) ·
+            ``mostly skipped`` (more than half of the steps left out) · ``mostly not finite``
+            (more than half not finite, and not left out).
+
+    The rates and the quantiles are of the steps with finite gradients.
+    """
+
+    steps: int
+    clip_rate: float
+    group_rate: float
+    limited_rate: float
+    skipped: int
+    not_finite: int
+    norm_quantiles: dict[float, float]
+    verdict: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain numbers and text, for JSON."""
+        made = dataclasses.asdict(self)
+        made["norm_quantiles"] = {f"{q:g}": v for q, v in self.norm_quantiles.items()}
+        return made
+
+    def __str__(self) -> str:
+        said = (
+            f"{self.verdict}: {self.clip_rate:.1%} of {self.steps:,} steps clipped, "
+            f"{self.limited_rate:.1%} shrunk by more than 1 %; "
+            f"median gradient norm {self.norm_quantiles[0.5]:.3g}"
+        )
+        if self.verdict in (MOSTLY_SKIPPED, MOSTLY_NOT_FINITE):
+            said = f"{self.verdict}: of {self.steps:,} steps"
+        for count, what in ((self.skipped, "skipped"), (self.not_finite, "not finite")):
+            said += f"; {count:,} {what}" if count else ""
+        return said.replace("steps; ", "steps ", 1)
+
+
+class Record:
+    """One row a step; see `arrays` for the columns and `summary` for the verdict."""
+
+    def __init__(self) -> None:
+        self._done: list[Tensor] = []  # on the gradients' device until somebody looks
+        self._pending: list[tuple[Tensor, ...]] = []
+        self._batch = 1
+
+    def __len__(self) -> int:
+        return sum(len(rows) for rows in self._done) + len(self._pending)
+
+    def add(
+        self,
+        norm: Tensor,
+        clipped_norm: Tensor,
+        limit: Tensor,
+        clipped: Tensor,
+        finite: Tensor,
+        skipped: Tensor,
+    ) -> None:
+        """Note one step; kept as it is for now.
+
+        All are ``(groups,)``, `finite` and `skipped` ``(1,)``.
+        """
+        row = (norm, clipped_norm, limit, clipped, finite, skipped)
+        if self._pending and norm.device != self._pending[0][0].device:
+            self.flush()  # the model has moved
+        if not self._pending:
+            floats = sum(t.numel() for t in row)
+            self._batch = max(1, min(128, _PENDING_FLOATS // max(floats, 1)))
+        self._pending.append(row)
+        if len(self._pending) >= self._batch:
+            self.flush()
+
+    def arrays(self) -> dict[str, Array]:
+        """One entry a step for each column, float32 (float64 where gradients are).
+
+        ``norm`` and ``clipped_norm``: the total L2 norm before and after clipping, whatever norm
+        the strategy is about.
+        ``limit``: the limit where there is one group, else NaN. ``clipped``: the share of the
+        groups clipped. ``finite`` and ``skipped``: 1 or 0.
+        """
+        self.flush()
+        if len(self._done) > 1:
+            self._done = [torch.cat([rows.to(self._done[-1].device) for rows in self._done])]
+        blank: Array = np.zeros((0, len(COLUMNS)), np.float32)
+        rows: Array = self._done[0].cpu().numpy() if self._done else blank
+        return {name: rows[:, i] for i, name in enumerate(COLUMNS)}
+
+    def summary(self) -> ClipSummary:
+        """Clip rates, norm quantiles and the verdict over all steps so far."""
+        rows = self.arrays()
+        steps = len(rows["norm"])
+        finite = rows["finite"] > 0
+        norm, after, share = (rows[c][finite] for c in ("norm", "clipped_norm", "clipped"))
+        skipped, bad = int((rows["skipped"] > 0).sum()), int(steps - finite.sum())
+        limited = float(np.mean(after < LIMITED * norm)) if len(norm) else 0.0
+        clip_rate = float(np.mean(share > 0)) if len(norm) else 0.0
+        return ClipSummary(
+            steps=steps,
+            clip_rate=clip_rate,
+            group_rate=float(np.mean(share, dtype=np.float64)) if len(norm) else 0.0,
+            limited_rate=limited,
+            skipped=skipped,
+            not_finite=bad,
+            norm_quantiles={
+                q: float(np.quantile(norm, q)) if len(norm) else math.nan for q in QUANTILES
+            },
+            verdict=verdict_of(
+                clip_rate=clip_rate,
+                limited_rate=limited,
+                skipped=skipped / max(steps, 1),
+                not_finite=bad / max(steps, 1),
+            ),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        arrays = self.arrays()
+        rows = np.stack([arrays[c] for c in COLUMNS], axis=1)
+        return {"rows": torch.from_numpy(rows.copy())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._done, self._pending = [_with_skips(state["rows"])], []
+
+    def flush(self) -> None:
+        """Turn the steps that wait into rows, all at once; needed where other groups follow."""
+        if not self._pending:
+            return
+        norm, after, limit, clipped, finite, skipped = (
+            torch.stack(column) for column in zip(*self._pending, strict=True)
+        )
+        none = limit.new_full((len(limit),), math.nan)
+        rows = torch.stack(
+            [
+                _l2(norm),
+                _l2(after),
+                limit[:, 0] if limit.shape[1] == 1 else none,
+                clipped.to(norm.dtype).mean(dim=1),
+                finite[:, 0].to(norm.dtype),
+                skipped[:, 0].to(norm.dtype),
+            ],
+            dim=1,
+        )
+        self._done.append(rows)
+        self._pending = []
+
+
+def _l2(norms: Tensor) -> Tensor:
+    """The norm of all groups, step by step."""
+    if norms.dtype == torch.float32:  # whose squares fit into float64
+        wide = norms if norms.device.type == "mps" else norms.double()
+        found: Tensor = torch.linalg.vector_norm(wide, dim=1)
+        return found.float()
+    # Relative to the largest, whose square may be more (or less) than float64 holds.
+    top = norms.amax(dim=1, keepdim=True)
+    safe = torch.where((top > 0) & torch.isfinite(top), top, 1.0)
+    total: Tensor = torch.linalg.vector_norm(norms / safe, dim=1)
+    return total * safe[:, 0]
+
+
+def _with_skips(rows: Tensor) -> Tensor:
+    """A copy, in which rows from before skips were noted count as skipped where not finite."""
+    if rows.shape[1] == len(COLUMNS):
+        return rows.clone()
+    return torch.cat([rows, 1 - rows[:, -1:]], dim=1)

@@ -1,0 +1,1 @@
+"""What the author of a strategy touches: strategies, their fields, spelling and registry, and memories."""

@@ -1,0 +1,98 @@
+"""Which code a strategy is: a part of every run's identity.
+
+What counts is the text of the files in which the strategy's class and its bases are defined, less
+comments, docstrings and layout: after an edit there, that strategy's runs are made again. Bases
+that belong to the library (`gclip.Strategy`, `gclip.Transform`) or to Python do not count, wherever
+they lie, and neither do modules that the file imports: the library answers for itself, and a
+release that changes what it computes says so.
+
+Where there is no file (a notebook, a console), what counts is the compiled code of the class, and
+of the functions and plain numbers beside it that it names: see `gclip.core.bytecode`.
+
+Where code was rewritten and computes the same as before, ``strategies/same_code.json`` lets it keep
+the digest that its stored runs have.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import inspect
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from gclip.core.bytecode import compiled
+from gclip.core.strategy import Strategy
+
+if TYPE_CHECKING:
+    from gclip.core.chain import Chain
+
+_ADDED_TO = ("strategies", "studies", "figures")
+"""Packages within ``gclip`` that are not the library: strategies are written there."""
+
+
+def code_digest(strategy: Strategy | Chain) -> str:
+    """12 hex digits that change when a strategy's code does, though not when its comments do.
+
+    Part of a run's identity, so that after an edit only that strategy's runs are made again.
+    Covers the modules that define the class and its bases, those of the library and of Python
+    excepted; of a class that was written in a notebook, the class and what it names there. A
+    chain's covers those of all its strategies.
+    """
+    found = own_digest(strategy)
+    return _same_code().get(found, found)
+
+
+def own_digest(strategy: Strategy | Chain) -> str:
+    """The digest of the code as it is, whatever code it is declared to be the same as."""
+    return hashlib.sha256(code_of(strategy).encode()).hexdigest()[:12]
+
+
+def code_of(strategy: Strategy | Chain) -> str:
+    """The code that counts, in one normal form; compiled where there is no source."""
+    parts = getattr(strategy, "strategies", (strategy,))
+    classes: dict[str, list[type]] = {}
+    for part in parts:
+        for cls in type(part).__mro__:
+            if cls is type(part) or not _is_library_or_python(cls.__module__):
+                classes.setdefault(cls.__module__, []).append(cls)
+    return "\n".join(_code(sys.modules.get(name), classes[name]) for name in sorted(classes))
+
+
+def _is_library_or_python(module: str) -> bool:
+    root, _, inside = module.partition(".")
+    if root == "gclip":
+        return inside.partition(".")[0] not in _ADDED_TO
+    return root in sys.stdlib_module_names
+
+
+@functools.cache
+def _same_code() -> Mapping[str, str]:
+    """For digests of code that computes what earlier code did: the digest of that."""
+    file = resources.files("gclip.strategies") / "same_code.json"
+    same = json.loads(file.read_text(encoding="utf-8"))["same"]
+    return {entry["code"]: entry["counts_as"] for entry in same.values()}
+
+
+def _code(module: ModuleType | None, classes: Sequence[type]) -> str:
+    """A module's code in one normal form, without comments and docstrings."""
+    try:
+        tree = ast.parse(inspect.getsource(module))  # type: ignore[arg-type]
+    except (OSError, TypeError, SyntaxError):
+        # A notebook, a console or a frozen program: no file, but the classes themselves.
+        return "\n".join(compiled(cls) for cls in dict.fromkeys(classes))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            node.body = body[1:] or [ast.Pass()]
+    return ast.unparse(tree)

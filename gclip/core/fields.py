@@ -1,0 +1,241 @@
+"""A strategy's fields: what they accept, what a study may search, how they are shown.
+
+One declaration serves all of it: ``max_norm: float = tunable(1.0, low=1e-3, high=100.0, log=True)``
+is validated when a strategy is created, becomes part of a run's identity, is listed by
+``gclip list``, and is a dimension of every study's search space.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, Union
+
+from gclip.core.schedules import Schedule
+from gclip.errors import UsageError, suggestion
+
+_KEY = "gclip"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What one field accepts, and how a study searches it."""
+
+    kind: Literal["tunable", "setting"]
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[Any, ...] | None = None
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    doc: str = ""
+
+    def broken_by(self, value: Any) -> str | None:
+        """The rule that `value` breaks, in words, or None."""
+        if self.choices is not None:
+            return None if value in self.choices else "one of " + _listed(self.choices)
+        if value is None or isinstance(value, bool | str):
+            return None
+        if math.isnan(value):
+            return "a number, not NaN"
+        checks: tuple[tuple[float | None, Callable[[Any, float], bool], str], ...] = (
+            (self.above, lambda v, b: v > b, "above"),
+            (self.at_least, lambda v, b: v >= b, "at least"),
+            (self.below, lambda v, b: v < b, "below"),
+            (self.at_most, lambda v, b: v <= b, "at most"),
+        )
+        broken = [b for b, holds, _ in checks if b is not None and not holds(value, b)]
+        if not broken:
+            return None
+        return " and ".join(f"{word} {b:g}" for b, _, word in checks if b is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldInfo:
+    """One field of a strategy class, as ``gclip list`` and the studies read it."""
+
+    name: str
+    default: Any
+    kind: Literal["tunable", "setting"]
+    low: float | None
+    high: float | None
+    log: bool
+    choices: tuple[Any, ...] | None
+    doc: str
+    type: type
+
+
+def tunable(
+    default: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    log: bool = False,
+    choices: tuple[Any, ...] | None = None,
+    above: float | None = None,
+    at_least: float | None = 0.0,
+    below: float | None = None,
+    at_most: float | None = None,
+    doc: str = "",
+) -> Any:
+    """A field that a study searches: within ``low..high`` (on a log scale if `log`) or `choices`.
+
+    `low` and `high` bound the search, not the value: what a user may set is bounded by
+    `above`, `at_least` (0 unless said otherwise), `below` and `at_most`.
+
+    Raises:
+        UsageError: when neither a range nor choices are given, or ``low <= high`` does not hold.
+    """
+    if choices is None:
+        if low is None or high is None:
+            raise UsageError("a tunable field needs low and high, or choices")
+        if not low <= high:
+            raise UsageError(f"low <= high must hold for a tunable field, but got {low=}, {high=}")
+        if log and low <= 0:
+            raise UsageError(f"a log-scaled tunable field needs low > 0, but got {low=}")
+    rule = Rule(
+        kind="tunable", low=low, high=high, log=log, choices=choices,
+        above=above, at_least=None if above is not None else at_least,
+        below=below, at_most=at_most, doc=doc,
+    )  # fmt: skip
+    return dataclasses.field(default=default, metadata={_KEY: rule})
+
+
+def setting(
+    default: Any,
+    *,
+    choices: tuple[Any, ...] | None = None,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+    doc: str = "",
+) -> Any:
+    """A field that users may set and studies leave alone."""
+    rule = Rule(
+        kind="setting", choices=choices, above=above, at_least=at_least,
+        below=below, at_most=at_most, doc=doc,
+    )  # fmt: skip
+    return dataclasses.field(default=default, metadata={_KEY: rule})
+
+
+def fields_of(cls: type) -> tuple[FieldInfo, ...]:
+    """The fields of a strategy class, its own first, those every strategy shares last."""
+    from gclip.core.strategy import SHARED
+
+    infos = {f.name: _info(cls, f) for f in dataclasses.fields(cls)}
+    own = [info for name, info in infos.items() if name not in SHARED]
+    return tuple(own + [infos[name] for name in SHARED if name in infos])
+
+
+def field_names(cls: type) -> tuple[str, ...]:
+    return tuple(info.name for info in fields_of(cls))
+
+
+def check(owner: str, cls: type, name: str, value: Any) -> Any:
+    """`value` in the field's own type (1 becomes 1.0 for a float field), or `UsageError`.
+
+    `owner` is how the strategy is called in the message.
+    """
+    if isinstance(value, Schedule):
+        return _check_schedule(owner, cls, name, value)
+    kind = _hints(cls)[name]
+    coerced = _coerce(value, kind)
+    if coerced is _WRONG:
+        raise UsageError(f"{owner}: {name} must be {_type_words(kind)}, but got {value!r}")
+    rule = _rule(next(f for f in dataclasses.fields(cls) if f.name == name))
+    broken = rule.broken_by(coerced)
+    if broken:
+        hint = suggestion(str(value), map(str, rule.choices)) if rule.choices else ""
+        raise UsageError(f"{owner}: {name} must be {broken}, but got {value!r}{hint}")
+    return coerced
+
+
+def _check_schedule(owner: str, cls: type, name: str, schedule: Schedule) -> Schedule:
+    """A schedule stands where a tunable number does, and both its ends follow the field's rule."""
+    info = next(i for i in fields_of(cls) if i.name == name)
+    if info.kind != "tunable" or info.low is None:
+        tunables = [i.name for i in fields_of(cls) if i.kind == "tunable" and i.low is not None]
+        raise UsageError(
+            f"{owner}: {name} cannot follow the schedule {schedule} (fields that can: "
+            f"{', '.join(tunables) or 'none'})"
+        )
+    for end in (schedule.start, schedule.end):
+        check(owner, cls, name, end)
+    return schedule
+
+
+_WRONG = object()
+
+
+def _coerce(value: Any, kind: Any) -> Any:
+    options = typing.get_args(kind) if _is_union(kind) else (kind,)
+    for option in options:
+        if option is type(None):
+            if value is None:
+                return None
+        elif option is float:
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return float(value)
+        elif option is int:
+            if isinstance(value, int) and not isinstance(value, bool):
+                return value
+            if isinstance(value, float) and value.is_integer():
+                return int(value)
+        elif typing.get_origin(option) is Literal or option is str:
+            if isinstance(value, str):
+                return value
+        elif isinstance(value, option):
+            return value
+    return _WRONG
+
+
+def _is_union(kind: Any) -> bool:
+    return typing.get_origin(kind) in (Union, types.UnionType)
+
+
+def _type_words(kind: Any) -> str:
+    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a word"}
+    options = typing.get_args(kind) if _is_union(kind) else (kind,)
+    return " or ".join(
+        "none" if o is type(None)
+        else "one of " + _listed(typing.get_args(o)) if typing.get_origin(o) is Literal
+        else words.get(o, getattr(o, "__name__", str(o)))
+        for o in options
+    )  # fmt: skip
+
+
+def _listed(values: typing.Iterable[Any]) -> str:
+    return ", ".join(str(v) for v in values)
+
+
+def _rule(f: dataclasses.Field[Any]) -> Rule:
+    """What the field was declared with; a shared one redeclared as a bare default keeps its own."""
+    from gclip.core.strategy import Strategy
+
+    rule = f.metadata.get(_KEY)
+    if rule is None and f.name in Strategy.__dataclass_fields__:
+        rule = Strategy.__dataclass_fields__[f.name].metadata.get(_KEY)
+    return rule if isinstance(rule, Rule) else Rule(kind="setting")
+
+
+def _info(cls: type, f: dataclasses.Field[Any]) -> FieldInfo:
+    rule = _rule(f)
+    kind = _hints(cls)[f.name]
+    plain = kind if isinstance(kind, type) else str
+    return FieldInfo(
+        name=f.name, default=f.default, kind=rule.kind, low=rule.low, high=rule.high,
+        log=rule.log, choices=rule.choices, doc=rule.doc, type=plain,
+    )  # fmt: skip
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)

@@ -1,0 +1,82 @@
+"""Strategies from outside: a Python file, or a module on the path."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from gclip.core import registry
+from gclip.core.source_location import last_place
+from gclip.errors import UsageError
+
+
+def load_plugins(source: str | Path) -> tuple[str, ...]:
+    """Import a file (``"my_strategies.py"``) or module (``"my.module"``) that registers strategies.
+
+    Loading the same file again reloads it, so an edited strategy takes effect.
+
+    Returns:
+        The names it registered.
+
+    Raises:
+        UsageError: the file or module is missing, fails to import, or registers nothing.
+    """
+    registry.names()  # built-ins first: a plugin that takes one of their names must be told
+    text = str(source)
+    is_file = text.endswith(".py") or "/" in text or "\\" in text
+    try:
+        module = _from_file(Path(text)) if is_file else importlib.import_module(text)
+    except UsageError as error:
+        raise UsageError(f"the plugin {text!r} does not load: {error}{_line(error)}") from error
+    except SystemExit as error:
+        raise UsageError(
+            f"the plugin {text!r} does not load: it ends the program{_line(error)}; a plugin is "
+            'imported, so keep what a script does under if __name__ == "__main__":'
+        ) from error
+    except ModuleNotFoundError as error:
+        missing = "no such module" if error.name == text else f"{error}{_line(error)}"
+        raise UsageError(
+            f"the plugin {text!r} does not load: {missing}; give a file ending in .py or a module "
+            "that Python can import"
+        ) from error
+    except Exception as error:
+        raise UsageError(
+            f"the plugin {text!r} does not load: {type(error).__name__}: {error}{_line(error)}"
+        ) from error
+    found = tuple(
+        name for name in registry.names() if registry.get(name).__module__ == module.__name__
+    )
+    if not found:
+        raise UsageError(
+            f"the plugin {text!r} registers no strategy; decorate a class with "
+            '@gclip.register("name")'
+        )
+    return found
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError("there is no such file")
+    path = path.resolve()
+    name = f"gclip_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError("it is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _line(error: BaseException) -> str:
+    """`` (line 3 of my_strategies.py)``: where in the plugin it went wrong."""
+    place = last_place(error, outside=str(Path(__file__).parents[1]))
+    return f" ({place})" if place else ""

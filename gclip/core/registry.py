@@ -1,0 +1,170 @@
+"""The registry of strategies: one name, one class, found without anybody importing it.
+
+Strategies come from three places: the modules of ``gclip.strategies`` (one file, one method),
+installed packages that declare an entry point in the group ``gclip.strategies``, and files or
+modules given to `load_plugins`. The first two are read when a name is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+import re
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from gclip.core.fields import field_names
+from gclip.core.spelling import Call, read
+from gclip.core.strategy import Strategy, is_strategy_class
+from gclip.errors import UsageError, suggestion, unknown
+
+if typing.TYPE_CHECKING:
+    from gclip.core.chain import Chain
+
+S = TypeVar("S", bound=type[Strategy])
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+_RESERVED = ("chain", "true", "false", "inf", "nan")
+_classes: dict[str, type[Strategy]] = {}
+_aliases: dict[str, str] = {}
+_loaded = False
+
+
+def register(name: str, *aliases: str) -> Callable[[S], S]:
+    """Class decorator: make a strategy known under `name` (and `aliases`).
+
+    Raises:
+        UsageError: a name with bad characters, a name already taken, or a class that is not a
+            frozen, keyword-only dataclass deriving from `Strategy` with its own `limit`.
+    """
+
+    def decorate(cls: S) -> S:
+        _check_class(cls, name)
+        for each in (name, *aliases):
+            _check_name(each, cls)
+        cls.name, cls.aliases = name, tuple(aliases)
+        _classes[name] = cls
+        _aliases.update(dict.fromkeys(aliases, name))
+        return cls
+
+    if not isinstance(name, str):
+        raise UsageError('write @register("name") with the name in quotes and brackets')
+    return decorate
+
+
+def names() -> tuple[str, ...]:
+    """The names of all registered strategies, sorted; ``none`` comes first."""
+    _load_all()
+    return tuple(sorted(_classes, key=lambda n: (n != "none", n)))
+
+
+def get(name: str) -> type[Strategy]:
+    """The class registered under `name` or an alias; `UsageError` with a suggestion if none is."""
+    _load_all()
+    found = _classes.get(_aliases.get(name, name))
+    if found is None:
+        unknown("strategy", name, names())
+    return found
+
+
+def create(name: str, **settings: Any) -> Strategy:
+    """The strategy `name` with its fields set: ``create("agc", clip_factor=0.02)``.
+
+    Raises:
+        UsageError: for an unknown name or field, or a value that a field refuses.
+    """
+    cls = get(name)
+    valid = field_names(cls)
+    for key in settings:
+        if key not in valid:
+            raise UsageError(
+                f"{cls.name}: unknown field {key!r}{suggestion(key, valid)} "
+                f"(choices: {', '.join(valid)})"
+            )
+    return cls(**settings)
+
+
+def parse(text: str) -> Strategy | Chain:
+    """Read the spelling of a strategy: ``"agc(clip_factor=0.02, scope=tensor)"``.
+
+    Raises:
+        UsageError: where the text cannot be read, or `create` refuses what it says.
+    """
+    return _build(read(text), text)
+
+
+def _build(call: Call, text: str) -> Strategy | Chain:
+    if call.name != "chain":
+        return create(call.name, **call.named)
+    from gclip.core.chain import chain
+
+    if call.named:
+        raise UsageError(f"chain takes strategies, not fields, but got {text!r}")
+    return chain(*(_build(inner, text) for inner in call.inner))
+
+
+def _load_all() -> None:
+    """Import every built-in and every installed plugin, once. A broken one is an error."""
+    global _loaded
+    if _loaded:
+        return
+    _loaded = True
+    try:
+        package = importlib.import_module("gclip.strategies")
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{package.__name__}.{module.name}")
+        for point in importlib.metadata.entry_points(group="gclip.strategies"):
+            try:
+                point.load()
+            except Exception as error:
+                raise UsageError(
+                    f"the installed plugin {point.name!r} ({point.value}) does not load: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+    except BaseException:
+        _loaded = False
+        raise
+
+
+def _check_name(name: str, cls: type) -> None:
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise UsageError(
+            f"a strategy's name is lower-case letters, digits, '-' and '_' starting with a letter, "
+            f"and none of {', '.join(_RESERVED)}; got {name!r}"
+        )
+    taken = _classes.get(_aliases.get(name, name))
+    if taken is not None and not _same_source(taken, cls):
+        raise UsageError(
+            f"the strategy name {name!r} is taken by {taken.__module__}.{taken.__qualname__}; "
+            f"choose another for {cls.__module__}.{cls.__qualname__}"
+        )
+
+
+def _same_source(old: type, new: type) -> bool:
+    """True when `new` is `old` imported again (a reload, or a notebook cell run twice)."""
+    return (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
+
+
+def _check_class(cls: Any, name: str) -> None:
+    if not isinstance(cls, type) or not issubclass(cls, Strategy):
+        raise UsageError(f"@register({name!r}) decorates a subclass of gclip.Strategy, not {cls!r}")
+    params = cls.__dict__.get("__dataclass_params__")
+    if not is_strategy_class(cls) or params is None or not params.frozen:
+        raise UsageError(
+            f"{cls.__name__} must be a dataclass: write @dataclass(frozen=True, kw_only=True) "
+            f"between @register({name!r}) and the class"
+        )
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if missing:
+        raise UsageError(f"{cls.__name__} must define {', '.join(missing)}()")
+    try:
+        cls()
+    except UsageError:
+        raise
+    except TypeError as error:
+        raise UsageError(
+            f"every field of {cls.__name__} needs a default, so that comparisons can create it: "
+            f"{error}"
+        ) from error

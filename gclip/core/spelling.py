@@ -1,0 +1,190 @@
+"""Strategies as text: ``agc(clip_factor=0.02, scope=tensor)`` on the command line and in files.
+
+Grammar::
+
+    call  = name [ "(" [ item { "," item } ] ")" ]
+    item  = name "=" value | call          (a bare call only inside chain(...))
+    value = number | word | quoted text | schedule
+    schedule = shape "(" number "," number [ "," "steps" "=" number ] ")"
+
+`spell` writes only what differs from the defaults, and ``parse(spell(s)) == s`` for every
+strategy.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from gclip.core.schedules import SHAPES, Schedule
+from gclip.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from gclip.core.strategy import Strategy
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.*-]))"
+    r"|(?P<word>[-+]?[A-Za-z_][\w.\-/]*)"
+    r"|(?P<text>'[^']*'|\"[^\"]*\")"
+    r"|(?P<mark>[(),=]))"
+)
+_WORDS = {"true": True, "false": False, "none": None, "inf": float("inf"),
+          "-inf": float("-inf"), "+inf": float("inf"), "nan": float("nan")}  # fmt: skip
+
+
+class Call(NamedTuple):
+    """A parsed spelling: a name, its named values, and the calls inside a ``chain(...)``."""
+
+    name: str
+    named: dict[str, Any]
+    inner: tuple[Call, ...]
+
+
+def read(text: str) -> Call:
+    """Parse a spelling without looking the name up.
+
+    Raises:
+        UsageError: where the text does not follow the grammar, showing the place.
+    """
+    if not isinstance(text, str):
+        raise UsageError(f"a strategy is spelled as text like 'norm(max_norm=1)', not {text!r}")
+    reader = _Reader(text)
+    call = reader.call()
+    if reader.peek() != ("end", ""):
+        reader.fail("the text should end")
+    return call
+
+
+def spell(strategy: Strategy) -> str:
+    """The shortest spelling that `gclip.parse` reads back as an equal strategy."""
+    from gclip.core.strategy import SHARED
+
+    changed = []
+    for f in fields(strategy):
+        value = getattr(strategy, f.name)
+        if value != f.default:
+            changed.append((f.name in SHARED, f.name, value))
+    shown = [f"{name}={_value(value)}" for _, name, value in sorted(changed, key=lambda c: c[0])]
+    return f"{strategy.name}({', '.join(shown)})" if shown else strategy.name
+
+
+def _value(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.place = 0
+
+    def peek(self) -> tuple[str, str]:
+        if not self.text[self.place :].strip():
+            return ("end", "")
+        match = _TOKEN.match(self.text, self.place)
+        if match is None:
+            self.fail("a name, a number or one of ( ) , = should stand")
+        kind = match.lastgroup or ""
+        return kind, match[kind]
+
+    def take(self) -> tuple[str, str]:
+        token = self.peek()
+        match = _TOKEN.match(self.text, self.place)
+        if match is not None:
+            self.place = match.end()
+        return token
+
+    def fail(self, expected: str) -> NoReturn:
+        at = self.place + len(self.text[self.place :]) - len(self.text[self.place :].lstrip())
+        raise UsageError(
+            f"cannot read the strategy {self.text!r}: {expected} at position {at + 1}, "
+            f"as in 'agc(clip_factor=0.02, scope=tensor)'"
+        )
+
+    def call(self) -> Call:
+        if self.peek()[0] != "word":
+            self.fail("a strategy's name should stand")
+        name = self.take()[1]
+        named: dict[str, Any] = {}
+        inner: list[Call] = []
+        if self.peek() != ("mark", "("):
+            return Call(name, named, ())
+        self.take()
+        while self.peek() != ("mark", ")"):
+            start = self.place
+            if self.peek()[0] != "word":
+                self.fail("a field's name should stand")
+            key = self.take()[1]
+            if self.peek() == ("mark", "="):
+                self.take()
+                if key in named:
+                    self.place = start
+                    self.fail(f"{key!r} should be given once")
+                named[key] = self.value()
+            elif name == "chain":
+                self.place = start
+                inner.append(self.call())
+            else:
+                self.fail(f"'=' and a value for {key!r} should stand")
+            if self.peek() == ("mark", ","):
+                self.take()
+            elif self.peek() != ("mark", ")"):
+                self.fail("',' or ')' should stand")
+        self.take()
+        return Call(name, named, tuple(inner))
+
+    def value(self) -> Any:
+        kind, token = self.peek()
+        if kind == "number":
+            self.take()
+            return float(token) if re.search(r"[.eE]", token) else int(token)
+        if kind == "text":
+            self.take()
+            return token[1:-1]
+        if kind != "word":
+            self.fail("a value should stand")
+        if self._opens_after(token):
+            return self.schedule()
+        self.take()
+        return _WORDS.get(token.lower(), token)
+
+    def schedule(self) -> Schedule:
+        """``linear(1, 0.1)`` or ``cosine(1, 0.1, steps=500)``, where a value stands."""
+        shape = self.take()[1]
+        self.take()
+        plain: list[Any] = []
+        named: dict[str, Any] = {}
+        while self.peek() != ("mark", ")"):
+            start = self.place
+            kind, token = self.peek()
+            if kind == "word" and token in ("start", "end", "steps"):
+                self.take()
+                if self.take() != ("mark", "=") or token in named:
+                    self.place = start
+                    self.fail(f"{token!r} should be given once, with '=' and a value")
+                named[token] = self.value()
+            else:
+                plain.append(self.value())
+            if self.peek() == ("mark", ","):
+                self.take()
+            elif self.peek() != ("mark", ")"):
+                self.fail("',' or ')' should stand")
+        self.take()
+        values = dict(zip(("start", "end", "steps"), plain, strict=False))
+        known: dict[str, Any] = {**values, **named}
+        twice = values.keys() & named.keys()
+        if shape not in SHAPES:
+            unknown("schedule", shape, SHAPES)
+        if len(plain) > 3 or twice or not {"start", "end"} <= known.keys():
+            raise UsageError(
+                f"cannot read the strategy {self.text!r}: a schedule is written "
+                f"{shape}(start, end) or {shape}(start, end, steps=1000)"
+            )
+        return Schedule(shape, known["start"], known["end"], known.get("steps"))
+
+    def _opens_after(self, word: str) -> bool:
+        return self.text[self.place :].lstrip()[len(word) :].lstrip().startswith("(")

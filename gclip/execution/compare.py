@@ -1,0 +1,238 @@
+"""Strategies against each other: the same seeds for all, one table.
+
+Two runs with one seed start from the same weights and see the same batches whatever their
+strategy, so every comparison is paired by seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gclip.errors import UsageError, unknown
+from gclip.execution.events import Listener, ignore
+from gclip.execution.fleet_plan import Asked
+from gclip.execution.run_all import run_all
+
+if TYPE_CHECKING:
+    from gclip.core.chain import Chain
+    from gclip.core.strategy import Strategy
+    from gclip.execution.comparison import Comparison
+    from gclip.training import RunConfig
+
+_VARIED = ("strategy", "seed", "code", "data", "selection")
+"""What `compare` fills in for each run."""
+
+
+def plan(strategies: Sequence[str], seeds: Iterable[int], base: RunConfig) -> list[RunConfig]:
+    """One config for every strategy and seed, otherwise like `base`.
+
+    Seed by seed, so that a comparison that is interrupted has whole pairs.
+
+    Raises:
+        UsageError: an unknown strategy, one named twice, or no strategy or seed at all.
+    """
+    import gclip
+
+    spellings = [str(gclip.parse(text)) for text in strategies]
+    chosen = list(seeds)
+    for what, values in (("strategy", spellings), ("seed", chosen)):
+        if not values:
+            raise UsageError(f"a comparison needs at least one {what}")
+        twice = next((value for value in values if values.count(value) > 1), None)  # type: ignore[arg-type]
+        if twice is not None:
+            raise UsageError(f"the {what} {twice} is there twice; name each {what} once")
+    return [base.replace(strategy=spelling, seed=seed) for seed in chosen for spelling in spellings]
+
+
+def default_seeds(strategies: Sequence[str]) -> tuple[int, ...]:
+    """As many seeds as it takes to show a difference, after correction, between each of these
+    strategies and one of them: at least ten, eleven for more than 26 strategies."""
+    from gclip.results.statistics import seeds_needed
+
+    return tuple(range(seeds_needed(max(len(strategies) - 1, 0))))
+
+
+USUAL_BASELINES = ("none", "norm")
+"""The strategies that differences are to where they take part, the first of them first."""
+
+
+def choose_baseline(strategies: Sequence[str], baseline: str | None) -> str:
+    """The strategy that differences are to.
+
+    It is the one asked for; else ``none``; else ``norm`` (whatever its settings); else the first
+    that ships with gclip, so that nobody's own method is the measure of itself; else the first.
+    """
+    import gclip
+
+    parsed = [gclip.parse(text) for text in strategies]
+    spellings = [str(each) for each in parsed]
+    if baseline is None:
+        for usual in USUAL_BASELINES:
+            named = [str(e) for e in parsed if isinstance(e, gclip.Strategy) and e.name == usual]
+            if named:
+                return usual if usual in named else named[0]
+        shipped = (str(each) for each in parsed if _ships(each))
+        return next(shipped, spellings[0])
+    wanted = str(gclip.parse(baseline))
+    if wanted not in spellings:
+        unknown("baseline", wanted, spellings)
+    return wanted
+
+
+def baseline_reason(strategies: Sequence[str], baseline: str) -> str:
+    """Why `choose_baseline` chose that, in words that follow the baseline's name."""
+    import gclip
+
+    parsed = [gclip.parse(text) for text in strategies]
+    chosen = gclip.parse(baseline)
+    if isinstance(chosen, gclip.Strategy) and chosen.name in USUAL_BASELINES:
+        before = USUAL_BASELINES[: USUAL_BASELINES.index(chosen.name)]
+        return f"because {' and '.join(before)} does not take part" if before else "as usual"
+    absent = f"neither {' nor '.join(USUAL_BASELINES)} takes part"
+    if _ships(chosen) and any(not _ships(each) for each in parsed):
+        return f"the first named that ships with gclip: {absent}"
+    if _ships(chosen):
+        return f"the first named: {absent}"
+    return "the first named: no strategy that ships with gclip takes part"
+
+
+def _ships(strategy: Strategy | Chain) -> bool:
+    """Whether gclip brings the strategy along; a plugin's does not."""
+    parts = getattr(strategy, "strategies", (strategy,))
+    return all(type(part).__module__.startswith("gclip.strategies.") for part in parts)
+
+
+def compare(
+    strategies: str | Strategy | Chain | Iterable[str | Strategy | Chain] | None = None,
+    seeds: int | Iterable[int] | None = None,
+    *,
+    base: RunConfig | None = None,
+    store: str | Path = "runs",
+    workers: int | None = None,
+    device: str = "auto",
+    data: str | Path | None = None,
+    plugins: Iterable[str | Path] = (),
+    baseline: str | None = None,
+    threads: int = 1,
+    fleet: Asked = "auto",
+    progress: bool = True,
+    on_event: Listener | None = None,
+    **settings: Any,
+) -> Comparison:
+    """Train every strategy with every seed and compare them, pair by pair, as `gclip compare` does.
+
+    ::
+
+        found = gclip.compare(["none", "norm", "agc(clip_factor=0.02)"], seeds=10, lr=0.02)
+        print(found)  # a table; a notebook shows it without print
+        found.runs  # a data frame, one row a run
+
+    The same call again only reads. Everything that can be known to be wrong beforehand is
+    an error before the first run trains: strategies, data, device, a store that is read-only.
+
+    Args:
+        strategies: names, spellings such as ``"norm(max_norm=0.1)"`` or instances; all that are
+            registered by default. One that is written in a notebook or in the running program is
+            trained in this process, as other processes cannot load it.
+        seeds: how many (0, 1, …), or which. By default as many as so many comparisons need to show
+            a difference (`default_seeds`): ten for up to 26 strategies.
+        base: everything else about the runs; the task's defaults if left out.
+        baseline: what differences are to; `choose_baseline` says which by default.
+        plugins: files or modules that register strategies. Those that `gclip.load_plugins` or an
+            import has brought need not be named.
+        progress: say on stderr how far the runs are.
+        on_event: is told everything that happens instead.
+        settings: fields of `gclip.training.RunConfig` that differ from `base`: ``task="cifar10"``,
+            ``model="resnet9"``, ``optimizer="adam"``, ``lr=0.02``, ``epochs=3`` …
+
+    The other arguments are those of `run_all`.
+
+    Raises:
+        UsageError: with one sentence that says what is wrong and what would be right.
+    """
+    import gclip
+    from gclip import results
+    from gclip.execution.comparison import Comparison
+    from gclip.execution.plugin_paths import plugins_of, workers_that_reach
+    from gclip.results import statistics
+    from gclip.results.same import same_runs
+    from gclip.training import load_dataset, resolve_device
+
+    plugins = tuple(plugins)
+    for plugin in plugins:
+        gclip.load_plugins(plugin)
+    base = _setting(base, settings)
+    chosen = gclip.names() if strategies is None else _spelled(strategies)
+    reference = choose_baseline(chosen, baseline) if chosen else ""
+    configs = plan(chosen, default_seeds(chosen) if seeds is None else _listed(seeds), base)
+    needed, here = plugins_of(config.strategy for config in configs)
+    workers = workers_that_reach(here, workers)
+    resolve_device(device)
+    dataset = load_dataset(base.task, data)
+    configs = [config.with_data(dataset) for config in configs]
+    kept = results.Store(store, create=True)
+    with _display(len(configs), progress) if on_event is None else nullcontext(on_event) as listen:
+        runs = run_all(
+            configs,
+            kept,
+            workers=workers,
+            device=device,
+            data=data,
+            dataset=dataset,
+            plugins=(*plugins, *needed),
+            threads=threads,
+            fleet=fleet,
+            on_event=listen,
+        )
+    keys = [run.config.key for run in runs]
+    frame = results.load(kept, keys=keys)
+    return Comparison(
+        outcomes=tuple(runs),
+        table=statistics.compare_table(frame, baseline=reference),
+        baseline=reference,
+        store=kept,
+        same=same_runs(kept, keys),
+    )
+
+
+def _spelled(strategies: Any) -> tuple[str, ...]:
+    import gclip
+
+    one = isinstance(strategies, str | gclip.Strategy | gclip.Chain)
+    chosen = (strategies,) if one else tuple(strategies)
+    for each in chosen:
+        if not isinstance(each, str | gclip.Strategy | gclip.Chain):
+            raise UsageError(
+                'a strategy is a name, a spelling such as "norm(max_norm=0.1)" or an instance, '
+                f"but got {each!r}"
+            )
+    return tuple(str(each) for each in chosen)
+
+
+def _listed(seeds: int | Iterable[int]) -> tuple[int, ...]:
+    """``10`` is the seeds 0 to 9."""
+    return tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+
+
+def _setting(base: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
+    """What all runs share: `base`, or the defaults of the task that is asked for."""
+    from gclip.training import RunConfig, task_defaults
+
+    known = [field.name for field in dataclasses.fields(RunConfig) if field.name not in _VARIED]
+    for name in settings:
+        if name not in known:
+            unknown("setting", name, known)
+    if base is None:
+        base = task_defaults(settings.get("task", "digits"))
+    return base.replace(**settings)
+
+
+def _display(total: int, wanted: bool) -> AbstractContextManager[Listener]:
+    """How far the runs are, as the command says it."""
+    from gclip.cli.progress import RunsDisplay
+
+    return RunsDisplay(total) if wanted else nullcontext(ignore)

@@ -1,0 +1,114 @@
+"""What a comparison found: its table, its runs as data frames, and how it shows itself."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gclip.results import Results, Store
+    from gclip.training import RunResult
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Comparison:
+    """What `gclip.compare` found. It prints as a table, in a notebook as one too.
+
+    Attributes:
+        table: one row a strategy, the most accurate first
+            (`gclip.results.statistics.compare_table` says what each column is).
+        baseline: the strategy that differences are to.
+        store: where the runs are kept.
+        outcomes: every run in full, failed ones too, seed by seed.
+        same: the groups of strategies that made the same runs, bit for bit
+            (`gclip.results.same.same_runs`).
+    """
+
+    outcomes: tuple[RunResult, ...]
+    table: pd.DataFrame
+    baseline: str
+    store: Store
+    same: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The runs' keys in the store, failed runs left out."""
+        return tuple(run.config.key for run in self.outcomes if run.status != "failed")
+
+    @property
+    def failed(self) -> tuple[RunResult, ...]:
+        """The runs that raised; their `message` says why."""
+        return tuple(run for run in self.outcomes if run.status == "failed")
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """One row a run, as of `gclip.results.load`: config, `status`, `accuracy`, `clip_rate` …"""
+        from gclip.results import load
+
+        return load(self.store, self._all)
+
+    def curves(self) -> pd.DataFrame:
+        """One row a run and epoch, as of `gclip.results.load_curves`: `accuracy`, `train_loss`."""
+        from gclip.results import load_curves
+
+        return load_curves(self.store, self._all)
+
+    def steps(self, points: int | None = None) -> pd.DataFrame:
+        """One row a run and step, as of `gclip.results.load_steps`: `norm`, `limit`, `loss` ….
+
+        With `points`, blocks of steps: at most so many in the longest run.
+        """
+        from gclip.results import load_steps
+
+        return load_steps(self.store, self._all, points=points)
+
+    @cached_property
+    def results(self) -> Results:
+        """What figures take, failed runs left out: ``gclip.figures.draw("accuracy", …)``."""
+        from gclip.results import Results
+
+        return Results.read(self.store, self.keys)
+
+    @property
+    def _all(self) -> tuple[str, ...]:
+        return tuple(run.config.key for run in self.outcomes)
+
+    @property
+    def _split(self) -> str:
+        return self.outcomes[0].config.split
+
+    def _below(self) -> list[str]:
+        """What is said under the table."""
+        from gclip.cli.tables import notes
+
+        failed = [
+            f"failed: {run.config.strategy} seed {run.config.seed}: {run.message}"
+            for run in self.failed
+        ]
+        return [*notes(self.table, self.baseline, self.same), *failed]
+
+    def __repr__(self) -> str:
+        from gclip.cli.screen import width
+        from gclip.cli.tables import comparison_table
+        from gclip.text.table import fill
+
+        table = comparison_table(self.table, self.baseline, self._split)
+        below = [line for said in self._below() for line in fill(said, width())]
+        return "\n".join([table.text(width()), "", *below])
+
+    def _repr_html_(self) -> str:
+        """The same table for a notebook, every column of it."""
+        from gclip.cli.tables import comparison_table
+
+        table = comparison_table(self.table, self.baseline, self._split)
+        head = "".join(f"<th>{html.escape(column.heading)}</th>" for column in table.columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in table.rows
+        )
+        below = "".join(f"<p>{html.escape(line)}</p>" for line in self._below())
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"

@@ -1,0 +1,1 @@
+"""Norms watched without clipping, and replayed: which threshold would clip how often?"""

@@ -1,0 +1,169 @@
+"""What would a strategy have done to norms that were watched? Its decisions, step by step, again.
+
+The norms are those of a training that was not clipped: clipping changes the steps, and so the
+norms that follow, and a replay cannot know how.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from gclip.clipping.answers import remembered
+from gclip.clipping.float64_limits import beyond
+from gclip.clipping.rules import Decision, asked, decide, remember_step
+from gclip.clipping.verdicts import LIMITED
+from gclip.core.strategy import Band, Memory, Rate, Seen, Strategy
+from gclip.errors import UsageError
+from gclip.survey.norm_log import Magnitudes, Watched
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a replay.
+
+    Attributes:
+        limit: of each step and group, ``(steps, groups)``.
+        limited: bool ``(steps,)``: whether the total norm shrank by more than 1 %.
+    """
+
+    limit: Tensor
+    limited: Tensor
+
+
+def clamps(strategy: Strategy) -> bool:
+    """Whether the strategy cuts elements, so that its limit is for the largest of them."""
+    return strategy.scope == "element" or strategy.rule == "clamp"
+
+
+def order_of(strategy: Strategy) -> float:
+    """Which norm of a group the strategy's limit is held against."""
+    return math.inf if clamps(strategy) else strategy.order
+
+
+@torch.no_grad()
+def replay(strategy: Strategy, watched: Watched, *, at_once: bool = False) -> Outcome:
+    """Let the strategy decide about every step, from an empty memory.
+
+    Args:
+        at_once: all steps in one call. Only for strategies of which `memoryless` is true.
+
+    Raises:
+        UsageError: the strategy reads what was not watched.
+    """
+    rates = {key: _Rates(watched, key) for key in ("lr", "weight_decay")}
+    if at_once:
+        strategy = asked(strategy, 0, len(watched), watched.norm.dtype)
+        seen = Seen(
+            watched.norm,
+            weight_norm=watched.weight_norm,
+            size=watched.sizes,
+            lr=rates["lr"].together,
+            weight_decay=rates["weight_decay"].together,
+            total_steps=len(watched),
+        )
+        return _outcome(strategy, watched, [decide(strategy, seen, {})])
+    memory: Memory | None = None
+    made: list[Decision] = []
+    follows = bool(strategy.varying) or beyond(strategy)
+    weights, valid = watched.weight_norm.unbind(0), watched.valid
+    for step, norm in enumerate(watched.norm.unbind(0)):
+        now = asked(strategy, step, len(watched), norm.dtype) if follows else strategy
+        if memory is None:
+            memory = remembered(now, torch.zeros_like(norm))
+        seen = Seen(
+            norm,
+            step=step,
+            weight_norm=weights[step],
+            size=lambda: watched.sizes,
+            lr=rates["lr"].at(step),
+            weight_decay=rates["weight_decay"].at(step),
+            valid=valid[step],
+            total_steps=len(watched),
+        )
+        made.append(decide(now, seen, memory))
+        memory = remember_step(now, seen, made[-1].clipped_norm, memory, valid[step])
+    return _outcome(strategy, watched, made)
+
+
+def memoryless(strategy: Strategy, watched: Watched) -> bool:
+    """Whether all steps may be decided at once, with the same result as one by one."""
+    cls = type(strategy)
+    remembers = cls.learn is not Strategy.learn or cls.remember is not Strategy.remember
+    if remembers or strategy.varying or strategy.warmup:
+        return False
+    try:
+        one, other = replay(strategy, watched), replay(strategy, watched, at_once=True)
+    except UsageError:
+        return False
+    return torch.equal(one.limit, other.limit) and torch.equal(one.limited, other.limited)
+
+
+class _Rates:
+    """The learning rates, or the weight decays, of the steps; put together when first read."""
+
+    def __init__(self, watched: Watched, key: str) -> None:
+        self._watched, self._key = watched, key
+        self._known: list[Rate] | None = None
+
+    def at(self, step: int) -> Callable[[], Rate]:
+        """The rate at one step, for a strategy to read."""
+        return lambda: self._each()[step]
+
+    def together(self) -> Rate:
+        """All steps' rates: a number, or ``(steps, 1)`` or ``(steps, groups)``."""
+        each = self._each()
+        if all(isinstance(rate, float) and rate == each[0] for rate in each):
+            return each[0]
+        rows = [torch.as_tensor(rate, dtype=torch.float32).cpu().reshape(-1) for rate in each]
+        return torch.stack(rows)
+
+    def _each(self) -> list[Rate]:
+        if self._known is None:
+            found = self._watched.rates(self._key)
+            if found is None:
+                raise UsageError(
+                    "it reads the optimizer's learning rate: gclip.Survey(model, optimizer)"
+                )
+            self._known = found
+        return self._known
+
+
+def _outcome(strategy: Strategy, watched: Watched, made: list[Decision]) -> Outcome:
+    together = len(made) == 1 and made[0].norm.ndim == 2
+    joined = torch.cat if together else torch.stack
+    limit = joined([each.limit for each in made])
+    if clamps(strategy):
+        if any(isinstance(each.bounds, Band) for each in made):
+            raise UsageError("its bounds are not symmetric, and only sizes of elements are watched")
+        before, after = _clamped(watched, limit)
+        skips = [each.skip for each in made if each.skip is not None]
+        if skips:
+            after = torch.where(joined(skips).squeeze(-1), 0.0, after)
+    else:
+        before = _total(watched.l2)
+        if strategy.order == 2.0:
+            after = _total(joined([each.clipped_norm for each in made]))
+        else:
+            after = _total(watched.l2 * joined([each.factor for each in made]))
+    return Outcome(limit, after < LIMITED * before)
+
+
+def _clamped(watched: Watched, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """The total norms of the steps before and after their elements are cut."""
+    groups = watched.groups
+    if groups.scope == "unit":
+        raise UsageError("elements are counted by tensor, but it has a limit for each unit")
+    sizes = cast(Magnitudes, watched.magnitudes)
+    spread = torch.stack(groups.batched_split(limit), dim=1)  # one limit a tensor
+    return sizes.total(), sizes.clamped(spread)
+
+
+def _total(norm: Tensor) -> Tensor:
+    total: Tensor = torch.linalg.vector_norm(norm.double(), dim=-1)
+    return total

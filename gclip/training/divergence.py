@@ -1,0 +1,91 @@
+"""Is a run still going somewhere? Losses and gradients are watched without waiting for a GPU."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from gclip.clipping.async_copy import Later
+
+PATIENCE = 20  # steps in a row whose gradients are not finite, until the run counts as diverged
+_GPU_STEPS = 64  # steps whose values a GPU sends together; a CPU looks at every one
+
+
+class Watch:
+    """The losses of a run's steps, and the step at which it diverged.
+
+    Attributes:
+        losses: one number a step, of the steps that have been looked at.
+        diverged_at: the number of whole steps before the first whose loss was not finite, or
+            before the end of `PATIENCE` steps in a row without finite gradients; None while all
+            is well. It does not depend on how often one looks.
+        reason: what happened then, in words.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.losses: list[float] = []
+        self.diverged_at: int | None = None
+        self.reason = ""
+        self.broken = 0  # steps in a row without finite gradients, up to now
+        self._every = 1 if device.type == "cpu" else _GPU_STEPS
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._sent: Later | None = None
+
+    def note(self, loss: Tensor, finite: Tensor) -> bool:
+        """Note a step's mean loss, shape (), and whether its gradients were finite, (1,).
+
+        Returns:
+            False once the run is known to have diverged. On a GPU that is some steps later:
+            values are sent while training goes on, and seen when they have come.
+        """
+        self._waiting.append((loss, finite))
+        if self._every == 1:
+            return self.look()
+        if self._sent is None and len(self._waiting) >= self._every:
+            self._send()
+        if self._sent is not None and self._sent.ready:
+            self._receive()
+        return self.diverged_at is None
+
+    def look(self) -> bool:
+        """Look at all that was noted; False if the run has diverged."""
+        if self._every == 1:
+            for loss, finite in self._waiting:
+                self._see(float(loss), bool(finite))
+            self._waiting.clear()
+        else:
+            self._receive()
+            self._send()
+            self._receive()
+        return self.diverged_at is None
+
+    def _send(self) -> None:
+        if self._waiting:
+            losses = torch.stack([loss for loss, _ in self._waiting]).float()
+            finites = torch.cat([finite for _, finite in self._waiting]).to(losses.device)
+            self._sent = Later(torch.stack([losses, finites.float()]))
+            self._waiting.clear()
+
+    def _receive(self) -> None:
+        if self._sent is not None:
+            for loss, finite in zip(*self._sent.values(), strict=True):
+                self._see(loss, finite > 0)
+            self._sent = None
+
+    def _see(self, loss: float, finite: bool) -> None:
+        if self.diverged_at is None:
+            self._judge(loss, finite)
+
+    def _judge(self, loss: float, finite: bool) -> None:
+        step = len(self.losses)
+        if not math.isfinite(loss):
+            self.diverged_at = step
+            self.reason = f"the training loss was not finite at step {step}"
+            return
+        self.losses.append(loss)
+        self.broken = 0 if finite else self.broken + 1
+        if self.broken >= PATIENCE:
+            self.diverged_at = step + 1
+            self.reason = f"gradients were not finite in {PATIENCE} steps up to step {step}"

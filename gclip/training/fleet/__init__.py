@@ -1,0 +1,32 @@
+"""Many runs of one shape as one program: `train_fleet` and what it is made of."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gclip.training.fleet.clipper import FleetClipper as FleetClipper
+    from gclip.training.fleet.stack import stack as stack
+    from gclip.training.fleet.stack import unstack as unstack
+    from gclip.training.fleet.train import check_fleet as check_fleet
+    from gclip.training.fleet.train import fleet_key as fleet_key
+    from gclip.training.fleet.train import train_fleet as train_fleet
+
+# Loaded on first use: whoever asks only for one of them need not wait for all.
+_HOME = {
+    "FleetClipper": "clipper",
+    "stack": "stack",
+    "unstack": "stack",
+    "check_fleet": "train",
+    "fleet_key": "train",
+    "train_fleet": "train",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"gclip.training.fleet.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'gclip.training.fleet' has no attribute {name!r}")

@@ -1,0 +1,87 @@
+"""One model that is many: a copy of it whose layers hold the weights of all runs, stacked."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from gclip.errors import UsageError
+from gclip.training.fleet.modules import AS_THEY_ARE, STACKED
+
+
+def stack(models: Sequence[nn.Module]) -> nn.Module:
+    """A module whose parameters and buffers have the names of the models' and a leading dimension
+    of runs; its `forward` is theirs.
+
+    Given images ``(batch, channels, H, W)`` for all runs, or ``(batch, runs · channels, H, W)``,
+    those of a run side by side, it returns logits ``(runs, batch, classes)``.
+
+    Args:
+        models: of one architecture, on one device.
+
+    Raises:
+        UsageError: a layer that cannot be stacked.
+    """
+    first = models[0]
+    stacked = copy.deepcopy(first)
+    _replace(stacked, len(models), type(first).__name__)
+    states = [dict(_state(model)) for model in models]
+    with torch.no_grad():
+        for name, value in _state(stacked):
+            value.copy_(torch.stack([state[name] for state in states]))
+    return stacked.train(first.training)
+
+
+def unstack(stacked: nn.Module, run: int) -> dict[str, Tensor]:
+    """The parameters and buffers of one run, by name: views of the stack."""
+    return {name: value[run] for name, value in _state(stacked)}
+
+
+def keep(stacked: nn.Module, places: Sequence[int]) -> None:
+    """Go on with only these runs. All parameters are new ones, with the old names."""
+    index = torch.tensor(places, device=next(stacked.parameters()).device)
+    for module in stacked.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(parameter.detach()[index].clone()))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer[index].clone())
+        if hasattr(module, "runs"):
+            setattr(module, "runs", len(places))  # noqa: B010 - a plain number, not a module
+
+
+def why_not(model: nn.Module) -> str:
+    """Why a model cannot be stacked, in a sentence; empty where it can be."""
+    try:
+        _replace(copy.deepcopy(model), 1, type(model).__name__)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def _state(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and floating-point buffers. A batch norm's count of batches is used by nobody."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return [(name, value) for name, value in named if value.is_floating_point()]
+
+
+def _replace(parent: nn.Module, runs: int, path: str) -> None:
+    own = [name for name, _ in parent.named_parameters(recurse=False)]
+    if own:
+        raise UsageError(
+            f"{path} ({type(parent).__name__}) cannot be stacked: it has weights of its own"
+        )
+    for name, child in list(parent.named_children()):
+        kind = STACKED.get(type(child))
+        if kind is not None:
+            setattr(parent, name, cast(nn.Module, kind(child, runs)))
+        elif not isinstance(child, AS_THEY_ARE):
+            if not list(child.children()):
+                raise UsageError(
+                    f"{path}.{name} ({type(child).__name__}) cannot be stacked; known layers: "
+                    f"{', '.join(each.__name__ for each in (*STACKED, *AS_THEY_ARE))}"
+                )
+            _replace(child, runs, f"{path}.{name}")

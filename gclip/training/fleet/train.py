@@ -1,0 +1,202 @@
+"""Train a fleet: `train_fleet` turns many configs into their results, as one program."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gclip
+from gclip.errors import UsageError
+from gclip.training import models
+from gclip.training.config import RunConfig
+from gclip.training.data import load_dataset
+from gclip.training.dataset import Dataset
+from gclip.training.device import environment, reproducible, resolve_device
+from gclip.training.fleet.run import FleetRun
+from gclip.training.fleet.stack import why_not
+from gclip.training.result import RunResult
+from gclip.training.trainer import Progress, _identified
+
+Listener = Callable[[int, Progress], "bool | None"]
+
+_EVERY = 1.0  # seconds between two reports within an epoch
+_OWN = (
+    *("seed", "lr", "strategy", "code", "stepping"),
+    *("label_noise", "gradient_noise", "spikes"),
+)
+_SHARED = tuple(field.name for field in dataclasses.fields(RunConfig) if field.name not in _OWN)
+
+
+def fleet_key(config: RunConfig) -> tuple[Any, ...]:
+    """What runs must have in common to be one fleet: all but seed, learning rate, strategy and
+    disturbances."""
+    return tuple(getattr(config, name) for name in _SHARED)
+
+
+def cannot(config: RunConfig) -> str:
+    """Why a run cannot be in a fleet, in a sentence; empty where it can be."""
+    parsed = gclip.parse(config.strategy)
+    parts = parsed.strategies if isinstance(parsed, gclip.Chain) else (parsed,)
+    if any(part.side == "sample" for part in parts):
+        return f"{config.strategy} clips single examples, whose gradients are not stacked"
+    return _unstackable(config.model)
+
+
+@functools.cache
+def _unstackable(model: str) -> str:
+    return why_not(models.build(model))
+
+
+def train_fleet(
+    configs: Sequence[RunConfig],
+    *,
+    dataset: Dataset | None = None,
+    data: str | Path | None = None,
+    device: str = "auto",
+    on_progress: Listener | None = None,
+    on_result: Callable[[int, RunResult], None] | None = None,
+    threads: int | None = None,
+) -> list[RunResult]:
+    """Train runs of one shape as one program, their parameters stacked along a leading dimension.
+
+    Each result is what `gclip.training.train` gives for its config, within floating-point
+    tolerance; where training sits at the edge of stability, other last bits may lead elsewhere.
+    Runs with the same seed share every batch, which makes the fleet faster.
+
+    Args:
+        configs: that differ in nothing but seed, learning rate, strategy and disturbances.
+        dataset, data, device, threads: as in `gclip.training.train`.
+        on_progress: told of each run about every second and at every epoch's end, with its place in
+            `configs`; a run is pruned when it returns False at an epoch's end.
+        on_result: given each result as soon as its run has ended: finished, diverged or pruned.
+
+    Returns:
+        The results in the order of `configs`; their ``seconds`` are each run's share of the time.
+
+    Raises:
+        UsageError: the configs cannot be one fleet; or the data or the device cannot be used.
+        FloatingPointError: gradients are not finite and ``config.nonfinite`` is ``raise``.
+    """
+    check_fleet(configs)
+    where = resolve_device(device)
+    images = dataset if dataset is not None else load_dataset(configs[0].task, data)
+    known = [_identified(config, images) for config in configs]
+    with reproducible(where, threads) as pinned:
+        facts = {**environment(where, pinned), "fleet": len(known)}
+        fleet = _Fleet(FleetRun(known, images, where), on_progress, on_result, facts)
+        return fleet.train()
+
+
+def check_fleet(configs: Sequence[RunConfig]) -> None:
+    """`UsageError` where the configs cannot be one fleet, naming the field and the values."""
+    if not configs:
+        raise UsageError("a fleet needs at least one run")
+    for name in _SHARED:
+        values = list(dict.fromkeys(getattr(config, name) for config in configs))
+        if len(values) > 1:
+            raise UsageError(
+                f"runs of one fleet share their {name}, but got "
+                f"{' and '.join(map(repr, values[:3]))}"
+            )
+    for reason in map(cannot, dict.fromkeys(configs)):
+        if reason:
+            raise UsageError(f"these runs cannot be one fleet: {reason}")
+
+
+class _Fleet:
+    """The epochs of a fleet, and what is told about them."""
+
+    def __init__(
+        self,
+        run: FleetRun,
+        listener: Listener | None,
+        on_result: Callable[[int, RunResult], None] | None,
+        facts: dict[str, Any],
+    ) -> None:
+        self._run, self._listener, self._on_result, self._facts = run, listener, on_result, facts
+        self._results: dict[int, RunResult] = {}
+        self._spent = [0.0] * len(run.members)
+        self._last = self._told = time.perf_counter()
+
+    def train(self) -> list[RunResult]:
+        run = self._run
+        while run.present:
+            run.train_epoch(self._within)
+            going = [p for p in run.present if run.members[p].diverged_at is None]
+            found = dict(zip(run.present, run.measure(), strict=True)) if going else {}
+            self._share_time()
+            for place in run.present:
+                self._settle(place, found.get(place))
+            self._leave()
+        return [self._results[place] for place in range(len(run.members))]
+
+    def _within(self) -> None:
+        """How far it is: a fleet's epoch may be long."""
+        if self._listener is None or time.perf_counter() - self._told < _EVERY:
+            return
+        for place in self._run.present:
+            if self._run.members[place].diverged_at is None:
+                self._tell(place, "running", self._run.step)
+
+    def _settle(self, place: int, found: tuple[float, float] | None) -> None:
+        """One run at an epoch's end: what it scores, and whether it goes on."""
+        member, run = self._run.members[place], self._run
+        if member.diverged_at is None and found is not None:
+            member.measured(*found, self._spent[place])
+        if member.diverged_at is not None:
+            member.diverge(self._spent[place])
+            self._tell(place, "diverged")
+        elif run.epoch == run.config.epochs:
+            member.end("finished", "")
+            self._tell(place, "finished")
+        elif not self._tell(place, "running"):
+            member.end("pruned", f"stopped by the caller at step {member.step}")
+
+    def _leave(self) -> None:
+        """Give the results of the runs that have ended, and go on without them."""
+        run = self._run
+        stay = [at for at, place in enumerate(run.present) if run.members[place].ended is None]
+        if len(stay) == len(run.present):
+            return
+        for place, record in zip(run.present, run.records(), strict=True):
+            if run.members[place].ended is not None:
+                facts = {**self._facts, **run.backward.facts}
+                result = run.members[place].result(
+                    record, seconds=self._spent[place], environment=facts
+                )
+                self._results[place] = result
+                if self._on_result is not None:
+                    self._on_result(place, result)
+        if stay:
+            run.keep(stay)
+        else:
+            run.present = []
+
+    def _share_time(self) -> None:
+        now = time.perf_counter()
+        for place in self._run.present:
+            self._spent[place] += (now - self._last) / len(self._run.present)
+        self._last = now
+
+    def _tell(self, place: int, status: Any, step: int | None = None) -> bool:
+        if self._listener is None:
+            return True
+        run, member = self._run, self._run.members[place]
+        said = self._listener(
+            place,
+            Progress(
+                epoch=run.epoch if status != "diverged" else member.curve[-1]["epoch"] - 1,
+                epochs=run.config.epochs,
+                step=member.step if step is None else step,
+                steps=run.steps,
+                loss=member.loss,
+                accuracy=member.curve[-1]["accuracy"] if member.curve else None,
+                status=status,
+            ),
+        )
+        self._told = time.perf_counter()
+        return said is not False

@@ -1,0 +1,73 @@
+"""Strategies of several runs as one, whose fields are tensors where the runs differ."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+
+from gclip.clipping.float64_limits import beyond, fitted
+from gclip.core.schedules import at_step
+from gclip.core.strategy import Strategy, Transform
+
+
+class Merged:
+    """Strategies of one class, a run each, as one strategy.
+
+    Args:
+        alone: one run, asked without a leading dimension.
+    """
+
+    def __init__(
+        self, strategies: Sequence[Strategy], total_steps: int | None, *, alone: bool = False
+    ) -> None:
+        self.strategies, self.alone = tuple(strategies), alone
+        self._total_steps = total_steps
+        first = strategies[0]
+        self.varies = any(bool(s.varying) for s in strategies)
+        self._differing = differing(strategies)
+        self._dims = 2 if isinstance(first, Transform) and first.view == "matrix" else 1
+        self._beyond = any(map(beyond, dict.fromkeys(strategies)))
+        self._kept: dict[tuple[torch.device, torch.dtype], Strategy] = {}
+
+    def at(self, step: int, device: torch.device, dtype: torch.dtype) -> Strategy:
+        """The strategy to ask at `step` about norms of `dtype`: plain numbers where all agree,
+        else tensors."""
+        if not self._differing:
+            first = self.strategies[0]
+            now = at_step(first, step, self._total_steps) if self.varies else first
+            return fitted(now, dtype) if self._beyond else now
+        if (device, dtype) not in self._kept or self.varies:
+            self._kept[device, dtype] = self._made(step, device, dtype)
+        return self._kept[device, dtype]
+
+    def pick(self, runs: list[int]) -> Merged:
+        """Of these runs only."""
+        return Merged([self.strategies[i] for i in runs], self._total_steps, alone=self.alone)
+
+    def _made(self, step: int, device: torch.device, dtype: torch.dtype) -> Strategy:
+        # Few settings may be shared by many runs: a schedule is followed once for each.
+        known: dict[Strategy, Strategy] = {}
+        for each in self.strategies:
+            if each not in known:
+                known[each] = at_step(each, step, self._total_steps)
+        now = [known[each] for each in self.strategies]
+        made = fitted(now[0], dtype) if self._beyond else copy.copy(now[0])
+        for name in self._differing:
+            # What is beyond the dtype becomes infinite here.
+            column = torch.tensor([getattr(each, name) for each in now], dtype=dtype)
+            shape = (len(now), *[1] * self._dims)
+            object.__setattr__(made, name, column.view(shape).to(device, non_blocking=True))
+        return made
+
+
+def differing(strategies: Sequence[Strategy]) -> tuple[str, ...]:
+    """The names of the fields that are not the same in all."""
+    first = strategies[0]
+    if all(each is first for each in strategies):
+        return ()
+    names = [f.name for f in dataclasses.fields(first)]
+    distinct = set(strategies)
+    return tuple(n for n in names if len({getattr(each, n) for each in distinct}) > 1)

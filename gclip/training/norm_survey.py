@@ -1,0 +1,87 @@
+"""Train a little without clipping, and watch the gradient norms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+import gclip
+from gclip.core.strategy import Strategy
+from gclip.training.config import RunConfig
+from gclip.training.dataset import Dataset
+from gclip.training.device import reproducible, resolve_device
+from gclip.training.run import Run
+
+STEPS = 300  # by default; fewer where the run has no more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surveyed:
+    """What was watched in a run.
+
+    Attributes:
+        survey: the norms.
+        steps: how many steps were trained.
+        diverged: why the run stopped before its time, "" where it did not.
+        losses: the mean training loss of the first tenth of the steps and of the last.
+    """
+
+    survey: gclip.Survey
+    steps: int
+    diverged: str
+    losses: tuple[float, float]
+
+
+def watch(
+    config: RunConfig,
+    dataset: Dataset,
+    *,
+    steps: int = STEPS,
+    strategies: Iterable[str | Strategy] | None = None,
+    device: str = "auto",
+    threads: int = 1,
+    on_step: Callable[[int, int], None] = lambda step, steps: None,
+) -> Surveyed:
+    """Train the first `steps` steps of a run, not clipped, and watch them.
+
+    The run is the one that `train` would make with the strategy ``none``, to the same bits.
+
+    Args:
+        strategies: as `gclip.Survey` takes them.
+        on_step: told how many steps are done, of how many.
+
+    Raises:
+        UsageError: the device cannot be used, or an unknown strategy.
+    """
+    where = resolve_device(device)
+    with reproducible(where, threads):
+        run = Run(config.replace(strategy="none"), dataset, where)
+        survey = gclip.Survey(run.model, run.optimizer, strategies=strategies)
+        most = min(steps, run.steps)
+
+        def look() -> None:
+            report = run.clipper.report
+            survey.watch(None if report is None else report.finite)
+
+        # After the gradients' disturbances, with the learning rate of the step; and also where the
+        # step is skipped, so that it is counted as not finite.
+        run.before_step = look
+
+        def go_on() -> bool:
+            on_step(run.step, most)
+            return run.step < most
+
+        while run.epoch < run.config.epochs and run.train_epoch(go_on):
+            pass
+        run.watch.look()
+    losses = run.watch.losses or [math.nan]
+    part = max(1, len(losses) // 10)
+    return Surveyed(
+        survey=survey,
+        steps=run.step,
+        diverged=run.watch.reason if run.watch.diverged_at is not None else "",
+        losses=(float(np.mean(losses[:part])), float(np.mean(losses[-part:]))),
+    )

@@ -1,0 +1,75 @@
+"""What studies without trials have found, kept beside the runs, so that a store can list it.
+
+A search keeps its trials in a study of Optuna's (`gclip.tuning.sqlite`). A grid (``sensitivity``,
+``lr_ceiling``, ``noise``) leaves nothing but runs, of which nobody could tell what they were for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gclip.errors import UsageError
+
+if TYPE_CHECKING:
+    from gclip.tuning.study import Answer, Request
+
+_FOLDER = Path("studies") / "answers"
+_ASKED = ("strategies", "seeds", "points", "space", "lr_range", "seed", "name")
+
+
+def keep(study: str, request: Request, answer: Answer, figures: Sequence[Path]) -> Path:
+    """Write down that a study was answered; the same question again replaces its answer.
+
+    Raises:
+        UsageError: the store takes no file.
+    """
+    config = json.loads(request.base.to_json())
+    asked = {name: getattr(request, name) for name in _ASKED}
+    question = json.dumps([study, config, asked], sort_keys=True, default=str)
+    digest = hashlib.sha256(question.encode()).hexdigest()[:12]
+    path = request.store.path / _FOLDER / f"{study}-{digest}.json"
+    strategies = dict.fromkeys(str(row["strategy"]) for row in answer.rows if "strategy" in row)
+    found = {
+        "study": study,
+        "setting": config,
+        "strategies": list(strategies),
+        "rows": len(answer.rows),
+        "figures": [str(figure) for figure in figures],
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot note the answer in '{path}': {error.strerror}") from error
+    return path
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What a store holds, the latest last, and a sentence for each file that does not read."""
+
+    found: tuple[dict[str, Any], ...]
+    unreadable: tuple[str, ...]
+
+
+def answers_in(store: Path) -> Answers:
+    """All answers of a store."""
+    found, unreadable = [], []
+    for path in sorted((store / _FOLDER).glob("*.json")):
+        try:
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            found.append({**entry, "when": datetime.fromisoformat(entry["date"])})
+        except (OSError, ValueError, KeyError, TypeError):
+            unreadable.append(f"'{path}' is no answer of a study")
+    found.sort(key=lambda each: (each.pop("when"), each["study"]))
+    return Answers(tuple(found), tuple(unreadable))

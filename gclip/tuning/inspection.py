@@ -1,0 +1,110 @@
+"""One study looked at: its best trials, which field mattered, and all of it as a table."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gclip.tuning.plan import Plan
+from gclip.tuning.sqlite import quiet, read_study
+from gclip.tuning.trials import complete, config_of, counted, counts, front_of, status_of
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+FEWEST = 8
+"""Complete trials below which an importance is not worth its name."""
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """One row a trial, in their order: those that were replaced by another attempt, too.
+
+    `trial`, `status`, `attempt`, the values by objective, ``param_…`` for what was searched, what
+    trained (`strategy`, `lr`, `keys`), `stopped_at`, `seconds`, `clip_rate`, `message`.
+    """
+    with read_study(path) as study:
+        plan = Plan.kept_in(study, path)
+        gone = {trial.number for trial in study.get_trials(deepcopy=False)} - {
+            trial.number for trial in counted(study)
+        }
+        return [_row(trial, plan, gone) for trial in study.get_trials(deepcopy=False)]
+
+
+def shown(path: Path, best: int = 5) -> dict[str, Any]:
+    """What there is to say about a study, JSON-serialisable.
+
+    `settings`, `trials` (how they ended), `best` (rows as of `rows`), `front` (rows; empty with one
+    objective), `importances` (None where there are too few trials) and `evaluator`.
+    """
+    with read_study(path) as study:
+        plan = Plan.kept_in(study, path)
+        trials = counted(study)
+        ended = sorted(complete(trials), key=lambda trial: (-trial.values[0], trial.number))
+        front = front_of(trials, plan.objectives) if len(plan.objectives) > 1 else []
+        return {
+            "study": path.stem,
+            "settings": study.user_attrs.get("settings", {}),
+            "counts": str(counts(trials)),
+            "best": [_row(trial, plan, set()) for trial in ended[:best]],
+            "front": [_row(trial, plan, set()) for trial in front],
+            "importances": importances(study, plan),
+            "evaluator": "fANOVA",
+        }
+
+
+def importances(study: Study, plan: Plan) -> dict[str, float] | None:
+    """Which share of the accuracy's variance each field explains, by fANOVA (Hutter et al., 2014).
+
+    The rest to 1 is explained by fields together. None with fewer than `FEWEST` complete trials,
+    with one field, or where all score the same.
+    """
+    import optuna
+    from optuna.importance import FanovaImportanceEvaluator
+
+    ended = [trial for trial in complete(counted(study)) if set(trial.params) == set(_names(plan))]
+    if len(ended) < FEWEST or len(_names(plan)) < 2 or len({t.values[0] for t in ended}) < 2:
+        return None
+    # A study of these trials alone: pruned ones would count as if their last value were a score.
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        alone = optuna.create_study(direction="maximize")
+        alone.add_trials(
+            [
+                optuna.create_trial(
+                    params=trial.params, distributions=trial.distributions, value=trial.values[0]
+                )
+                for trial in ended
+            ]
+        )
+        found = FanovaImportanceEvaluator(seed=0).evaluate(alone)
+    return {name: float(value) for name, value in sorted(found.items(), key=lambda e: -e[1])}
+
+
+def _names(plan: Plan) -> list[str]:
+    return list(plan.space.dimensions)
+
+
+def _row(trial: FrozenTrial, plan: Plan, gone: set[int]) -> dict[str, Any]:
+    attributes = trial.user_attrs
+    ended = trial.state.is_finished()
+    values = trial.values if ended and trial.state.name == "COMPLETE" else None
+    config = config_of(trial) if "config" in attributes else None
+    return {
+        "trial": trial.number,
+        "status": "replaced" if ended and trial.number in gone else status_of(trial),
+        "attempt": attributes.get("attempt", 1),
+        **{
+            name: None if values is None else values[place]
+            for place, name in enumerate(plan.objectives)
+        },
+        **{f"param_{name}": trial.params.get(name) for name in plan.space.dimensions},
+        "strategy": None if config is None else config.strategy,
+        "lr": None if config is None else config.lr,
+        "stopped_at": attributes.get("stopped_at"),
+        "seconds": attributes.get("seconds"),
+        "share_clipped": attributes.get("clip_rate"),
+        "keys": " ".join(attributes.get("keys", ())),
+        "message": attributes.get("message", ""),
+    }

@@ -1,0 +1,91 @@
+"""What every study is asked, and how it answers.
+
+A study is a module of ``gclip.studies``: the first line of its docstring is its question, ``USES``
+names the fields of `Request` that it reads beside the common ones, and ``run(request)`` answers.
+Setting a field that a study does not read is an error, never ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gclip.execution.events import Listener, ignore
+from gclip.execution.fleet_plan import Asked
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gclip.results import Store
+    from gclip.training import Dataset, RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a study is to find out, and with what. None stands for the study's own default.
+
+    Attributes:
+        base: everything about the runs that the study does not vary.
+        store: where runs and studies are kept.
+        strategies: spellings; settings in them are held.
+        trials: in all, for each strategy, those of earlier commands included.
+        seeds: the training seeds of runs that are reported.
+        lr_range: learning rates to search, lowest and highest.
+        fixed_lr: leave the learning rate alone.
+        space: changes to the search space: ``{"clip_factor": "1e-4..1:log"}``.
+        sampler, pruner: by name.
+        seeds_per_trial: tuning seeds that a trial's score is the mean of.
+        objectives: what is sought, ``("accuracy",)`` or ``("accuracy", "clip_rate")``.
+        points: how many values of a grid.
+        seed: of the sampler and of the trials' training.
+        name: of the study.
+        workers, device, data, dataset, plugins, threads, fleet, on_event: as
+            `gclip.execution.run_all`.
+    """
+
+    base: RunConfig
+    store: Store
+    strategies: tuple[str, ...] = ()
+    trials: int | None = None
+    seeds: tuple[int, ...] | None = None
+    lr_range: tuple[float, float] | None = None
+    fixed_lr: bool | None = None
+    space: Mapping[str, str] | None = None
+    sampler: str | None = None
+    pruner: str | None = None
+    seeds_per_trial: int | None = None
+    objectives: tuple[str, ...] | None = None
+    points: int | None = None
+    seed: int = 0
+    name: str | None = None
+    workers: int | None = None
+    device: str = "auto"
+    data: str | Path | None = None
+    dataset: Dataset | None = None
+    plugins: Iterable[str | Path] = ()
+    threads: int = 1
+    fleet: Asked = "off"
+    on_event: Listener = ignore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a study found.
+
+    Attributes:
+        rows: the table, one dict a row, JSON-serialisable; None where there is nothing to say.
+        columns: the table's columns as shown: heading to key of `rows`, in order.
+        notes: sentences below the table: what the columns mean, and what was found, with n.
+        figures: for each name a function that draws it.
+        more: further findings for ``--json``.
+        ok: False where nothing could be found out (every trial failed): the exit code is 1.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    columns: Mapping[str, str]
+    notes: Sequence[str] = ()
+    figures: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+    ok: bool = True

@@ -1,0 +1,226 @@
+"""Every registered strategy against every promise, and the promises against broken strategies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import gclip
+from gclip.clipping import parameter_sources
+from gclip.clipping.parameters import Named
+from gclip.testing import ContractBroken, check_strategy, examine, promises
+from gclip.testing.promises import Result
+from tests.testing import broken_strategies as broken
+
+PROMISES = tuple(promise.name for promise in promises())
+
+# Each breaks exactly this promise: a promise that cannot fail would be worth nothing.
+BREAKS = {
+    broken.Undocumented: "documented",
+    broken.OutsideItsRange: "documented",
+    broken.Unchecked: "checked",
+    broken.RefusesItsRange: "checked",
+    broken.RoundsItsSpelling: "spelled",
+    broken.IgnoresSchedules: "scheduled",
+    broken.NegativeLimit: "limit",
+    broken.Rounds: "within_limit",
+    broken.FailsWhenSoft: "combinations",
+    broken.FailsOnUpdates: "combinations",
+    broken.WritesToNorms: "reads_only",
+    broken.AddsToZero: "zero",
+    broken.CountsMissing: "missing",
+    broken.LearnsFromMissing: "late",
+    broken.LearnsFromInf: "not_finite",
+    broken.ViewsMatrices: "layout",
+    broken.DividesByWeights: "tiny",
+    broken.ComputesInHalf: "half",
+    broken.RemembersATuple: "saved",
+    broken.MixesRuns: "batched",
+    broken.LooksAtDtype: "precision",
+    broken.KeepsItsDtype: "mid_training",
+    broken.LooksAtDevice: "cuda",
+    broken.GoesThroughTheHost: "no_waiting",
+    broken.LeavesTheGraph: "compiled",
+    broken.HashesText: "another_process",
+    broken.RepairsWeights: "skipped",
+    broken.LearnsFromZeros: "zero_step",
+    broken.SilencesNewcomers: "late",
+    broken.StacksItsMemory: "by_name",
+    broken.StartsAtTheStorage: "shared_memory",
+    broken.ComputesInSingle: "float64",
+}
+# And these only the library itself can break.
+LIBRARY = ("listed_twice", "compiled_steps")
+
+# The C++ that torch writes for a step depends on the scope, the rule and the side, and on whether
+# elements are changed: one strategy for each. All the others are compiled without writing any.
+BY_INDUCTOR = (
+    "norm",
+    "agc",
+    "aggc",
+    "adagc",
+    "value",
+    "sigma_skip",
+    "spam",
+    "update_rms",
+    "automatic",
+)
+
+
+def breaks(results: list[Result]) -> dict[str, str]:
+    return {r.promise: " | ".join(r.said) for r in results if r.state == "broken"}
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+@pytest.mark.parametrize("name", gclip.names())
+def test_every_strategy_keeps_every_promise(name: str, promise: str) -> None:
+    check_strategy(gclip.get(name), only=[promise], compiler="aot_eager")
+
+
+@pytest.mark.parametrize("name", BY_INDUCTOR)
+def test_steps_compiled_as_users_compile_them(name: str) -> None:
+    (result,) = check_strategy(gclip.get(name), only=["compiled_steps"])
+    assert result.state == "ok" or "finds no C++ compiler" in result.said[0]
+
+
+@pytest.mark.parametrize("cls", [broken.Sound, broken.SoundTransform, broken.SoundMemory])
+def test_what_the_broken_ones_derive_from_is_sound(cls: type[gclip.Strategy]) -> None:
+    assert not breaks(examine(cls, compiler="eager"))
+
+
+@pytest.mark.parametrize("cls", BREAKS, ids=lambda cls: cls.__name__)
+def test_a_broken_strategy_breaks_this_promise_and_no_other(cls: type[gclip.Strategy]) -> None:
+    promise = BREAKS[cls]
+    if promise == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    if promise == "spelled":
+        gclip.register("rounds_its_spelling")(cls)
+    found = breaks(examine(cls, compiler="eager"))
+    assert set(found) == {promise}, found
+
+
+def test_every_promise_can_be_broken() -> None:
+    assert {*BREAKS.values(), *LIBRARY} == set(PROMISES)
+
+
+def test_a_clipper_that_counts_twice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_of_them(parameters: object) -> Named:
+        names, params = zip(*parameters, strict=True)  # type: ignore[call-overload]
+        return Named(names, names, params, True)
+
+    monkeypatch.setattr(parameter_sources, "collect", all_of_them)
+    found = breaks(examine(broken.Sound, only=["listed_twice"]))
+    assert "listed once" in found["listed_twice"]
+
+
+def test_a_compiled_step_that_is_another_one_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = gclip.Clipper.step
+
+    def step(self: gclip.Clipper) -> gclip.ClipReport:
+        report = plain(self)
+        if torch.compiler.is_compiling():
+            for param in self.params:
+                param.grad.mul_(2)  # type: ignore[union-attr]
+        return report
+
+    monkeypatch.setattr(gclip.Clipper, "step", step)
+    found = breaks(examine(broken.Sound, only=["compiled_steps"], compiler="eager"))
+    assert "optimizer.step() compiled: step 0 leaves stem.scale with" in found["compiled_steps"]
+    assert "clipper.step() compiled: step 0 leaves " in found["compiled_steps"]
+
+
+def test_a_step_that_is_compiled_anew_each_time_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = gclip.Clipper.step
+    steps = {"made": 0}
+
+    def step(self: gclip.Clipper) -> gclip.ClipReport:
+        steps["made"] += 1
+        self.names = [f"{steps['made']}"]
+        return plain(self)
+
+    monkeypatch.setattr(gclip.Clipper, "step", step)
+    found = breaks(examine(broken.Sound, only=["compiled_steps"], compiler="eager"))
+    assert "it is compiled again and again" in found["compiled_steps"]
+
+
+def test_a_promise_is_not_kept_by_what_never_comes_to_it() -> None:
+    (result,) = check_strategy(broken.HalvesEverything, only=["within_limit"])
+    assert result.state == "does not apply"
+    assert result.said[0].startswith("it changes every element of gradients of every size")
+
+
+class TestSentences:
+    """A breach is told with its numbers, where it is, and all breaches together."""
+
+    def test_a_hidden_state(self) -> None:
+        found = breaks(examine(broken.KeepsItself, compiler="eager"))
+        assert "after saving and loading, step 26's clipped norm is " in found["saved"]
+        assert ", not " in found["saved"]
+        assert "reads_only" in found
+
+    def test_clipping_twice(self) -> None:
+        found = breaks(examine(broken.HiddenState, only=["limit", "another_process"]))
+        assert "clipped again, the norm of " in found["limit"]
+        assert "step 1 differs: a norm of " in found["another_process"]
+
+    def test_a_branch_on_a_value(self) -> None:
+        found = breaks(examine(broken.WaitsForTheGpu, compiler="eager"))
+        assert set(found) == {"batched", "no_waiting", "compiled"}
+        assert found["no_waiting"].startswith(
+            "raised RuntimeError: the host reads a tensor's value"
+        )
+        assert "of broken_strategies.py)" in found["no_waiting"]
+
+    def test_a_negative_limit(self) -> None:
+        found = breaks(examine(broken.NegativeLimit, only="limit"))
+        said = "NegativeLimit: limit() must return numbers of at least 0, but returned -61.5055"
+        assert said in found["limit"]
+
+    def test_all_of_them_in_one_error(self) -> None:
+        with pytest.raises(ContractBroken) as raised:
+            check_strategy(broken.WaitsForTheGpu, compiler="eager")
+        message = str(raised.value)
+        assert message.startswith(f"WaitsForTheGpu breaks 3 promises of {len(PROMISES)}\n")
+        assert "\n  batched: step 4: run " in message
+        assert "\n  no_waiting: raised " in message
+        assert "\n  compiled: raised " in message
+        assert isinstance(raised.value, AssertionError)
+        assert [r.promise for r in raised.value.results] == list(PROMISES)
+
+
+def test_results_of_one_that_keeps_its_promises() -> None:
+    results = check_strategy(gclip.get("norm"), compiler="eager")
+    assert [r.promise for r in results] == list(PROMISES)
+    assert all(r.said for r in results if r.state == "does not apply")
+    assert not any(r.said for r in results if r.state == "ok")
+
+
+def test_the_seed_draws_other_gradients() -> None:
+    assert not breaks(examine(gclip.get("zclip"), seed=7, only=["saved", "batched", "late"]))
+
+
+def test_an_excuse_is_shown() -> None:
+    (result,) = check_strategy(broken.Excused, only=["no_waiting"])
+    assert result.state == "does not apply"
+    assert result.said == ("the largest norm is found on the host",)
+
+
+def test_wrong_input() -> None:
+    with pytest.raises(gclip.UsageError, match="unknown promise 'limits'; did you mean 'limit'"):
+        check_strategy(gclip.get("norm"), only=["limits"])
+    with pytest.raises(gclip.UsageError, match="takes a dataclass derived from Strategy"):
+        check_strategy(gclip.create("norm"))  # type: ignore[arg-type]
+    with pytest.raises(gclip.UsageError, match="takes a dataclass derived from Strategy"):
+        check_strategy(gclip.Strategy)
+
+
+def test_a_class_that_no_other_process_finds() -> None:
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True, kw_only=True)
+    class Local(broken.Sound):
+        """Inside a function."""
+
+    (result,) = check_strategy(Local, only=["another_process"])
+    assert result.state == "does not apply"
+    assert "inside a function" in result.said[0]
