@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     from gclip.clipping.record import Record as Record
     from gclip.clipping.report import ClipReport as ClipReport
     from gclip.clipping.rules import simulate as simulate
-    from gclip.core.chain import Chain as Chain
-    from gclip.core.chain import chain as chain
     from gclip.core.digest import code_digest as code_digest
     from gclip.core.fields import FieldInfo as FieldInfo
     from gclip.core.fields import fields_of as fields_of
     from gclip.core.fields import setting as setting
     from gclip.core.fields import tunable as tunable
     from gclip.core.plugins import load_plugins as load_plugins
+    from gclip.core.registry import chain as chain
     from gclip.core.registry import create as create
     from gclip.core.registry import get as get
     from gclip.core.registry import names as names
@@ -44,14 +43,15 @@ if TYPE_CHECKING:
     from gclip.core.schedules import cosine as cosine
     from gclip.core.schedules import exponential as exponential
     from gclip.core.schedules import linear as linear
-    from gclip.core.strategy import Band as Band
-    from gclip.core.strategy import Elements as Elements
-    from gclip.core.strategy import Limit as Limit
+    from gclip.core.seen import Band as Band
+    from gclip.core.seen import Elements as Elements
+    from gclip.core.seen import Limit as Limit
+    from gclip.core.seen import Rate as Rate
+    from gclip.core.seen import Seen as Seen
+    from gclip.core.strategy import Chain as Chain
     from gclip.core.strategy import Memory as Memory
-    from gclip.core.strategy import Rate as Rate
     from gclip.core.strategy import RuleName as RuleName
     from gclip.core.strategy import Scope as Scope
-    from gclip.core.strategy import Seen as Seen
     from gclip.core.strategy import Side as Side
     from gclip.core.strategy import Strategy as Strategy
     from gclip.core.strategy import Transform as Transform
@@ -68,8 +68,8 @@ __version__ = "0.1.0"
 _HOME = {
     "Attached": "clipping.hooks",
     "attach": "clipping.hooks",
-    "Chain": "core.chain",
-    "chain": "core.chain",
+    "Chain": "core.strategy",
+    "chain": "core.registry",
     "Clipper": "clipping.clipper",
     "simulate": "clipping.rules",
     "UsageError": "errors",
@@ -89,19 +89,19 @@ _HOME = {
     "ClipReport": "clipping.report",
     "compare": "execution.compare",
     "Comparison": "execution.comparison",
-    "Band": "core.strategy",
-    "Limit": "core.strategy",
+    "Band": "core.seen",
+    "Limit": "core.seen",
     "Memory": "core.strategy",
     "RuleName": "core.strategy",
     "Scope": "core.strategy",
-    "Seen": "core.strategy",
+    "Seen": "core.seen",
     "per_sample_gradients": "clipping.per_sample.gradients",
     "Schedule": "core.schedules",
     "cosine": "core.schedules",
     "exponential": "core.schedules",
     "linear": "core.schedules",
-    "Elements": "core.strategy",
-    "Rate": "core.strategy",
+    "Elements": "core.seen",
+    "Rate": "core.seen",
     "Side": "core.strategy",
     "Transform": "core.strategy",
     "Strategy": "core.strategy",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gclip import Memory, Seen, Strategy, register, setting, tunable
-from gclip.clipping.norms import on_host
 from gclip.core import window
+from gclip.core.host import on_host
 
 EARLY = (10, 20, 40)
 

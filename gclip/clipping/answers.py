@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from gclip.clipping.norms import on_host
+from gclip.core.host import on_host
+from gclip.core.seen import Band, Elements, Seen
 from gclip.core.source_location import place_in, place_of, told
-from gclip.core.strategy import Band, Elements, Memory, Seen, Strategy
+from gclip.core.strategy import Memory, Strategy
 from gclip.errors import UsageError
 
 MISTAKES = (Exception, SystemExit)

@@ -21,7 +21,8 @@ from gclip.clipping.sparse import Sparse, coalesce
 from gclip.clipping.state import copied, retyped, selected
 from gclip.clipping.units import Axis
 from gclip.core.schedules import at_step
-from gclip.core.strategy import Band, Limit, Memory, Rate, Seen, Strategy, remembers
+from gclip.core.seen import Band, Limit, Rate, Seen
+from gclip.core.strategy import Memory, Strategy, remembers
 from gclip.errors import UsageError
 
 

@@ -14,12 +14,14 @@ from gclip.clipping.answers import remembered
 from gclip.clipping.bound_strategy import Part
 from gclip.clipping.dtensor import Gathered, is_sharded, whole
 from gclip.clipping.groups import Groups
-from gclip.clipping.norms import YES, on_host, set_modulus
+from gclip.clipping.norms import YES, set_modulus
 from gclip.clipping.per_sample.bound_strategy import SamplePart
 from gclip.clipping.rules import Decision, transformed
 from gclip.clipping.state import copied, retyped
 from gclip.clipping.units import Axis, rows
-from gclip.core.strategy import Elements, Memory, Rate, Strategy, Transform
+from gclip.core.host import on_host
+from gclip.core.seen import Elements, Rate
+from gclip.core.strategy import Memory, Strategy, Transform
 
 
 class TransformPart(Part):

@@ -19,7 +19,7 @@ from gclip.clipping.dtensor import align, is_sharded, local, refuse_flat, whole
 from gclip.clipping.gradients import Apart, gradients
 from gclip.clipping.groups import Groups, check_layers
 from gclip.clipping.hyperparameters import Rates
-from gclip.clipping.norms import NO, YES, any_positive, on_host
+from gclip.clipping.norms import NO, YES, any_positive
 from gclip.clipping.parameter_sources import ParameterSource, differing, source_of
 from gclip.clipping.parameters import Named, Parameters, Spec, assign
 from gclip.clipping.per_sample.bound_strategy import SamplePart
@@ -32,6 +32,7 @@ from gclip.clipping.skip_monitor import MOST_SKIPS, OnSkips, SkipWatch
 from gclip.clipping.sparse import coalesce, stored
 from gclip.clipping.units import UnitDims, axes
 from gclip.clipping.update import Updates
+from gclip.core.host import on_host
 from gclip.core.strategy import Strategy
 from gclip.errors import UsageError, choose
 
@@ -75,7 +76,8 @@ class Clipper:
             None for any number.
         on_max_skips: ``warn`` then, or ``raise`` a `FloatingPointError`.
         unit_dims: for the scope ``unit``, name patterns to the dimension along which a
-            parameter's units lie (None: it is one), where it is not what `gclip.clipping.units` says.
+            parameter's units lie (None: it is one), where it is not what `gclip.clipping.units`
+            says.
 
     Frozen parameters (``requires_grad=False``) do not count, whatever they hold, until they are
     trained again. Those that have no gradient in a step count with their weights and sizes in

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from gclip.core.schedules import Schedule
-from gclip.core.strategy import Band, Limit, Strategy
+from gclip.core.seen import Band, Limit
+from gclip.core.strategy import Strategy
 
 S = TypeVar("S", bound=Strategy)
 

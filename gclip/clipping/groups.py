@@ -4,8 +4,8 @@ A `Groups` is laid out once for a list of parameters and a scope; after that `no
 turn gradients into ``(groups,)`` norms and back. Groups are numbered in the order of the
 parameters: one for ``global``, one per module for ``layer``, one per parameter for ``tensor`` and
 ``element``, and for ``unit`` one per output of its module: an output row of a Linear ``(out, in)``,
-a filter of a convolution ``(out, in, kh, kw)``, the whole of a bias; see `gclip.clipping.units`. Norms are
-float32, and float64 where any gradient is.
+a filter of a convolution ``(out, in, kh, kw)``, the whole of a bias; see `gclip.clipping.units`.
+Norms are float32, and float64 where any gradient is.
 
 Cost: the gradients are read once for the norms and written once for the factors, by whichever
 call is fastest on the device: one dot product per tensor on a CPU, multi-tensor kernels on a GPU.
@@ -32,13 +32,13 @@ from gclip.clipping.norms import (
     lost,
     multiply,
     norm_type,
-    on_host,
     smallest,
     sound,
     sum_type,
     tensor_norms,
 )
 from gclip.clipping.units import WHOLE, Axis, Units, usual
+from gclip.core.host import on_host
 from gclip.errors import UsageError
 
 _Home = tuple[torch.device, torch.dtype]

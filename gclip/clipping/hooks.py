@@ -259,8 +259,8 @@ def attach(
             unit is (`gclip.clipping.units`). Needed to clip examples.
         total_steps: how many steps the run will have, for schedules that do not say it.
         fold: let a fused optimizer multiply by the factor as it reads the gradients, so that
-            clipping costs one read of them. For one limit of all gradients (`gclip.clipping.fused`);
-            ``.grad`` holds clipped values only after the step.
+            clipping costs one read of them. For one limit of all gradients
+            (`gclip.clipping.fused`); ``.grad`` holds clipped values only after the step.
         max_consecutive_skips: how many steps in a row may be skipped before something is said;
             None for any number.
         on_max_skips: ``warn`` then, or ``raise`` a `FloatingPointError`.

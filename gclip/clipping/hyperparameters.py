@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.groups import Groups
-from gclip.core.strategy import Rate
+from gclip.core.seen import Rate
 from gclip.errors import UsageError
 
 

@@ -14,17 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gclip.core.host import on_host
+
 _HALF = (torch.float16, torch.bfloat16)
 _DOUBLE = (torch.float64, torch.complex128)
 _FEW = 32
 _SMALLEST_RANGE = torch.finfo(torch.float16).max
-
-
-def on_host(tensor: Tensor) -> bool:
-    """Whether a look at the tensor's values is free: on a CPU, and not while tracing a graph."""
-    return (
-        type(tensor) is Tensor and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
-    )
 
 
 def norm_type(tensors: Iterable[Tensor | None]) -> torch.dtype:

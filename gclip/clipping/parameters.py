@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from gclip.clipping.patterns import matches
-from gclip.core.chain import Chain
 from gclip.core.registry import parse
-from gclip.core.strategy import Strategy
+from gclip.core.strategy import Chain, Strategy
 from gclip.errors import UsageError, suggestion
 
 Parameters: TypeAlias = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]]

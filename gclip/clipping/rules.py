@@ -25,9 +25,10 @@ from gclip.clipping.answers import (
     remembered,
 )
 from gclip.clipping.float64_limits import beyond, fitted, limited
-from gclip.clipping.norms import on_host
+from gclip.core.host import on_host
 from gclip.core.schedules import at_step
-from gclip.core.strategy import Band, Elements, Limit, Memory, Seen, Strategy, Transform
+from gclip.core.seen import Band, Elements, Limit, Seen
+from gclip.core.strategy import Memory, Strategy, Transform
 
 
 class Decision(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.async_copy import Later
-from gclip.clipping.norms import on_host
+from gclip.core.host import on_host
 from gclip.errors import UsageError, choose
 
 OnSkips: TypeAlias = Literal["warn", "raise"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.dtensor import local
-from gclip.clipping.norms import on_host
+from gclip.core.host import on_host
 
 
 class StepSnapshot:

@@ -21,8 +21,9 @@ from torch import Tensor
 from gclip.clipping.bound_strategy import Part
 from gclip.clipping.bound_transform import TransformPart
 from gclip.clipping.gradients import gradients
-from gclip.clipping.norms import YES, on_host
+from gclip.clipping.norms import YES
 from gclip.clipping.step_snapshot import StepSnapshot
+from gclip.core.host import on_host
 from gclip.errors import UsageError
 
 

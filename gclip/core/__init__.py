@@ -1,1 +1,1 @@
-"""What the author of a strategy touches: strategies, their fields, spelling and registry, and memories."""
+"""What the author of a strategy touches: fields, memories, spelling, the registry."""

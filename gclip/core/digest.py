@@ -30,7 +30,7 @@ from gclip.core.bytecode import compiled
 from gclip.core.strategy import Strategy
 
 if TYPE_CHECKING:
-    from gclip.core.chain import Chain
+    from gclip.core.strategy import Chain
 
 _ADDED_TO = ("strategies", "studies", "figures")
 """Packages within ``gclip`` that are not the library: strategies are written there."""

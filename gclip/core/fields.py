@@ -36,6 +36,7 @@ class Rule:
     below: float | None = None
     at_most: float | None = None
     doc: str = ""
+    shared: bool = False
 
     def broken_by(self, value: Any) -> str | None:
         """The rule that `value` breaks, in words, or None."""
@@ -70,6 +71,7 @@ class FieldInfo:
     choices: tuple[Any, ...] | None
     doc: str
     type: type
+    shared: bool = False
 
 
 def tunable(
@@ -117,22 +119,23 @@ def setting(
     below: float | None = None,
     at_most: float | None = None,
     doc: str = "",
+    shared: bool = False,
 ) -> Any:
-    """A field that users may set and studies leave alone."""
+    """A field that users may set and studies leave alone.
+
+    `shared` marks what a base class gives to all strategies: shown and spelled after their own.
+    """
     rule = Rule(
         kind="setting", choices=choices, above=above, at_least=at_least,
-        below=below, at_most=at_most, doc=doc,
+        below=below, at_most=at_most, doc=doc, shared=shared,
     )  # fmt: skip
     return dataclasses.field(default=default, metadata={_KEY: rule})
 
 
 def fields_of(cls: type) -> tuple[FieldInfo, ...]:
     """The fields of a strategy class, its own first, those every strategy shares last."""
-    from gclip.core.strategy import SHARED
-
-    infos = {f.name: _info(cls, f) for f in dataclasses.fields(cls)}
-    own = [info for name, info in infos.items() if name not in SHARED]
-    return tuple(own + [infos[name] for name in SHARED if name in infos])
+    infos = [_info(cls, f) for f in dataclasses.fields(cls)]
+    return tuple(sorted(infos, key=lambda info: info.shared))
 
 
 def field_names(cls: type) -> tuple[str, ...]:
@@ -150,7 +153,7 @@ def check(owner: str, cls: type, name: str, value: Any) -> Any:
     coerced = _coerce(value, kind)
     if coerced is _WRONG:
         raise UsageError(f"{owner}: {name} must be {_type_words(kind)}, but got {value!r}")
-    rule = _rule(next(f for f in dataclasses.fields(cls) if f.name == name))
+    rule = _rule(cls, name)
     broken = rule.broken_by(coerced)
     if broken:
         hint = suggestion(str(value), map(str, rule.choices)) if rule.choices else ""
@@ -216,23 +219,27 @@ def _listed(values: typing.Iterable[Any]) -> str:
     return ", ".join(str(v) for v in values)
 
 
-def _rule(f: dataclasses.Field[Any]) -> Rule:
-    """What the field was declared with; a shared one redeclared as a bare default keeps its own."""
-    from gclip.core.strategy import Strategy
+@cache
+def _rule(cls: type, name: str) -> Rule:
+    """What the field was declared with; one redeclared as a bare default keeps its base's rule.
 
-    rule = f.metadata.get(_KEY)
-    if rule is None and f.name in Strategy.__dataclass_fields__:
-        rule = Strategy.__dataclass_fields__[f.name].metadata.get(_KEY)
-    return rule if isinstance(rule, Rule) else Rule(kind="setting")
+    A field that a base shares with all strategies stays shared, however it is redeclared.
+    """
+    bases = (getattr(base, "__dataclass_fields__", {}) for base in cls.__mro__)
+    declared = (fields[name].metadata.get(_KEY) for fields in bases if name in fields)
+    rules = [rule for rule in declared if isinstance(rule, Rule)]
+    if not rules:
+        return Rule(kind="setting")
+    return dataclasses.replace(rules[0], shared=any(rule.shared for rule in rules))
 
 
 def _info(cls: type, f: dataclasses.Field[Any]) -> FieldInfo:
-    rule = _rule(f)
+    rule = _rule(cls, f.name)
     kind = _hints(cls)[f.name]
     plain = kind if isinstance(kind, type) else str
     return FieldInfo(
         name=f.name, default=f.default, kind=rule.kind, low=rule.low, high=rule.high,
-        log=rule.log, choices=rule.choices, doc=rule.doc, type=plain,
+        log=rule.log, choices=rule.choices, doc=rule.doc, type=plain, shared=rule.shared,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gclip.clipping.norms import on_host
+from gclip.core.host import on_host
 
 History: TypeAlias = dict[str, Any]
 

@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 from gclip.core.fields import field_names
 from gclip.core.spelling import Call, read
-from gclip.core.strategy import Strategy, is_strategy_class
+from gclip.core.strategy import Chain, Strategy, is_strategy_class
 from gclip.errors import UsageError, suggestion, unknown
 
 if typing.TYPE_CHECKING:
-    from gclip.core.chain import Chain
+    from gclip.core.strategy import Chain
 
 S = TypeVar("S", bound=type[Strategy])
 
@@ -95,11 +95,26 @@ def parse(text: str) -> Strategy | Chain:
     return _build(read(text), text)
 
 
+def chain(*strategies: Strategy | Chain | str) -> Chain:
+    """Apply `strategies` in order; usable wherever one strategy is.
+
+    Raises:
+        UsageError: no strategy given, or one whose spelling cannot be read.
+    """
+    flat: list[Strategy] = []
+    for each in strategies:
+        made = parse(each) if isinstance(each, str) else each
+        if not isinstance(made, Strategy | Chain):
+            raise UsageError(f"chain takes strategies or their spellings, but got {each!r}")
+        flat.extend(made.strategies if isinstance(made, Chain) else (made,))
+    if not flat:
+        raise UsageError("chain needs at least one strategy: chain('value', 'norm')")
+    return Chain(tuple(flat))
+
+
 def _build(call: Call, text: str) -> Strategy | Chain:
     if call.name != "chain":
         return create(call.name, **call.named)
-    from gclip.core.chain import chain
-
     if call.named:
         raise UsageError(f"chain takes strategies, not fields, but got {text!r}")
     return chain(*(_build(inner, text) for inner in call.inner))

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gclip.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from gclip.core.strategy import Strategy
+    from _typeshed import DataclassInstance
 
-S = TypeVar("S", bound="Strategy")
+S = TypeVar("S", bound="DataclassInstance")
 
 
 def _linear(start: float, end: float, done: float) -> float:
@@ -112,7 +112,7 @@ def exponential(start: float, end: float, steps: int | None = None) -> Schedule:
     return Schedule("exponential", start, end, steps)
 
 
-def varying(strategy: Strategy) -> frozenset[str]:
+def varying(strategy: DataclassInstance) -> frozenset[str]:
     """The names of the fields that follow a schedule; of a copy made by `at_step`, too."""
     kept = strategy.__dict__.get("_varying")
     if kept is not None:

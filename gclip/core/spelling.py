@@ -14,14 +14,14 @@ strategy.
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from gclip.core.fields import fields_of
 from gclip.core.schedules import SHAPES, Schedule
 from gclip.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from gclip.core.strategy import Strategy
+    from _typeshed import DataclassInstance
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.*-]))"
@@ -56,17 +56,11 @@ def read(text: str) -> Call:
     return call
 
 
-def spell(strategy: Strategy) -> str:
+def spell(name: str, settings: DataclassInstance) -> str:
     """The shortest spelling that `gclip.parse` reads back as an equal strategy."""
-    from gclip.core.strategy import SHARED
-
-    changed = []
-    for f in fields(strategy):
-        value = getattr(strategy, f.name)
-        if value != f.default:
-            changed.append((f.name in SHARED, f.name, value))
-    shown = [f"{name}={_value(value)}" for _, name, value in sorted(changed, key=lambda c: c[0])]
-    return f"{strategy.name}({', '.join(shown)})" if shown else strategy.name
+    values = ((info, getattr(settings, info.name)) for info in fields_of(type(settings)))
+    shown = [f"{info.name}={_value(value)}" for info, value in values if value != info.default]
+    return f"{name}({', '.join(shown)})" if shown else name
 
 
 def _value(value: Any) -> str:

@@ -14,7 +14,8 @@ from torch import Tensor
 from gclip.clipping.groups import Groups
 from gclip.clipping.rules import decide, remember_step, transformed
 from gclip.core.schedules import at_step
-from gclip.core.strategy import Elements, Memory, Seen, Strategy, Transform
+from gclip.core.seen import Elements, Seen
+from gclip.core.strategy import Memory, Strategy, Transform
 
 _STEPS = 32  # after as many more, what has not stopped growing never will
 _RING = 4  # more slots a group than this are called a ring

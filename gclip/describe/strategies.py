@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from gclip.core.fields import FieldInfo, Rule, fields_of
-from gclip.core.strategy import RULES, SCOPES, SHARED, SIDES, Strategy
+from gclip.core.strategy import RULES, SCOPES, SIDES, Strategy
 from gclip.describe.docstring import Docstring, read
 from gclip.describe.memory import Footprint, footprint
 
@@ -120,7 +120,7 @@ class Description:
                 info,
                 # How `tunable` and `setting` keep their rule; a bare field has none.
                 declared[info.name].get("gclip", Rule(kind="setting")),
-                info.name in SHARED,
+                info.shared,
                 info.choices or allowed.get(info.name),
             )
             for info in fields_of(self.cls)

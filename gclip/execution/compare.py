@@ -18,8 +18,7 @@ from gclip.execution.fleet_plan import Asked
 from gclip.execution.run_all import run_all
 
 if TYPE_CHECKING:
-    from gclip.core.chain import Chain
-    from gclip.core.strategy import Strategy
+    from gclip.core.strategy import Chain, Strategy
     from gclip.execution.comparison import Comparison
     from gclip.training import RunConfig
 

@@ -171,7 +171,7 @@ class Training(Pool):
         cap: int,
         steps: float,
     ) -> Finding | None:
-        """`gclip.execution.fleet_sizing.measure`, done by those who will train, all at the same time."""
+        """`fleet_sizing.measure`, done by those who will train, all at the same time."""
         from gclip.execution import fleet_sizing
 
         return fleet_sizing.measure(configs, dataset, work, cap, steps)

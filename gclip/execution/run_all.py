@@ -70,8 +70,8 @@ def run_all(
         threads: for the computations of each run. Pinned, because the last bits of a result
             depend on it.
         fleet: how many runs of one shape are trained as one program, at most; ``auto`` for what is
-            measured to be the fastest (`gclip.execution.fleet_sizing`). The last bits of a result depend on
-            it; with ``off`` they are those of `gclip.training.train`.
+            measured to be the fastest (`gclip.execution.fleet_sizing`). The last bits of a result
+            depend on it; with ``off`` they are those of `gclip.training.train`.
         on_event: is told everything that happens, in this thread.
 
     A run that raises has the status ``failed`` and a message; the others go on. Ctrl-C

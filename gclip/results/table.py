@@ -65,8 +65,8 @@ def compare_table(runs: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
       the table; ``evidence`` says what may be claimed (`gclip.results.evidence.compare_pairs`).
     - ``clip_rate`` mean share of the steps in which anything was clipped, ``limited_rate`` of those
       whose norm shrank by more than 1 %, ``skipped_rate`` and ``not_finite_rate`` of those left out
-      or not finite; ``verdict`` on these shares (`gclip.clipping.verdicts`), so on all runs together;
-      ``diverged`` the rate with Wilson's interval; ``seconds`` mean per run.
+      or not finite; ``verdict`` on these shares (`gclip.clipping.verdicts`), so on all runs
+      together; ``diverged`` the rate with Wilson's interval; ``seconds`` mean per run.
 
     Intervals are at 95 %. What cannot be computed is NaN (one run has no interval; the baseline has
     no difference to itself). Raises UsageError when runs are ambiguous or a score is missing.

@@ -19,7 +19,7 @@ from torch import Tensor
 from gclip.clipping.dtensor import local
 from gclip.clipping.groups import Groups
 from gclip.clipping.hyperparameters import Rates
-from gclip.core.strategy import Rate
+from gclip.core.seen import Rate
 
 MOST_STEPS = 512  # rows of a table; a table that has been thinned has at least half as many
 FEWEST_STEPS = 16  # not thinned further, however large the rows are

@@ -18,7 +18,8 @@ from gclip.clipping.answers import remembered
 from gclip.clipping.float64_limits import beyond
 from gclip.clipping.rules import Decision, asked, decide, remember_step
 from gclip.clipping.verdicts import LIMITED
-from gclip.core.strategy import Band, Memory, Rate, Seen, Strategy
+from gclip.core.seen import Band, Rate, Seen
+from gclip.core.strategy import Memory, Strategy
 from gclip.errors import UsageError
 from gclip.survey.norm_log import Magnitudes, Watched
 

@@ -16,9 +16,8 @@ from gclip.clipping.hyperparameters import Rates
 from gclip.clipping.parameter_sources import differing, source_of
 from gclip.clipping.parameters import Parameters
 from gclip.clipping.units import UnitDims, axes
-from gclip.core.chain import Chain
 from gclip.core.registry import get, names, parse
-from gclip.core.strategy import SCOPES, Strategy, Transform
+from gclip.core.strategy import SCOPES, Chain, Strategy, Transform
 from gclip.errors import UsageError
 from gclip.survey.norm_log import FEWEST_STEPS, Step, Table, Watched
 from gclip.survey.replay import clamps, order_of

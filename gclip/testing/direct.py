@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.rules import decide, remember_step, transformed
-from gclip.core.strategy import Elements, Memory, Seen, Strategy, Transform
+from gclip.core.seen import Elements, Seen
+from gclip.core.strategy import Memory, Strategy, Transform
 from gclip.testing.gradients import norms
 
 GROUPS, ELEMENTS, MATRIX = (3,), (6,), (2, 3)

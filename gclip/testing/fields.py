@@ -10,7 +10,6 @@ from typing import Any
 import gclip
 from gclip.core.fields import FieldInfo, fields_of
 from gclip.core.schedules import Schedule
-from gclip.core.strategy import SHARED
 from gclip.errors import UsageError
 from gclip.testing.promises import DoesNotApply, promise
 from gclip.testing.subject import Subject, between, rule_of, whole
@@ -24,7 +23,7 @@ def documented(subject: Subject) -> Iterator[str]:
     if not (cls.__doc__ or "").strip() or (cls.__doc__ or "").startswith(f"{cls.__name__}("):
         yield f"{cls.__name__} has no docstring: give the equation and the paper"
     for info in fields_of(cls):
-        if not info.doc and info.name not in SHARED:
+        if not info.doc and not info.shared:
             yield f"the field {info.name} has no doc: write tunable(…, doc=…) or setting(…, doc=…)"
         if info.default is None or isinstance(info.default, str):
             continue

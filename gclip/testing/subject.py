@@ -8,7 +8,7 @@ import random
 from typing import Any
 
 from gclip.core.fields import FieldInfo, fields_of
-from gclip.core.strategy import SHARED, Strategy, Transform
+from gclip.core.strategy import Strategy, Transform
 from gclip.errors import UsageError
 from gclip.testing.promises import DoesNotApply
 from gclip.testing.rigs import Rig
@@ -118,7 +118,7 @@ class Subject:
     def _draw(self, dice: random.Random) -> dict[str, Any]:
         drawn: dict[str, Any] = {}
         for info in fields_of(self.cls):
-            if info.name in SHARED and info.kind != "tunable":
+            if info.shared and info.kind != "tunable":
                 continue
             if info.choices is not None:
                 drawn[info.name] = dice.choice(info.choices)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gclip.core.strategy import Elements, Seen, Strategy, Transform
+from gclip.core.seen import Elements, Seen
+from gclip.core.strategy import Strategy, Transform
 from gclip.testing.direct import Direct, tensors_of
 from gclip.testing.gradients import Tensors, gradients, present
 from gclip.testing.promises import DoesNotApply, promise

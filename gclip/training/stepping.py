@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gclip.clipping.norms import on_host
 from gclip.clipping.step_snapshot import StepSnapshot, lives_on
-from gclip.core.chain import Chain
 from gclip.core.digest import code_of
-from gclip.core.strategy import Strategy
+from gclip.core.host import on_host
+from gclip.core.strategy import Chain, Strategy
 
 VERSION = 2
 """Of the rules. Under version 1 the optimizer made a step of zero gradients where one was skipped,

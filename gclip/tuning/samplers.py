@@ -2,8 +2,8 @@
 
 Optuna's defaults have changed between versions, so every argument that decides something is said
 here. A sampler is made anew for every trial, for its place among the study's proposals
-(`gclip.tuning.proposals`): so a study that was interrupted proposes what it would have proposed, and
-not its first trials again.
+(`gclip.tuning.proposals`): so a study that was interrupted proposes what it would have proposed,
+and not its first trials again.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def _member(cls: type, name: str) -> str | None:
 def _signature(thing: Any) -> str:
     """The parameters: names, kinds, and whether each has a default."""
     if not callable(thing):
-        return str(thing)
+        return re.sub(r"gclip\.[\w.]*\.", "", str(thing))  # wherever it lives
     try:
         parameters = inspect.signature(thing).parameters.values()
     except ValueError:

@@ -1,1 +1,1 @@
-"""The per-example side: each training example's own gradient, clipped before their mean is taken."""
+"""Single examples: each training example's own gradient, clipped before their mean is taken."""

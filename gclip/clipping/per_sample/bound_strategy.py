@@ -11,7 +11,7 @@ from gclip.clipping.answers import remembered
 from gclip.clipping.bound_strategy import Part
 from gclip.clipping.rules import Decision, decide, remember_step
 from gclip.clipping.state import copied, retyped
-from gclip.core.strategy import Seen
+from gclip.core.seen import Seen
 from gclip.errors import UsageError
 
 

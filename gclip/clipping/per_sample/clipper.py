@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from gclip.clipping.norms import on_host
 from gclip.clipping.per_sample.bound_strategy import SamplePart
 from gclip.clipping.per_sample.checks import Loss, chunks
 from gclip.clipping.per_sample.gradients import Gradients, PerSample
 from gclip.clipping.rules import Decision
+from gclip.core.host import on_host
 from gclip.errors import UsageError
 
 

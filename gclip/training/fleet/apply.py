@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gclip.clipping.norms import clamp_modulus, on_host
+from gclip.clipping.norms import clamp_modulus
 from gclip.clipping.units import Units
+from gclip.core.host import on_host
 from gclip.training.fleet.layout import Layout
 
 Spans: TypeAlias = list[tuple[int, int] | None]

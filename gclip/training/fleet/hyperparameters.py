@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gclip.clipping import hyperparameters
-from gclip.core.strategy import Rate
+from gclip.core.seen import Rate
 from gclip.errors import UsageError
 from gclip.training.fleet.layout import View
 

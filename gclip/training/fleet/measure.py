@@ -29,8 +29,8 @@ class Measured:
         zeros: as in `gclip.clipping.groups.Groups.measure`.
         again: whether to look at all for sums that overflowed or vanished.
 
-    As in `gclip.clipping.groups`, norms are float64 where any stack is, else float32; and where the host
-    sees that sums of powers overflowed or vanished, those are measured once more.
+    As in `gclip.clipping.groups`, norms are float64 where any stack is, else float32; and where the
+    host sees that sums of powers overflowed or vanished, those are measured once more.
     """
 
     def __init__(

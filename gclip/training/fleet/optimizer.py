@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gclip.clipping.norms import on_host
+from gclip.core.host import on_host
 from gclip.training import RunConfig, optimizers
 from gclip.training.fleet.row_optimizer import Apart, State
 
@@ -23,9 +23,10 @@ class StackedOptimizer:
 
     A run that skips a step is left out of it: weights, momentum and its count of steps stay as they
     are. As torch counts the steps of a stack as one, the runs have optimizers of their own from the
-    first step on that not all of them take (see `gclip.training.fleet.row_optimizer`). A GPU is not waited for:
-    there all runs step, and what those changed that should not have is put back. The exceptions are
-    those of `gclip.training.stepping`, for which a step waits for one look at the device.
+    first step on that not all of them take (see `gclip.training.fleet.row_optimizer`). A GPU is not
+    waited for: there all runs step, and what those changed that should not have is put back. The
+    exceptions are those of `gclip.training.stepping`, for which a step waits for one look at the
+    device.
 
     Attributes:
         optimizer: torch's. Its ``lr`` is right only where all runs have the same, and what it

@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gclip.clipping.norms import YES, all_finite, clamp_elements, norm_type, on_host
-from gclip.core.strategy import Band, Limit, remembers
+from gclip.clipping.norms import YES, all_finite, clamp_elements, norm_type
+from gclip.core.host import on_host
+from gclip.core.seen import Band, Limit
+from gclip.core.strategy import remembers
 from gclip.training.fleet import apply
 from gclip.training.fleet.apply import Tables
 from gclip.training.fleet.layout import Kind, Layout, View

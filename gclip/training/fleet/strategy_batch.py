@@ -13,7 +13,8 @@ from gclip.clipping.assignment import Place
 from gclip.clipping.norms import YES, norm_type
 from gclip.clipping.rules import Decision, decide, left_alone, remember_step
 from gclip.clipping.state import copied, retyped
-from gclip.core.strategy import Band, Memory, Rate, Seen, Strategy
+from gclip.core.seen import Band, Rate, Seen
+from gclip.core.strategy import Memory, Strategy
 from gclip.training.fleet.hyperparameters import FleetRates
 from gclip.training.fleet.layout import View
 from gclip.training.fleet.measure import Measured

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from gclip.clipping.answers import remembered
 from gclip.clipping.bound_transform import kept_elements
-from gclip.clipping.norms import YES, exact_norm, fitting, lost, on_host, set_modulus
+from gclip.clipping.norms import YES, exact_norm, fitting, lost, set_modulus
 from gclip.clipping.rules import Decision, transformed
 from gclip.clipping.state import retyped
 from gclip.clipping.units import Units, rows
-from gclip.core.strategy import Elements, Memory, Rate, Strategy, Transform
+from gclip.core.host import on_host
+from gclip.core.seen import Elements, Rate
+from gclip.core.strategy import Memory, Strategy, Transform
 from gclip.training.fleet.measure import Measured
 from gclip.training.fleet.strategy_batch import Batch, Now
 from gclip.training.fleet.vectorized_strategy import Merged

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.rules import decide, remember_step, transformed
-from gclip.core.strategy import Elements, Memory, Seen, Strategy, Transform
+from gclip.core.seen import Elements, Seen
+from gclip.core.strategy import Memory, Strategy, Transform
 from gclip.errors import UsageError
 from gclip.training.fleet.vectorized_strategy import Merged
 
