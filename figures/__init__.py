@@ -20,7 +20,7 @@ import io
 import os
 import pkgutil
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
@@ -29,10 +29,13 @@ from gclip.core.source_location import place_in, told
 from gclip.errors import UsageError, choose
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from gclip.results import Results, Store
+    from gclip.survey.suggest import Suggestions
 
 # What each format would otherwise say about the moment and the machine that drew it.
 _METADATA: dict[str, dict[str, str | None]] = {
@@ -67,6 +70,20 @@ def draw(name: str, results: Results) -> Figure:
     from ._style import finished
 
     return cast("Figure", finished(_module(name).draw)(results))
+
+
+def draw_survey(
+    norms: Mapping[str, NDArray[np.floating]], suggestions: Suggestions, setting: str = ""
+) -> Figure:
+    """Draw what a `gclip.Survey` saw, and where the thresholds that it suggests lie.
+
+    Args:
+        norms: by scope, norms of groups, one entry for each step and group.
+        setting: of what they are, under the title.
+    """
+    from ._survey import draw
+
+    return draw(norms, suggestions, setting)
 
 
 def _module(name: str) -> ModuleType:

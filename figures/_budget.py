@@ -18,14 +18,14 @@ from ._studies import MARKS, columns_for, head, looks_of, ordered, styled
 from ._style import BASELINE, around, canvas, caption, panels, spread, whisker, wrapped
 
 if TYPE_CHECKING:
-    from gclip.studies.budget import Curve
+    from gclip.results.budget import BudgetCurve
     from gclip.training import RunConfig
 
 WIDE, HIGH = 2.75, 2.2
 
 
 @styled
-def curves(found: Mapping[str, Curve], base: RunConfig) -> Figure:
+def curves(found: Mapping[str, BudgetCurve], base: RunConfig) -> Figure:
     """A panel a strategy, all the others in grey: the expected best of k random trials over k."""
     strategies = ordered(list(found))
     look = looks_of(strategies)
@@ -138,7 +138,7 @@ def _counts(rows: Sequence[Mapping[str, Any]]) -> str:
     return " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
 
 
-def _trials(curve: Curve) -> Any:
+def _trials(curve: BudgetCurve) -> Any:
     return np.arange(1, len(curve.mean) + 1)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from gclip import Memory, Seen, Strategy, register, setting, tunable
 from gclip.core import window
 from gclip.core.host import on_host
+from gclip.core.window import Window
 
 EARLY = (10, 20, 40)
 
@@ -53,7 +54,7 @@ class MedianWindow(Strategy):
         past = window.push(memory["past"], seen.norm, seen.valid)
         return {"past": past, "limit": self._updated(past, seen, memory)}
 
-    def _updated(self, past: window.Window, seen: Seen, memory: Memory) -> Tensor:
+    def _updated(self, past: Window, seen: Seen, memory: Memory) -> Tensor:
         """The limit, set anew where the count of norms says so."""
         old: Tensor = memory["limit"]
         count = past["count"] - 1  # without the group's first

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gclip.results.budget import BudgetCurve
 from gclip.results.evidence import (
     BETTER,
     CLAIMS,
@@ -182,28 +183,10 @@ def _plain(text: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in text).strip("-")
 
 
-@dataclass(frozen=True)
-class Curve:
-    """What a budget of k = 1 … n trials buys: shape (n,) each.
-
-    Attributes:
-        mean: the expected best of k trials.
-        low, high: ten and ninety percent of the choices of k out of the n trials are at or below.
-    """
-
-    mean: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-
-    def as_dict(self) -> dict[str, list[float]]:
-        """For JSON."""
-        return {name: getattr(self, name).tolist() for name in ("mean", "low", "high")}
-
-
-def curve(scores: Sequence[float]) -> Curve:
+def curve(scores: Sequence[float]) -> BudgetCurve:
     """The budget curve of the scores of n random trials, exactly, over all choices of k of them."""
     low, high = (best_of_k_quantile(scores, share) for share in BAND)
-    return Curve(expected_best_of_k(scores), low, high)
+    return BudgetCurve(expected_best_of_k(scores), low, high)
 
 
 def best_of_k_quantile(scores: Sequence[float], share: float) -> NDArray[np.float64]:
@@ -380,7 +363,7 @@ _SENTENCES = {
 }
 
 
-def _curves(curves: Mapping[str, Curve], base: RunConfig) -> Any:
+def _curves(curves: Mapping[str, BudgetCurve], base: RunConfig) -> Any:
     from gclip.figures import _budget
 
     return _budget.curves(curves, base)

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from gclip.cli import screen
 from gclip.cli.app import App
 from gclip.cli.options import Json, Plugins, load_plugins
-from gclip.cli.progress import load, time_left
-from gclip.cli.time_left import TimeLeft
 from gclip.errors import UsageError
+from gclip.text import screen
+from gclip.text.progress import load, time_left
 from gclip.text.table import Column, TextTable
+from gclip.text.time_left import TimeLeft
 
 Models = Annotated[
     list[str] | None,

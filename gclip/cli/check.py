@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gclip.cli import screen
 from gclip.cli.options import Json
-from gclip.cli.progress import StepsDisplay, load
+from gclip.cli.progress import StepsDisplay
+from gclip.text import screen
+from gclip.text.progress import load
 from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import typer
 
 from gclip.cli import bench, check, compare, env, figures, listing, show, study, survey, train
 from gclip.cli.app import App
-from gclip.cli.screen import INTERRUPTED
+from gclip.cli.interrupts import INTERRUPTED
 
 # Newer typers carry their own copy of click: found through the one class that both export.
 _ParseError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gclip.cli import screen
+from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     FiguresFolder,
     Fleet,
@@ -22,10 +22,11 @@ from gclip.cli.options import (
     load_plugins,
     parse_seeds,
 )
-from gclip.cli.progress import RunsDisplay
-from gclip.cli.tables import comparison_table, notes
 from gclip.execution.compare import USUAL_BASELINES
 from gclip.execution.fleet_plan import read_fleet
+from gclip.execution.progress import RunsDisplay
+from gclip.results.rendering import comparison_table, notes
+from gclip.text import screen
 
 if TYPE_CHECKING:
     from gclip.execution import Comparison
@@ -97,7 +98,7 @@ def compare(
             f"{place.store}; the same command makes the other {left}"
         )
 
-    with screen.interruptible(kept), display:
+    with interruptible(kept), display:
         display.load("torch")
         import gclip
         from gclip import execution

@@ -10,9 +10,9 @@ from typing import Any
 
 import typer
 
-from gclip.cli import screen
 from gclip.cli.options import Json, Place
-from gclip.cli.progress import load
+from gclip.text import screen
+from gclip.text.progress import load
 
 PACKAGES = (
     *("torch", "torchvision", "numpy", "scipy", "optuna", "seaborn", "pandas", "matplotlib"),

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from gclip.cli import screen
 from gclip.cli.options import FiguresFolder, StoreFolder
-from gclip.cli.progress import Display, load
+from gclip.text import screen
+from gclip.text.progress import Display, load
 
 
 def add_to(app: typer.Typer) -> None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gclip.cli import screen
 from gclip.cli.options import Json, Plugins, load_plugins
-from gclip.cli.progress import load
+from gclip.text import screen
+from gclip.text.progress import load
 from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:

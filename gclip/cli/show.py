@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gclip.cli import screen
 from gclip.cli.options import Json, Plugins, load_plugins
-from gclip.cli.progress import load
 from gclip.errors import UsageError
+from gclip.text import screen
+from gclip.text.progress import load
 from gclip.text.table import Column, TextTable, fill
 
 if TYPE_CHECKING:

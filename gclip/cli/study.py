@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gclip.cli import screen
 from gclip.cli.app import App
+from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     FiguresFolder,
     Fleet,
@@ -27,9 +27,11 @@ from gclip.cli.options import (
     load_plugins,
     parse_seeds,
 )
-from gclip.cli.progress import RunsDisplay, load
 from gclip.errors import UsageError
 from gclip.execution.fleet_plan import read_fleet
+from gclip.execution.progress import RunsDisplay
+from gclip.text import screen
+from gclip.text.progress import load
 from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:
@@ -432,7 +434,7 @@ def _answer(study: ModuleType, request: Request, out: Path) -> tuple[Answer, lis
         where = request.store.path
         return f"the runs that ended are kept in {where}; the same command goes on"
 
-    with screen.interruptible(kept), display:
+    with interruptible(kept), display:
         answer = studies.answered(study, dataclasses.replace(request, on_event=display))
         drawn = []
         for name, draw in answer.figures.items():

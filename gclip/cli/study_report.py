@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gclip.cli import screen
+from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     FiguresFolder,
     Json,
@@ -24,8 +24,10 @@ from gclip.cli.options import (
     load_plugins,
     parse_seeds,
 )
-from gclip.cli.progress import RunsDisplay, load
 from gclip.errors import UsageError
+from gclip.execution.progress import RunsDisplay
+from gclip.text import screen
+from gclip.text.progress import load
 from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ def report(
     )
     display = RunsDisplay(_report.run_count(request, chosen), then="the answer and its figures")
     with (
-        screen.interruptible(
+        interruptible(
             lambda: f"the runs that ended are kept in {place.store}; the same command goes on"
         ),
         display,

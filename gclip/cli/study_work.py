@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from gclip.cli import screen
+from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     Fleet,
     Json,
@@ -24,9 +24,11 @@ from gclip.cli.options import (
     load_data,
     load_plugins,
 )
-from gclip.cli.progress import RunsDisplay, load
 from gclip.errors import UsageError
 from gclip.execution.fleet_plan import read_fleet
+from gclip.execution.progress import RunsDisplay
+from gclip.text import screen
+from gclip.text.progress import load
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -159,7 +161,7 @@ def work(
     store = Store(place.store, create=True)
     display = RunsDisplay(trials * plan.seeds_per_trial)
     again = "the trials under way are back in the queue; the same command goes on"
-    with screen.interruptible(lambda: again), _ended_by_sigterm(), display:
+    with interruptible(lambda: again), _ended_by_sigterm(), display:
         ended = distributed.work(
             url,
             plan,

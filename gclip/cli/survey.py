@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gclip.cli import screen
 from gclip.cli.compare import describe
+from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     FiguresFolder,
     Json,
@@ -23,6 +23,7 @@ from gclip.cli.options import (
 )
 from gclip.cli.progress import StepsDisplay
 from gclip.errors import UsageError
+from gclip.text import screen
 
 if TYPE_CHECKING:
     from gclip.survey.suggest import Suggestions
@@ -73,7 +74,7 @@ def survey(
     chosen = parse_seeds(seeds)
     found: list[Surveyed] = []
     display = StepsDisplay(len(chosen), then="replaying")
-    with screen.interruptible(lambda: "nothing is kept"), display:
+    with interruptible(lambda: "nothing is kept"), display:
         display.load("torch")
         import gclip
         from gclip.survey.survey import pooled

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gclip.cli import screen
+from gclip.cli.interrupts import interruptible
 from gclip.cli.options import Json, Place, Plugins, Setting, expand, load_data, load_plugins
 from gclip.cli.progress import StepsDisplay
-from gclip.cli.tables import verdict_text
 from gclip.clipping.verdicts import DEFINITION
+from gclip.results.rendering import verdict_text
+from gclip.text import screen
 
 if TYPE_CHECKING:
     from gclip.training import RunResult
@@ -65,7 +66,7 @@ def train(
       gclip train --recipe tutorial --data cifar-10-batches-py
     """
     place.alone()
-    with screen.interruptible(lambda: _kept(checkpoint)), StepsDisplay() as display:
+    with interruptible(lambda: _kept(checkpoint)), StepsDisplay() as display:
         display.load("torch")
         from gclip.results import Store
         from gclip.training import resolve_device

@@ -5,10 +5,10 @@ from gclip.execution.compare import compare as compare
 from gclip.execution.comparison import Comparison as Comparison
 from gclip.execution.events import Event as Event
 from gclip.execution.events import Listener as Listener
+from gclip.execution.job import Job as Job
 from gclip.execution.machine import cores as cores
 from gclip.execution.machine import workers_for as workers_for
 from gclip.execution.pool import InProcess as InProcess
-from gclip.execution.pool import Job as Job
 from gclip.execution.pool import Pool as Pool
 from gclip.execution.pool import Processes as Processes
 from gclip.execution.pool import WorkersFailed as WorkersFailed

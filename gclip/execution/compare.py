@@ -232,6 +232,6 @@ def _setting(base: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
 
 def _display(total: int, wanted: bool) -> AbstractContextManager[Listener]:
     """How far the runs are, as the command says it."""
-    from gclip.cli.progress import RunsDisplay
+    from gclip.execution.progress import RunsDisplay
 
     return RunsDisplay(total) if wanted else nullcontext(ignore)

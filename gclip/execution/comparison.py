@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from gclip.results.rendering import comparison_table, notes
+from gclip.text.screen import width
+from gclip.text.table import fill
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -83,8 +87,6 @@ class Comparison:
 
     def _below(self) -> list[str]:
         """What is said under the table."""
-        from gclip.cli.tables import notes
-
         failed = [
             f"failed: {run.config.strategy} seed {run.config.seed}: {run.message}"
             for run in self.failed
@@ -92,18 +94,12 @@ class Comparison:
         return [*notes(self.table, self.baseline, self.same), *failed]
 
     def __repr__(self) -> str:
-        from gclip.cli.screen import width
-        from gclip.cli.tables import comparison_table
-        from gclip.text.table import fill
-
         table = comparison_table(self.table, self.baseline, self._split)
         below = [line for said in self._below() for line in fill(said, width())]
         return "\n".join([table.text(width()), "", *below])
 
     def _repr_html_(self) -> str:
         """The same table for a notebook, every column of it."""
-        from gclip.cli.tables import comparison_table
-
         table = comparison_table(self.table, self.baseline, self._split)
         head = "".join(f"<th>{html.escape(column.heading)}</th>" for column in table.columns)
         body = "".join(

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from gclip.errors import UsageError
 
 if TYPE_CHECKING:
-    from gclip.execution.pool import Job
     from gclip.training import RunConfig
 
 Asked = int | Literal["auto", "off"]
@@ -107,63 +105,3 @@ def evenly(places: Sequence[int], count: int) -> list[list[int]]:
     least, more = divmod(len(places), count)
     ends = [part * least + min(part, more) for part in range(count + 1)]
     return [list(places[a:b]) for a, b in itertools.pairwise(ends)]
-
-
-class Waiting:
-    """The runs of a pool that wait for a worker, handed out fleet by fleet.
-
-    Args:
-        size: the largest fleet.
-        workers: of the pool.
-        say: is told, once for each reason, why runs are not in a fleet.
-
-    Attributes:
-        complete: no more runs will come, so that the last ones are for all workers.
-    """
-
-    def __init__(self, size: int, workers: int, say: Callable[[Job, str], None]) -> None:
-        self.size, self._workers, self._say = size, workers, say
-        self.complete = False
-        self._new: list[Job] = []
-        self._fleets: deque[list[Job]] = deque()
-        self._said: set[str] = set()
-        self._taken = 0
-
-    def __len__(self) -> int:
-        return len(self._new) + sum(map(len, self._fleets))
-
-    def add(self, job: Job) -> None:
-        """Put a run at the end of the line."""
-        self._new.append(job)
-
-    def again(self, jobs: Iterable[Job]) -> None:
-        """Put runs at its head, each by itself."""
-        self._fleets.extendleft([[job] for job in reversed(list(jobs))])
-
-    def take(self, idle: int = 1) -> list[Job]:
-        """The next fleet, for one of `idle` workers; there must be one."""
-        if self._new:
-            self._arrange(idle)
-        # Of the last fleets there is one for each worker, in the round that has begun.
-        rest = self._workers - self._taken % self._workers if self.complete else 1
-        self._taken += 1
-        ready = max(idle, rest)
-        while len(self._fleets) < ready:
-            largest = max(self._fleets, key=len)
-            if len(largest) < 4:
-                break
-            place, half = self._fleets.index(largest), -(-len(largest) // 2)
-            self._fleets[place] = largest[:half]
-            self._fleets.insert(place + 1, largest[half:])
-        return self._fleets.popleft()
-
-    def _arrange(self, idle: int) -> None:
-        configs = [job.config for job in self._new]
-        for places in plan(configs, self.size, self._workers if self.complete else idle):
-            jobs = [self._new[place] for place in places]
-            self._fleets.append(jobs)
-            reason = why_alone(jobs[0].config) if self.size > 1 and len(jobs) == 1 else ""
-            if reason and reason not in self._said:
-                self._said.add(reason)
-                self._say(jobs[0], f"not in a fleet: {reason}")
-        self._new = []

@@ -29,7 +29,8 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from gclip.errors import UsageError
 from gclip.execution.events import Event, Kind, Listener, ignore
-from gclip.execution.fleet_plan import Waiting
+from gclip.execution.job import Job
+from gclip.execution.queue import JobQueue
 from gclip.execution.worker import (
     BOOT,
     WorkerSettings,
@@ -58,14 +59,6 @@ _WORK = ("waiting", "workers", "most", "rounds")  # of `gclip.execution.fleet_si
 
 class WorkersFailed(RuntimeError):
     """Worker processes do not start; the message holds the last line they wrote."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run in a pool: its place in the asker's list, and its config."""
-
-    index: int
-    config: RunConfig
 
 
 Judge = Callable[[Job, "Progress"], bool]
@@ -154,7 +147,7 @@ class Training(Pool):
     ) -> None:
         super().__init__(store, listener)
         self._settings = settings
-        self._waiting = Waiting(settings.fleet, workers, self._note)
+        self._waiting = JobQueue(settings.fleet, workers, self._note)
 
     def submit(self, job: Job) -> None:
         self._waiting.add(job)

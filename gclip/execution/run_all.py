@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from gclip.execution.events import Event, Listener, ignore
 from gclip.execution.fleet_plan import Asked, read_fleet
+from gclip.execution.job import Job
 from gclip.execution.machine import workers_for
-from gclip.execution.pool import InProcess, Job, Processes, Training
+from gclip.execution.pool import InProcess, Processes, Training
 from gclip.execution.worker import WorkerSettings
 
 if TYPE_CHECKING:

@@ -7,10 +7,30 @@ both methods at every budget (Dodge et al. 2019, arXiv:1909.03004, here without 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gclip.results.intervals import finite
+
+
+@dataclass(frozen=True)
+class BudgetCurve:
+    """What a budget of k = 1 … n trials buys: shape (n,) each.
+
+    Attributes:
+        mean: the expected best of k trials.
+        low, high: ten and ninety percent of the choices of k out of the n trials are at or below.
+    """
+
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    def as_dict(self) -> dict[str, list[float]]:
+        """For JSON."""
+        return {name: getattr(self, name).tolist() for name in ("mean", "low", "high")}
 
 
 def expected_best_of_k(values: ArrayLike) -> NDArray[np.float64]:

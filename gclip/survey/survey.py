@@ -272,14 +272,14 @@ def pooled(
 
 def drawn(surveys: Sequence[Survey], suggestions: Suggestions, setting: str = "") -> Figure:
     """The figure of the steps of several runs; `setting` says of what, under the title."""
-    from gclip.figures._survey import draw
+    from gclip.figures import draw_survey
 
     norms = {}
     for scope in SCOPES:
         runs = [s.watched(scope) for s in surveys if scope != "layer" or s._named]
         if runs:
             norms[scope] = torch.cat([run.norm.flatten() for run in runs]).numpy()
-    figure: Figure = draw(norms, suggestions, setting)
+    figure: Figure = draw_survey(norms, suggestions, setting)
     return figure
 
 

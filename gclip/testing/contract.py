@@ -9,7 +9,8 @@ from itertools import islice
 
 from gclip.core.strategy import Strategy, is_strategy_class
 from gclip.errors import UsageError, unknown
-from gclip.testing.promises import DoesNotApply, Promise, Result, promises
+from gclip.testing.applicability import DoesNotApply
+from gclip.testing.promises import Promise, Result, promises
 from gclip.testing.subject import DEFAULT_COMPILER, Subject
 
 MOST = 3

@@ -19,10 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gclip.clipping.rules import simulate
 from gclip.core.strategy import Memory
 from gclip.testing import process
+from gclip.testing.applicability import DoesNotApply
 from gclip.testing.comparing import apart, size_of
 from gclip.testing.direct import Direct, ask
 from gclip.testing.gradients import gradients, norms
-from gclip.testing.promises import DoesNotApply, promise
+from gclip.testing.promises import promise
 from gclip.testing.subject import Subject
 
 STEPS = 8

@@ -11,7 +11,8 @@ import gclip
 from gclip.core.fields import FieldInfo, fields_of
 from gclip.core.schedules import Schedule
 from gclip.errors import UsageError
-from gclip.testing.promises import DoesNotApply, promise
+from gclip.testing.applicability import DoesNotApply
+from gclip.testing.promises import promise
 from gclip.testing.subject import Subject, between, rule_of, whole
 
 DRAWN = 50

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from gclip.clipping.clipper import Nonfinite
 from gclip.core.strategy import Strategy
+from gclip.testing.applicability import DoesNotApply
 from gclip.testing.comparing import differ, size_of
 from gclip.testing.gradients import SHAPES, Gradients, gradients, present
-from gclip.testing.promises import DoesNotApply, promise
+from gclip.testing.promises import promise
 from gclip.testing.subject import Subject, shown
 
 LATE = "mix.weight"

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gclip.testing.applicability import DoesNotApply
 from gclip.testing.direct import Direct
 from gclip.testing.gradients import gradients
-from gclip.testing.promises import DoesNotApply, promise
+from gclip.testing.promises import promise
 from gclip.testing.rigs import Rig
 from gclip.testing.subject import Subject
 

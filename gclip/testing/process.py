@@ -19,7 +19,7 @@ from typing import Any
 
 from gclip.core import registry
 from gclip.core.strategy import Strategy, is_strategy_class
-from gclip.testing.promises import DoesNotApply
+from gclip.testing.applicability import DoesNotApply
 from gclip.testing.sides import make
 
 STEPS = 20

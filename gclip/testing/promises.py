@@ -31,10 +31,6 @@ _THEMES = (
 _promises: dict[str, Promise] = {}
 
 
-class DoesNotApply(Exception):
-    """Raised by a promise that makes no sense for a strategy, with the reason."""
-
-
 @dataclass(frozen=True)
 class Promise:
     """One promise: its name, what it says in words, and the function that looks for a breach."""

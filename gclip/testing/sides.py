@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from gclip.clipping.clipper import Clipper, Nonfinite
 from gclip.core.strategy import Strategy
+from gclip.testing.applicability import DoesNotApply
 from gclip.testing.gradients import Gradients
-from gclip.testing.promises import DoesNotApply
 from gclip.testing.rigs import STEPS, Rig, Step
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from gclip.errors import UsageError
+from gclip.testing.applicability import DoesNotApply
 from gclip.testing.comparing import differ
 from gclip.testing.gradients import SHAPES, Shapes, gradients
-from gclip.testing.promises import DoesNotApply, promise
+from gclip.testing.promises import promise
 from gclip.testing.rigs import Rig
 from gclip.testing.subject import Subject
 

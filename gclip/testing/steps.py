@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from gclip.core.strategy import Strategy
+from gclip.testing.applicability import DoesNotApply
 from gclip.testing.comparing import apart
 from gclip.testing.gradients import SHAPES, Gradients, Shapes, gradients, present
 from gclip.testing.loops import Loop, MakeOptimizer, State, changes
-from gclip.testing.promises import DoesNotApply, promise
+from gclip.testing.promises import promise
 from gclip.testing.subject import Subject, shown
 
 OPTIMIZERS: dict[str, MakeOptimizer] = {

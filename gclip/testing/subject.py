@@ -10,7 +10,7 @@ from typing import Any
 from gclip.core.fields import FieldInfo, fields_of
 from gclip.core.strategy import Strategy, Transform
 from gclip.errors import UsageError
-from gclip.testing.promises import DoesNotApply
+from gclip.testing.applicability import DoesNotApply
 from gclip.testing.rigs import Rig
 from gclip.testing.sides import make
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from gclip.core.seen import Elements, Seen
 from gclip.core.strategy import Strategy, Transform
+from gclip.testing.applicability import DoesNotApply
 from gclip.testing.direct import Direct, tensors_of
 from gclip.testing.gradients import Tensors, gradients, present
-from gclip.testing.promises import DoesNotApply, promise
+from gclip.testing.promises import promise
 from gclip.testing.rigs import Rig, Step
 from gclip.testing.subject import Subject, shown
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import gclip
 from gclip.errors import UsageError, choose
 from gclip.training import models, optimizers, selection, stepping
 
-if TYPE_CHECKING:
-    from gclip.training.config import RunConfig
+_Config: TypeAlias = Any
+"""A `RunConfig`, which is made of what is checked here and so is not known yet."""
 
 TASKS = ("digits", "cifar10")
 SPLITS = ("test", "validation")
@@ -23,7 +23,7 @@ NONFINITE = ("skip", "raise", "keep")
 _Fields = dict[str, Any]
 
 
-def check(config: RunConfig) -> _Fields:
+def check(config: _Config) -> _Fields:
     """The fields of `config` that are to be filled in or made canonical, with their values.
 
     Raises:
@@ -95,7 +95,7 @@ def _typed(name: str, value: object, kind: type, what: str) -> _Fields:
     return {}
 
 
-def _selection(config: RunConfig) -> _Fields:
+def _selection(config: _Config) -> _Fields:
     version: object = selection.VERSION if config.selection is None else config.selection
     if isinstance(version, bool) or version not in (0, selection.VERSION):
         raise UsageError(
@@ -111,7 +111,7 @@ def _selection(config: RunConfig) -> _Fields:
     return {"selection": version if said else 0}
 
 
-def _stepping(config: RunConfig) -> _Fields:
+def _stepping(config: _Config) -> _Fields:
     version: object = stepping.VERSION if config.stepping is None else config.stepping
     if isinstance(version, bool) or version not in (0, stepping.VERSION):
         raise UsageError(
@@ -125,7 +125,7 @@ def _stepping(config: RunConfig) -> _Fields:
     return {"stepping": version if stepping.matters(strategy, config.schedule) else 0}
 
 
-def _optimizer(config: RunConfig) -> _Fields:
+def _optimizer(config: _Config) -> _Fields:
     facts = optimizers.kind(config.optimizer)
     lr: object = facts.lr if config.lr is None else config.lr
     return _all(
@@ -135,7 +135,7 @@ def _optimizer(config: RunConfig) -> _Fields:
     )
 
 
-def _momentum(config: RunConfig, default: float | None) -> _Fields:
+def _momentum(config: _Config, default: float | None) -> _Fields:
     if config.momentum is None:
         return {"momentum": default}
     if default is None:
@@ -147,7 +147,7 @@ def _momentum(config: RunConfig, default: float | None) -> _Fields:
     return _number("momentum", config.momentum, "in [0, 1)", lambda x: 0 <= x < 1)
 
 
-def _settings(config: RunConfig) -> _Fields:
+def _settings(config: _Config) -> _Fields:
     try:
         settings = json.loads(json.dumps(dict(config.optimizer_settings), allow_nan=False))
     except (TypeError, ValueError):
@@ -164,7 +164,7 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
-def _strategy(config: RunConfig) -> _Fields:
+def _strategy(config: _Config) -> _Fields:
     # A config with a digest is canonical already; so a stored run can be read where the plugin
     # that its strategy came from is not loaded.
     _typed("strategy", config.strategy, str, "a strategy's spelling")

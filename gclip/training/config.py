@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError, unknown
 from gclip.training.checks import check
+from gclip.training.selection import Split, select_for
 
 if TYPE_CHECKING:
     from gclip.training.dataset import Dataset
@@ -165,6 +166,20 @@ class RunConfig:
             if cause in changes and changes[cause] != values[cause]:
                 values |= effects
         return RunConfig.of(values | changes)
+
+    def select_from(self, dataset: Dataset) -> Split:
+        """The images of `dataset` that this run learns from and is measured on.
+
+        Raises:
+            UsageError: as `gclip.training.selection.select_for`.
+        """
+        return select_for(
+            dataset,
+            fraction=self.fraction,
+            split=self.split,
+            normalize=self.normalize,
+            version=self.selection,
+        )
 
     def with_data(self, dataset: Dataset) -> RunConfig:
         """A copy whose `data` names the images actually used."""

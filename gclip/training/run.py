@@ -22,7 +22,6 @@ from gclip.training.disturbances import Disturbance, wrong_labels
 from gclip.training.divergence import Watch
 from gclip.training.graphs import Backward, recorder
 from gclip.training.result import RunResult, Status, warning_of
-from gclip.training.selection import select_for
 from gclip.training.stepping import Stepper
 
 _EXAMPLES = 128  # how many single gradients are held at once, where examples are clipped
@@ -42,7 +41,7 @@ class Run:
 
     def __init__(self, config: RunConfig, dataset: Dataset, device: torch.device) -> None:
         self.config, self.device = config, device
-        data = select_for(config, dataset.to(device))
+        data = config.select_from(dataset.to(device))
         self._data = data
         classes = len(dataset.classes)
         self._train_labels = wrong_labels(

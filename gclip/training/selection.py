@@ -7,7 +7,6 @@ wherever they matter, so that runs made under other rules are never taken for th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,9 +15,6 @@ from torch import Tensor
 
 from gclip.errors import UsageError
 from gclip.training.dataset import Dataset, channel_statistics
-
-if TYPE_CHECKING:
-    from gclip.training.config import RunConfig
 
 VERSION = 2
 """Of the rules. Version 1 held validation images out over all classes together, and normalised by
@@ -54,15 +50,20 @@ def matters(*, fraction: float, split: str, normalize: str) -> bool:
     return split == "validation" or (fraction < 1 and normalize == "standard")
 
 
-def select_for(config: RunConfig, dataset: Dataset) -> Split:
-    """What a run with this config sees of `dataset`; mean and deviation are what it normalises by.
+def select_for(
+    dataset: Dataset, *, fraction: float, split: str, normalize: str, version: int | None
+) -> Split:
+    """What a run with these settings sees of `dataset`, and what it normalises by.
+
+    Args:
+        fraction, split, normalize: as in `gclip.training.RunConfig`.
+        version: of the rules that the run asks for: its `selection`.
 
     Raises:
         UsageError: the config is of a run made under rules that are gone, or nothing would be left
             to learn from or to measure on.
     """
-    fraction, split, normalize = config.fraction, config.split, config.normalize
-    if matters(fraction=fraction, split=split, normalize=normalize) and config.selection != VERSION:
+    if matters(fraction=fraction, split=split, normalize=normalize) and version != VERSION:
         raise UsageError(
             "the config is of a run made before validation images kept every class's share and "
             "mean and deviation came from the images learned from, which cannot be made again; "

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
 from gclip.execution.events import Event, Kind, Listener, ignore
-from gclip.execution.pool import Job, Pool
+from gclip.execution.job import Job
+from gclip.execution.pool import Pool
 from gclip.tuning.objectives import values_of
 from gclip.tuning.proposals import add_trial, free_places, place_of
 from gclip.tuning.sqlite import begin as begin

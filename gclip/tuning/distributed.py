@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 from gclip.errors import UsageError
 from gclip.execution.events import Listener, ignore
 from gclip.execution.fleet_plan import Asked, read_fleet
+from gclip.execution.job import Job
 from gclip.execution.machine import workers_for
-from gclip.execution.pool import Job, Pool
+from gclip.execution.pool import Pool
 from gclip.execution.run_all import open_pool
 from gclip.tuning.coordinator import Coordinator, may_be_repeated
 from gclip.tuning.fleet_size import fleet_size

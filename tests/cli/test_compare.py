@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from gclip.cli.tables import comparison_table
 from gclip.results import Store
+from gclip.results.rendering import comparison_table
 
 Command = Any  # of conftest.py
 TINY = ("--fraction", "0.1", "--epochs", "1", "--batch-size", "64", "--device", "cpu")

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from gclip.cli import progress
-from gclip.cli.progress import Display, RunsDisplay, StepsDisplay, load, time_left
-from gclip.cli.time_left import Estimate
+from gclip.cli.progress import StepsDisplay
 from gclip.execution import Event
+from gclip.execution.progress import RunsDisplay
+from gclip.text.progress import Display, load, time_left
+from gclip.text.time_left import Estimate
 from gclip.training import Progress, RunConfig
 
 Command = Any  # of conftest.py

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gclip.cli import main, screen
+from gclip.cli import main
+from gclip.text import screen
 from gclip.text.table import Column, TextTable, fill, tokens
 
 WIDTHS = (60, 80, 100, 200, None)  # None: into a pipe, where nothing says how wide

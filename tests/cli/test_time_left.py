@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gclip.cli.time_left import WATCHED, TimeLeft
+from gclip.text.time_left import WATCHED, TimeLeft
 
 
 class Clock:

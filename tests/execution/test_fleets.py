@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gclip.cli.progress import RunsDisplay
 from gclip.errors import UsageError
 from gclip.execution import Event, InProcess, Job, Processes, fleet_sizing, run_all
 from gclip.execution.compare import plan as compared
-from gclip.execution.fleet_plan import Waiting, evenly, plan, read_fleet, why_alone
+from gclip.execution.fleet_plan import evenly, plan, read_fleet, why_alone
+from gclip.execution.progress import RunsDisplay
+from gclip.execution.queue import JobQueue
 from gclip.execution.worker import WorkerSettings
 from gclip.results import Store
 from gclip.studies import thresholds
@@ -114,25 +115,25 @@ def job(index: int, **changes: Any) -> Job:
 
 
 def test_the_end_of_a_list_is_for_all_workers() -> None:
-    def taken(line: Waiting, idle: int) -> list[int]:
+    def taken(line: JobQueue, idle: int) -> list[int]:
         return [each.index for each in line.take(idle)]
 
     said: list[str] = []
-    line = Waiting(8, 2, lambda _, message: said.append(message))
+    line = JobQueue(8, 2, lambda _, message: said.append(message))
     line.complete = True
     for index in range(24):
         line.add(job(index))
     # Both are idle, then one after the other: in each round there is one for each.
     assert [len(line.take(idle)) for idle in (2, 1, 1, 1)] == [6, 6, 6, 6]
     assert len(line) == 0
-    line = Waiting(12, 2, lambda _, message: said.append(message))
+    line = JobQueue(12, 2, lambda _, message: said.append(message))
     line.complete = True
     for index in range(18):
         line.add(job(index, seed=index // 6))
     assert [len(line.take(idle)) for idle in (2, 1, 1, 1)] == [6, 6, 3, 3], "the last is shared"
     assert len(line) == 0
     # Where more is to come, only workers that are idle have a share.
-    open_line = Waiting(8, 2, lambda _, message: said.append(message))
+    open_line = JobQueue(8, 2, lambda _, message: said.append(message))
     for index in range(6):
         open_line.add(job(index))
     assert taken(open_line, 1) == list(range(6))

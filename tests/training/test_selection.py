@@ -10,7 +10,7 @@ from gclip.errors import UsageError
 from gclip.training import Dataset, RunConfig, train
 from gclip.training.fleet.run import FleetRun
 from gclip.training.run import Run
-from gclip.training.selection import VERSION, by_class, held, matters, select, select_for
+from gclip.training.selection import VERSION, by_class, held, matters, select
 
 CPU = torch.device("cpu")
 FRACTIONS = (0.02, 0.05, 0.1, 0.5, 1.0)
@@ -159,7 +159,7 @@ def test_held_out_images_leave_no_trace_in_a_run(digits):
 def test_runs_and_fleets_normalise_by_it(digits):
     for more in ({"split": "validation"}, {"fraction": 0.2}, {"normalize": "half"}, {}):
         config = RunConfig(epochs=1, **more)
-        selected = select_for(config, digits)
+        selected = config.select_from(digits)
         expected = (0.5, 0.5) if more == {"normalize": "half"} else (
             selected.train_images.double().mean().item() / 255,
             selected.train_images.double().std(correction=0).item() / 255,

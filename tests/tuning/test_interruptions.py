@@ -24,7 +24,8 @@ import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from gclip.execution.pool import Job, Pool
+from gclip.execution.job import Job
+from gclip.execution.pool import Pool
 from gclip.results import Store
 from gclip.studies import thresholds
 from gclip.training import RunConfig, RunResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,9 +13,6 @@ from torch import Tensor
 from gclip.clipping.groups import Groups
 from gclip.clipping.norms import exact_norm, fitting, lost
 from gclip.clipping.units import Axis, Units, usual
-
-if TYPE_CHECKING:
-    from gclip.training.fleet.measure import Measured
 
 
 class Layout:
@@ -85,25 +82,17 @@ class View:
             return "units", self.order
         return "each", math.inf if self.scope == "element" else self.order
 
-    def norms(self, measured: Measured) -> Tensor:
-        """``(runs, groups)``."""
-        if self.scope == "element":
-            return self._mine(measured.each(math.inf))
-        if self.fine:
-            return self._mine(measured.units(self.order))
-        each = self._mine(measured.each(self.order))
-        if self.scope == "tensor":
-            return each
-        return self._total(each) if self.scope == "global" else self._layers(each)
+    def of_groups(self, every: Tensor) -> Tensor:
+        """The groups' norms, ``(runs, groups)``, from those that `kind` names."""
+        each = self._mine(every)
+        if self.scope == "global":
+            return self._total(each)
+        return self._layers(each) if self.scope == "layer" else each
 
     @property
     def l2(self) -> View:
         """The same groups, by their L2 norms."""
         return self._layout.view(self.places, self.scope, 2.0)
-
-    def tensor_norms(self, measured: Measured) -> Tensor:
-        """Each tensor's L2 norm whatever the scope, ``(runs, tensors)``."""
-        return self.tensors(measured.each(2.0))
 
     def tensors(self, each: Tensor) -> Tensor:
         """Of one entry a tensor of the layout, ``(runs, tensors)``, those of this view."""

@@ -44,8 +44,14 @@ class Measured:
     def of(self, view: View) -> Tensor:
         """The norms of a view, ``(runs, groups)``; measured once."""
         if view not in self._kept:
-            self._kept[view] = view.norms(self)
+            what, order = view.kind
+            every = self.units(order) if what == "units" else self.each(order)
+            self._kept[view] = view.of_groups(every)
         return self._kept[view]
+
+    def tensor_norms(self, view: View) -> Tensor:
+        """Each of the view's tensors' L2 norm whatever its scope, ``(runs, tensors)``."""
+        return view.tensors(self.each(2.0))
 
     def each(self, order: float) -> Tensor:
         """One norm a tensor, ``(runs, tensors)``."""

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 import gclip
-from gclip.training import RunConfig, RunResult
+from gclip.training.config import RunConfig
 from gclip.training.divergence import Watch
-from gclip.training.result import Status, warning_of
+from gclip.training.result import RunResult, Status, warning_of
 
 
 class Member:

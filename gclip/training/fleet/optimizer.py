@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gclip.core.host import on_host
-from gclip.training import RunConfig, optimizers
+from gclip.training import optimizers
+from gclip.training.config import RunConfig
 from gclip.training.fleet.row_optimizer import Apart, State
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 import gclip
 from gclip.clipping.async_copy import Later
-from gclip.training import RunConfig, models, optimizers, seeds
+from gclip.training import models, optimizers, seeds
 from gclip.training.batches import Epoch, Normalizer, batches
+from gclip.training.config import RunConfig
 from gclip.training.dataset import SIZE, Dataset
 from gclip.training.device import memory_format
 from gclip.training.disturbances import Disturbance, wrong_labels
@@ -27,7 +28,6 @@ from gclip.training.fleet.member import Member
 from gclip.training.fleet.optimizer import StackedOptimizer
 from gclip.training.fleet.stack import keep, stack
 from gclip.training.graphs import Backward, recorder
-from gclip.training.selection import select_for
 
 _LOOK = 64  # steps whose losses are looked at together
 _MEASURED_AT_ONCE = 1000  # images · runs in a forward pass without gradients; they fit the cache
@@ -49,7 +49,7 @@ class FleetRun:
     ) -> None:
         config = configs[0]
         self.config, self.device, self._configs = config, device, tuple(configs)
-        data = select_for(config, dataset.to(device))
+        data = config.select_from(dataset.to(device))
         self._data, classes = data, len(dataset.classes)
         self._normalizer = Normalizer.of(data.mean, data.std, SIZE, device)
         self._layout = memory_format(device, config.precision)

@@ -133,7 +133,7 @@ class Side:
         if recording and any(b.last and b.shown for b in clamped):
             again = self._measured(now.grads)
             for batch in clamped:
-                batch.after = batch.mine(batch.view.tensor_norms(again))
+                batch.after = batch.mine(again.tensor_norms(batch.view))
         for batch in stage:
             if batch.clamps and batch not in clamped:
                 batch.after = batch.before

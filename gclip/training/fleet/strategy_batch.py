@@ -107,7 +107,7 @@ class Batch:
         self.norm = self.mine(measured.of(self.view))
         self.before = self.norm
         if recording and self.clamps:
-            self.before = self.mine(self.view.tensor_norms(measured))
+            self.before = self.mine(measured.tensor_norms(self.view))
         elif recording and self.view.order != 2.0:
             self.before = self.mine(measured.of(self.view.l2))
 

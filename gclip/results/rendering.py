@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gclip.cli.screen import percent, plural
 from gclip.clipping.verdicts import DEFINITION, MOSTLY_NOT_FINITE, MOSTLY_SKIPPED
+from gclip.text.screen import percent, plural
 from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:

@@ -6,19 +6,13 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gclip.text.table import TextTable
-
-INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C ended."""
 
 _PLAIN_WIDTH = 100
 _PROSE_WIDTH = 100
@@ -102,16 +96,6 @@ def duration(seconds: float) -> str:
 def plural(count: int, noun: str) -> str:
     """``1 run``, ``2 runs``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-@contextmanager
-def interruptible(kept: Callable[[], str]) -> Iterator[None]:
-    """End on Ctrl-C with exit code 130 and the sentence `kept` about what is not lost."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        note(f"gclip: interrupted: {kept()}")
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def _strict(value: Any) -> Any:

@@ -1,0 +1,23 @@
+"""Ctrl-C: a sentence about what is not lost, and the exit code that shells expect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+from gclip.text.screen import note
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended."""
+
+
+@contextmanager
+def interruptible(kept: Callable[[], str]) -> Iterator[None]:
+    """End on Ctrl-C with exit code 130 and the sentence `kept` about what is not lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(f"gclip: interrupted: {kept()}")
+        raise typer.Exit(INTERRUPTED) from None
