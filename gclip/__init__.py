@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from gclip.survey.suggest import Suggestions as Suggestions
     from gclip.survey.survey import Survey as Survey
 
-__version__ = "0.1.0"
+from gclip.version import __version__ as __version__
 
 # Where each public name lives. Loaded on first use: `gclip --help` must not wait for torch.
 _HOME = {

@@ -34,9 +34,9 @@ def plan(strategies: Sequence[str], seeds: Iterable[int], base: RunConfig) -> li
     Raises:
         UsageError: an unknown strategy, one named twice, or no strategy or seed at all.
     """
-    import gclip
+    from gclip.core import registry
 
-    spellings = [str(gclip.parse(text)) for text in strategies]
+    spellings = [str(registry.parse(text)) for text in strategies]
     chosen = list(seeds)
     for what, values in (("strategy", spellings), ("seed", chosen)):
         if not values:
@@ -65,18 +65,19 @@ def choose_baseline(strategies: Sequence[str], baseline: str | None) -> str:
     It is the one asked for; else ``none``; else ``norm`` (whatever its settings); else the first
     that ships with gclip, so that nobody's own method is the measure of itself; else the first.
     """
-    import gclip
+    from gclip.core import registry
+    from gclip.core.strategy import Strategy
 
-    parsed = [gclip.parse(text) for text in strategies]
+    parsed = [registry.parse(text) for text in strategies]
     spellings = [str(each) for each in parsed]
     if baseline is None:
         for usual in USUAL_BASELINES:
-            named = [str(e) for e in parsed if isinstance(e, gclip.Strategy) and e.name == usual]
+            named = [str(e) for e in parsed if isinstance(e, Strategy) and e.name == usual]
             if named:
                 return usual if usual in named else named[0]
         shipped = (str(each) for each in parsed if _ships(each))
         return next(shipped, spellings[0])
-    wanted = str(gclip.parse(baseline))
+    wanted = str(registry.parse(baseline))
     if wanted not in spellings:
         unknown("baseline", wanted, spellings)
     return wanted
@@ -84,11 +85,12 @@ def choose_baseline(strategies: Sequence[str], baseline: str | None) -> str:
 
 def baseline_reason(strategies: Sequence[str], baseline: str) -> str:
     """Why `choose_baseline` chose that, in words that follow the baseline's name."""
-    import gclip
+    from gclip.core import registry
+    from gclip.core.strategy import Strategy
 
-    parsed = [gclip.parse(text) for text in strategies]
-    chosen = gclip.parse(baseline)
-    if isinstance(chosen, gclip.Strategy) and chosen.name in USUAL_BASELINES:
+    parsed = [registry.parse(text) for text in strategies]
+    chosen = registry.parse(baseline)
+    if isinstance(chosen, Strategy) and chosen.name in USUAL_BASELINES:
         before = USUAL_BASELINES[: USUAL_BASELINES.index(chosen.name)]
         return f"because {' and '.join(before)} does not take part" if before else "as usual"
     absent = f"neither {' nor '.join(USUAL_BASELINES)} takes part"
@@ -153,8 +155,9 @@ def compare(
     Raises:
         UsageError: with one sentence that says what is wrong and what would be right.
     """
-    import gclip
-    from gclip import results
+    import gclip.results as results
+    from gclip.core import registry
+    from gclip.core.plugins import load_plugins
     from gclip.execution.comparison import Comparison
     from gclip.execution.plugin_paths import plugins_of, workers_that_reach
     from gclip.results import statistics
@@ -163,9 +166,9 @@ def compare(
 
     plugins = tuple(plugins)
     for plugin in plugins:
-        gclip.load_plugins(plugin)
+        load_plugins(plugin)
     base = _setting(base, settings)
-    chosen = gclip.names() if strategies is None else _spelled(strategies)
+    chosen = registry.names() if strategies is None else _spelled(strategies)
     reference = choose_baseline(chosen, baseline) if chosen else ""
     configs = plan(chosen, default_seeds(chosen) if seeds is None else _listed(seeds), base)
     needed, here = plugins_of(config.strategy for config in configs)
@@ -199,12 +202,12 @@ def compare(
 
 
 def _spelled(strategies: Any) -> tuple[str, ...]:
-    import gclip
+    from gclip.core.strategy import Chain, Strategy
 
-    one = isinstance(strategies, str | gclip.Strategy | gclip.Chain)
+    one = isinstance(strategies, str | Strategy | Chain)
     chosen = (strategies,) if one else tuple(strategies)
     for each in chosen:
-        if not isinstance(each, str | gclip.Strategy | gclip.Chain):
+        if not isinstance(each, str | Strategy | Chain):
             raise UsageError(
                 'a strategy is a name, a spelling such as "norm(max_norm=0.1)" or an instance, '
                 f"but got {each!r}"

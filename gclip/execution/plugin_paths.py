@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-import gclip
+from gclip.core import registry
+from gclip.core.strategy import Chain
 from gclip.errors import UsageError
 
 
@@ -20,8 +21,8 @@ def plugins_of(spellings: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ..
     plugins: dict[str, None] = {}
     here: dict[str, None] = {}
     for text in spellings:
-        parsed = gclip.parse(text)
-        for part in parsed.strategies if isinstance(parsed, gclip.Chain) else (parsed,):
+        parsed = registry.parse(text)
+        for part in parsed.strategies if isinstance(parsed, Chain) else (parsed,):
             module = type(part).__module__
             if module.startswith("gclip.strategies."):
                 continue

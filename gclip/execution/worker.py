@@ -63,11 +63,11 @@ def serve(settings: dict[str, Any]) -> None:
 
     import torch
 
-    import gclip
+    from gclip.core.plugins import load_plugins
 
     torch.set_num_threads(chosen.threads)
     for plugin in chosen.plugins:
-        gclip.load_plugins(plugin)
+        load_plugins(plugin)
     _say(out, kind="ready")
     datasets: dict[str, Dataset] = {}
     while True:
@@ -115,9 +115,10 @@ def describe(error: BaseException) -> str:
 
 def code_changed(config: RunConfig) -> str | None:
     """A sentence if the strategy's code is not the one that `config` was planned with."""
-    import gclip
+    from gclip.core import registry
+    from gclip.core.digest import code_digest
 
-    if not config.code or gclip.code_digest(gclip.parse(config.strategy)) == config.code:
+    if not config.code or code_digest(registry.parse(config.strategy)) == config.code:
         return None
     return (
         f"the code of {config.strategy} was edited while the comparison ran; "

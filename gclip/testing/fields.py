@@ -7,7 +7,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-import gclip
+from gclip.core import registry
 from gclip.core.fields import FieldInfo, fields_of
 from gclip.core.schedules import Schedule
 from gclip.errors import UsageError
@@ -90,7 +90,7 @@ def _wrong(subject: Subject, info: FieldInfo) -> list[Any]:
 
 @promise("gclip.parse reads back what str() writes, for settings from all over the ranges")
 def spelled(subject: Subject) -> Iterator[str]:
-    if subject.cls.name not in gclip.names():
+    if subject.cls.name not in registry.names():
         raise DoesNotApply("it is registered under no name, so it has no spelling")
     made = [each for settings in subject.drawn(DRAWN) if (each := subject.made(**settings))]
     if not made:
@@ -100,7 +100,7 @@ def spelled(subject: Subject) -> Iterator[str]:
         made.append(subject.create(**{name: Schedule("linear", start, end, 10)}))
     for strategy in [subject.cls(), *made]:
         text = str(strategy)
-        back = gclip.parse(text)
+        back = registry.parse(text)
         if back != strategy:
             yield f"parse({text!r}) gives {back!r}, not {strategy!r}"
 

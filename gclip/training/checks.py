@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import gclip
+from gclip.core import registry
+from gclip.core.digest import code_digest
 from gclip.errors import UsageError, choose
 from gclip.training import models, optimizers, selection, stepping
 
@@ -119,7 +120,7 @@ def _stepping(config: _Config) -> _Fields:
             f"versions, but got {version!r}"
         )
     try:
-        strategy = gclip.parse(config.strategy)
+        strategy = registry.parse(config.strategy)
     except (UsageError, TypeError):  # its own check says so; or it is of a plugin not loaded here
         return {"stepping": config.stepping or 0}
     return {"stepping": version if stepping.matters(strategy, config.schedule) else 0}
@@ -170,5 +171,5 @@ def _strategy(config: _Config) -> _Fields:
     _typed("strategy", config.strategy, str, "a strategy's spelling")
     if config.code:
         return {}
-    strategy = gclip.parse(config.strategy)
-    return {"strategy": str(strategy), "code": gclip.code_digest(strategy)}
+    strategy = registry.parse(config.strategy)
+    return {"strategy": str(strategy), "code": code_digest(strategy)}

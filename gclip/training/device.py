@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import gclip
 from gclip.errors import UsageError, choose
 from gclip.training import stepping
+from gclip.version import __version__
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -91,7 +91,7 @@ def reproducible(device: torch.device, threads: int | None) -> Iterator[int]:
 def environment(device: torch.device, threads: int) -> dict[str, Any]:
     """What a reader of a result may want to know about the machine that made it."""
     return {
-        "gclip": gclip.__version__,
+        "gclip": __version__,
         "stepping": stepping.VERSION,
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-import gclip
 from gclip.core.strategy import Strategy
+from gclip.survey.survey import Survey
 from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.device import reproducible, resolve_device
@@ -29,7 +29,7 @@ class Surveyed:
         losses: the mean training loss of the first tenth of the steps and of the last.
     """
 
-    survey: gclip.Survey
+    survey: Survey
     steps: int
     diverged: str
     losses: tuple[float, float]
@@ -59,7 +59,7 @@ def watch(
     where = resolve_device(device)
     with reproducible(where, threads):
         run = Run(config.replace(strategy="none"), dataset, where)
-        survey = gclip.Survey(run.model, run.optimizer, strategies=strategies)
+        survey = Survey(run.model, run.optimizer, strategies=strategies)
         most = min(steps, run.steps)
 
         def look() -> None:

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import gclip
+from gclip.clipping.clipper import Clipper
+from gclip.clipping.record import Record
 from gclip.training import models, optimizers, seeds
 from gclip.training.batches import Epoch, Normalizer, batches
 from gclip.training.config import RunConfig
@@ -74,7 +75,7 @@ class Run:
         self._group = config.batch_size * config.accumulate
         self._epoch_steps = math.ceil(self._count / self._group)
         self.steps = self._epoch_steps * config.epochs
-        self.clipper = gclip.Clipper(
+        self.clipper = Clipper(
             self.model,
             config.strategy,
             nonfinite=nonfinite,
@@ -224,7 +225,7 @@ class Run:
         last = self.curve[-1]
         # A divergence shows in a loss after its step, on a GPU many steps after: what was recorded
         # from then on is not the run's.
-        record = gclip.Record()
+        record = Record()
         record.load_state_dict({"rows": self.clipper.record.state_dict()["rows"][: self.step]})
         steps = {
             "loss": np.array(self.watch.losses, dtype=np.float32),

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import gclip
+from gclip.core import registry
+from gclip.core.digest import code_digest
 from gclip.errors import UsageError
 from gclip.training import checkpoint as checkpoints
 from gclip.training.config import RunConfig
@@ -179,7 +180,7 @@ def _identified(config: RunConfig, dataset: Dataset) -> RunConfig:
             f"the config was made for the data {config.data}, but the images given are "
             f"{dataset.identity or 'the embedded ones'}"
         )
-    if gclip.code_digest(gclip.parse(config.strategy)) != config.code:
+    if code_digest(registry.parse(config.strategy)) != config.code:
         raise UsageError(
             f"the code of {config.strategy} is not what the config was made with; make it anew "
             "with config.replace(code='')"

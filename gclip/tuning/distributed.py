@@ -447,10 +447,10 @@ class Worker(Coordinator):
 
 
 def _check_code(plan: Plan) -> None:
-    import gclip
+    from gclip.core.digest import code_digest
 
     strategy = plan.space.strategy
-    if plan.base.code and gclip.code_digest(strategy) != plan.base.code:
+    if plan.base.code and code_digest(strategy) != plan.base.code:
         raise UsageError(
             f"the code of {strategy.name} here is not the one that the study {plan.name!r} was "
             "created with; install the same gclip and plugins on every machine"

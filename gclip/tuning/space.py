@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import gclip
-from gclip.core.fields import check
+from gclip.core import registry
+from gclip.core.fields import check, fields_of
+from gclip.core.strategy import Strategy
 from gclip.errors import UsageError, suggestion
 from gclip.tuning.dimension import Dimension as Dimension
 from gclip.tuning.dimension import read_dimension, word
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
-    from gclip import FieldInfo, Strategy
+    from gclip.core.fields import FieldInfo
+    from gclip.core.strategy import Strategy
     from gclip.training import RunConfig
 
 LR = "lr"
@@ -90,8 +92,8 @@ def space_of(
             tune, or a spelling that gives a value to a field that is searched.
     """
     held = single(strategy)
-    fields = {field.name: field for field in gclip.fields_of(type(held))}
-    plain = gclip.create(held.name)
+    fields = {field.name: field for field in fields_of(type(held))}
+    plain = registry.create(held.name)
     found: dict[str, Dimension] = {}
     for name, field in fields.items():
         own = _own(field)
@@ -144,7 +146,7 @@ def space_of(
 def check_overrides(strategies: Iterable[str], overrides: Mapping[str, str] | None) -> None:
     """An error for an override that fits none of `strategies`; see `space_of` for one of them."""
     chosen = [single(text) for text in strategies]
-    known = [*(f.name for each in chosen for f in gclip.fields_of(type(each))), LR]
+    known = [*(f.name for each in chosen for f in fields_of(type(each))), LR]
     for key in overrides or {}:
         owner, _, name = key.rpartition(".")
         if owner and all(owner != each.name for each in chosen):
@@ -193,8 +195,8 @@ def lr_range_around(lr: float) -> tuple[float, float]:
 
 def single(strategy: str | Strategy) -> Strategy:
     """The strategy spelled; an error for a chain, which a study cannot tune."""
-    parsed = gclip.parse(strategy) if isinstance(strategy, str) else strategy
-    if not isinstance(parsed, gclip.Strategy):
+    parsed = registry.parse(strategy) if isinstance(strategy, str) else strategy
+    if not isinstance(parsed, Strategy):
         raise UsageError(f"a study tunes one strategy, not a chain, but got {str(strategy)!r}")
     return parsed
 
@@ -204,7 +206,7 @@ def dimension(strategy: Strategy, name: str, text: str) -> Dimension:
     if name == LR:
         found = read_dimension(LR, text, _ANY_LR, _number_lr)
     else:
-        fields = {field.name: field for field in gclip.fields_of(type(strategy))}
+        fields = {field.name: field for field in fields_of(type(strategy))}
         found = read_dimension(name, text, _kind(fields[name], None), _reader(strategy, name))
     return found if isinstance(found, Dimension) else Dimension(choices=(found,))
 
@@ -244,7 +246,7 @@ def _for(strategy: Strategy, overrides: Mapping[str, str]) -> dict[str, str]:
 
 
 def _names(strategy: Strategy) -> set[str]:
-    return {field.name for field in gclip.fields_of(type(strategy))}
+    return {field.name for field in fields_of(type(strategy))}
 
 
 def _reader(strategy: Strategy, name: str) -> Callable[[Any], Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import gclip
+from gclip.clipping.record import Record
 from gclip.training.config import RunConfig
 from gclip.training.divergence import Watch
 from gclip.training.result import RunResult, Status, warning_of
@@ -77,11 +77,9 @@ class Member:
         """Leave the fleet."""
         self.ended, self.message = status, message
 
-    def result(
-        self, kept: gclip.Record, *, seconds: float, environment: Mapping[str, Any]
-    ) -> RunResult:
+    def result(self, kept: Record, *, seconds: float, environment: Mapping[str, Any]) -> RunResult:
         """What came of it; `kept` is what its clipper recorded."""
-        record = gclip.Record()
+        record = Record()
         record.load_state_dict({"rows": kept.state_dict()["rows"][: self.step]})
         steps = {
             "loss": np.array(self._watch.losses, dtype=np.float32),

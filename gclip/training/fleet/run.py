@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import gclip
 from gclip.clipping.async_copy import Later
+from gclip.clipping.record import Record
 from gclip.training import models, optimizers, seeds
 from gclip.training.batches import Epoch, Normalizer, batches
 from gclip.training.config import RunConfig
@@ -168,7 +168,7 @@ class FleetRun:
         self._set_rates(self.step - 1)
         self.backward = self._backward()
 
-    def records(self) -> list[gclip.Record]:
+    def records(self) -> list[Record]:
         """What clipping did in each present run."""
         return self.clipper.records()
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import gclip
+from gclip.core import registry
+from gclip.core.strategy import Chain
 from gclip.errors import UsageError
 from gclip.training import models
 from gclip.training.config import RunConfig
@@ -39,8 +40,8 @@ def fleet_key(config: RunConfig) -> tuple[Any, ...]:
 
 def cannot(config: RunConfig) -> str:
     """Why a run cannot be in a fleet, in a sentence; empty where it can be."""
-    parsed = gclip.parse(config.strategy)
-    parts = parsed.strategies if isinstance(parsed, gclip.Chain) else (parsed,)
+    parsed = registry.parse(config.strategy)
+    parts = parsed.strategies if isinstance(parsed, Chain) else (parsed,)
     if any(part.side == "sample" for part in parts):
         return f"{config.strategy} clips single examples, whose gradients are not stacked"
     return _unstackable(config.model)
