@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gclip import results as results
     from gclip.clipping.clipper import Clipper as Clipper
     from gclip.clipping.hooks import Attached as Attached
+    from gclip.clipping.hooks import ClipHandle as ClipHandle
     from gclip.clipping.hooks import attach as attach
     from gclip.clipping.per_sample.gradients import per_sample_gradients as per_sample_gradients
     from gclip.clipping.record import ClipSummary as ClipSummary
@@ -67,6 +68,7 @@ from gclip.version import __version__ as __version__
 # Where each public name lives. Loaded on first use: `gclip --help` must not wait for torch.
 _HOME = {
     "Attached": "clipping.hooks",
+    "ClipHandle": "clipping.hooks",
     "attach": "clipping.hooks",
     "Chain": "core.strategy",
     "chain": "core.registry",

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from gclip.clipping.bound_strategy import Part
+from gclip.clipping.bound_strategy import BoundStrategy
 from gclip.clipping.groups import Groups, layer_of
 from gclip.clipping.parameters import Named, resolve
 from gclip.clipping.record import Record
@@ -24,7 +24,7 @@ from gclip.errors import UsageError
 Place: TypeAlias = tuple[int, str, int]
 """Of a part: which pattern, which side, and how many strategies of the chain act before it."""
 
-Make: TypeAlias = Callable[[Strategy, list[str], list[Tensor], list[int]], Part]
+Make: TypeAlias = Callable[[Strategy, list[str], list[Tensor], list[int]], BoundStrategy]
 
 
 class PartState(NamedTuple):
@@ -103,7 +103,7 @@ Assigned: TypeAlias = list[tuple[tuple[Strategy, ...], list[int]]]
 
 def arrange(
     named: Named, assigned: Assigned, make: Make, earlier: Sequence[PartState] = ()
-) -> dict[Place, list[Part]]:
+) -> dict[Place, list[BoundStrategy]]:
     """The parts for some parameters, in the order in which they act on the gradients.
 
     Args:
@@ -111,7 +111,7 @@ def arrange(
         make: makes a part of a strategy, names, parameters and their places.
         earlier: the parts before, whose memory those that work on the same groups take over.
     """
-    found: dict[Place, list[Part]] = {}
+    found: dict[Place, list[BoundStrategy]] = {}
     for place, strategy, last, indices in _tasks(assigned):
         olds = [old for old in earlier if old.place == place]
         for old, mine in _divided(strategy, named, indices, olds):

@@ -13,7 +13,7 @@ class _Event(Protocol):
     def synchronize(self) -> None: ...
 
 
-class Later:
+class AsyncCopy:
     """The values of a tensor, copied to the host behind the work that is queued so far.
 
     On a GPU the copy goes into pinned memory and nobody waits for it; elsewhere the values are

@@ -14,8 +14,8 @@ from gclip.clipping.dtensor import Gathered, group, is_sharded, local
 from gclip.clipping.float64_limits import beyond, fitted
 from gclip.clipping.gradients import gradients
 from gclip.clipping.groups import Groups, refuse_complex
-from gclip.clipping.hyperparameters import Rates
-from gclip.clipping.norms import YES, clamp_elements, clamp_modulus, norm_type
+from gclip.clipping.hyperparameters import OptimizerHyperparameters
+from gclip.clipping.norms import ALL_FINITE, clamp_elements, clamp_modulus, norm_type
 from gclip.clipping.rules import Decision, cutting, decide, left_alone, remember_step
 from gclip.clipping.sparse import Sparse, coalesce
 from gclip.clipping.state import copied, retyped, selected
@@ -26,7 +26,7 @@ from gclip.core.strategy import Memory, Strategy, remembers
 from gclip.errors import UsageError
 
 
-class Part:
+class BoundStrategy:
     """The verbs of a clipper, for one strategy: `take`, `measure`, `ask`, `clip`.
 
     Attributes:
@@ -48,7 +48,7 @@ class Part:
         places: list[int],
         *,
         axes: Sequence[Axis] | None = None,
-        rates: Rates | None = None,
+        rates: OptimizerHyperparameters | None = None,
         total_steps: int | None = None,
         keep: bool = False,
     ) -> None:
@@ -167,7 +167,7 @@ class Part:
         valid = self._valid(finite)
         seen = self._seen(step, valid, self._norm)
         self.made = decide(strategy, seen, self.memory)
-        if self._keep and finite is not YES:
+        if self._keep and finite is not ALL_FINITE:
             self.made = left_alone(self.made, clamps=self._clamps)
         memory = remember_step(strategy, seen, self.made.clipped_norm, self.memory, valid)
         if self._unheard:
@@ -340,7 +340,7 @@ class Part:
         """Which groups' norms may enter memory; None where the host knows that all may."""
         missing = not self._complete
         device = self._norm.device
-        if finite is YES and not missing:
+        if finite is ALL_FINITE and not missing:
             return None
         valid = finite.to(device).expand_as(self._norm)
         return valid & self.groups.present(self._grads, device) if missing else valid

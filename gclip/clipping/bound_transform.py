@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.answers import remembered
-from gclip.clipping.bound_strategy import Part
+from gclip.clipping.bound_strategy import BoundStrategy
 from gclip.clipping.dtensor import Gathered, is_sharded, whole
 from gclip.clipping.groups import Groups
-from gclip.clipping.norms import YES, set_modulus
-from gclip.clipping.per_sample.bound_strategy import SamplePart
+from gclip.clipping.norms import ALL_FINITE, set_modulus
+from gclip.clipping.per_sample.bound_strategy import BoundSampleStrategy
 from gclip.clipping.rules import Decision, transformed
 from gclip.clipping.state import copied, retyped
 from gclip.clipping.units import Axis, rows
@@ -24,8 +24,8 @@ from gclip.core.seen import Elements, Rate
 from gclip.core.strategy import Memory, Strategy, Transform
 
 
-class TransformPart(Part):
-    """As `Part`: `take`, `measure`, `ask`, `clip`. Memory is kept for each parameter's name."""
+class BoundTransform(BoundStrategy):
+    """As `BoundStrategy`: `take`, `measure`, `ask`, `clip`; memory is kept by parameter name."""
 
     strategy: Transform
 
@@ -59,7 +59,7 @@ class TransformPart(Part):
         strategy = cast(Transform, self.now(step))
         if self.memory is None:
             self.memory = {}
-        valid = None if finite is YES else finite
+        valid = None if finite is ALL_FINITE else finite
         kept: dict[str, Memory] = dict(self.memory)
         flags = []
         self._changed = []
@@ -185,10 +185,10 @@ def _differs(new: Tensor, old: Tensor) -> Tensor:
     return ((new != old) & ~(torch.isnan(new) & torch.isnan(old))).any()
 
 
-def make(strategy: Strategy, *args: Any, **settings: Any) -> Part:
-    """The part of a clipper that puts `strategy` to work; arguments as `Part`."""
+def make(strategy: Strategy, *args: Any, **settings: Any) -> BoundStrategy:
+    """The part of a clipper that puts `strategy` to work; arguments as `BoundStrategy`."""
     if isinstance(strategy, Transform):
-        return TransformPart(strategy, *args, **settings)
+        return BoundTransform(strategy, *args, **settings)
     if strategy.side == "sample":
-        return SamplePart(strategy, *args, **settings)
-    return Part(strategy, *args, **settings)
+        return BoundSampleStrategy(strategy, *args, **settings)
+    return BoundStrategy(strategy, *args, **settings)

@@ -13,25 +13,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gclip.clipping.assignment import PartState, arrange, check_same, read_state, saved_state
-from gclip.clipping.bound_strategy import Part
+from gclip.clipping.bound_strategy import BoundStrategy
 from gclip.clipping.bound_transform import make
 from gclip.clipping.dtensor import align, is_sharded, local, refuse_flat, whole
 from gclip.clipping.gradients import Apart, gradients
 from gclip.clipping.groups import Groups, check_layers
-from gclip.clipping.hyperparameters import Rates
-from gclip.clipping.norms import NO, YES, any_positive
+from gclip.clipping.hyperparameters import OptimizerHyperparameters
+from gclip.clipping.norms import ALL_FINITE, NOT_FINITE, any_positive
 from gclip.clipping.parameter_sources import ParameterSource, differing, source_of
 from gclip.clipping.parameters import Named, Parameters, Spec, assign
-from gclip.clipping.per_sample.bound_strategy import SamplePart
+from gclip.clipping.per_sample.bound_strategy import BoundSampleStrategy
 from gclip.clipping.per_sample.checks import Loss
-from gclip.clipping.per_sample.clipper import Samples
+from gclip.clipping.per_sample.clipper import PerSampleClipper
 from gclip.clipping.record import Record
 from gclip.clipping.report import ClipReport, Stage
 from gclip.clipping.rules import Decision
 from gclip.clipping.skip_monitor import MOST_SKIPS, OnSkips, SkipWatch
 from gclip.clipping.sparse import coalesce, stored
 from gclip.clipping.units import UnitDims, axes
-from gclip.clipping.update import Updates
+from gclip.clipping.update import UpdateClipper
 from gclip.core.host import on_host
 from gclip.core.strategy import Strategy
 from gclip.errors import UsageError, choose
@@ -149,8 +149,10 @@ class Clipper:
         skips = self.nonfinite != "keep" or any(
             part.strategy.rule == "skip" for part in [*own, *updates]
         )
-        self._updates = Updates(updates, named.params, self._optimizer, skips) if updates else None
-        per_example = [part for part in samples if isinstance(part, SamplePart)]
+        self._updates = (
+            UpdateClipper(updates, named.params, self._optimizer, skips) if updates else None
+        )
+        per_example = [part for part in samples if isinstance(part, BoundSampleStrategy)]
         self._samples = _samples(per_example, self._model, self._recording) if per_example else None
         self._named, self.names, self.params = named, named.names, named.params
         self._parts, self._by_place = own, parts
@@ -178,10 +180,12 @@ class Clipper:
         names: list[str],
         params: list[Tensor],
         places: list[int],
-    ) -> Part:
+    ) -> BoundStrategy:
         if strategy.scope == "layer":
             check_layers(names, named.have_names)
-        rates = None if self._optimizer is None else Rates(self._optimizer, params)
+        rates = (
+            None if self._optimizer is None else OptimizerHyperparameters(self._optimizer, params)
+        )
         return make(
             strategy, names, params, places, axes=[self._axes[i] for i in places], rates=rates,
             total_steps=self._total_steps, keep=self.nonfinite == "keep",
@@ -266,7 +270,7 @@ class Clipper:
             self._result = None
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[BoundStrategy, ...]:
         """Each strategy at work on its parameters, in the order in which they act."""
         return tuple(self._all)
 
@@ -364,15 +368,15 @@ class Clipper:
 
     # -- the three verbs ---------------------------------------------------------------------
 
-    def _measure(self, parts: list[Part], grads: list[Tensor | None]) -> None:
+    def _measure(self, parts: list[BoundStrategy], grads: list[Tensor | None]) -> None:
         for part in parts:
             part.take(grads, plain=self._plain)
             part.measure()
 
     def _ask(
         self,
-        fresh: list[Part],
-        parts: list[Part],
+        fresh: list[BoundStrategy],
+        parts: list[BoundStrategy],
         grads: list[Tensor | None],
         asked: _Asked | None,
         between: bool,
@@ -405,12 +409,14 @@ class Clipper:
                 part.enter_graph(self._recording)
         if parts is not self._rounds[-1][1]:
             return _Asked(finite, memorable, skip, None)
-        if self.nonfinite == "skip" and finite is not YES:
+        if self.nonfinite == "skip" and finite is not ALL_FINITE:
             skip = ~finite if skip is None else skip | ~finite
         idle = skip is None or self._folds or (on_host(skip) and not bool(skip))
         return _Asked(finite, memorable, skip, None if idle else skip)
 
-    def _clip(self, parts: list[Part], zero: Tensor | None, grads: list[Tensor | None]) -> None:
+    def _clip(
+        self, parts: list[BoundStrategy], zero: Tensor | None, grads: list[Tensor | None]
+    ) -> None:
         """Change the gradients as decided; set all to zero where `zero`."""
         for part in parts:
             part.clip(self._recording)
@@ -426,7 +432,7 @@ class Clipper:
         self._skips.note(asked.skip)
         return self.report
 
-    def _memorable(self, finite: Tensor, parts: list[Part]) -> Tensor:
+    def _memorable(self, finite: Tensor, parts: list[BoundStrategy]) -> Tensor:
         """Whether the step may enter memory: it is finite, and not all of it is zero, ``(1,)``.
 
         A step of zeros says nothing about gradients. Checkpoint tools make one, to have an
@@ -438,12 +444,12 @@ class Clipper:
         for part in parts:
             if part.first:
                 each = any_positive(part.measured)
-                if each is YES:  # most steps: nothing else to look at
+                if each is ALL_FINITE:  # most steps: nothing else to look at
                     return finite
                 there.append(each)
         return finite & _cat(there).any().view(1).to(finite.device)
 
-    def _clip_update(self, updates: Updates, finite: Tensor, skip: Tensor | None) -> None:
+    def _clip_update(self, updates: UpdateClipper, finite: Tensor, skip: Tensor | None) -> None:
         if torch.compiler.is_compiling():
             from gclip.clipping.graph_breaks import outside
 
@@ -458,7 +464,7 @@ class Clipper:
         # What a skipped step leaves is no update to learn from.
         fine = found if skip is None else found & ~skip.to(found.device)
         grads: list[Tensor | None] = updates.all_deltas
-        fine = fine if fine is YES else fine & finite
+        fine = fine if fine is ALL_FINITE else fine & finite
         fine = self._memorable(fine, updates.parts)
         wish: Tensor | None = None
         for part in updates.parts:
@@ -471,7 +477,7 @@ class Clipper:
             part.clip(self._recording)
             if asked is not None:
                 wish = asked if wish is None else wish | asked.to(wish.device)
-        if self.nonfinite == "skip" and found is not YES:
+        if self.nonfinite == "skip" and found is not ALL_FINITE:
             wish = ~found if wish is None else wish | ~found
         if wish is not None:
             _zero_if(wish, self._stored(grads))
@@ -491,7 +497,7 @@ class Clipper:
         if not any(found):
             return self._nothing()
         self._step += 1
-        self.report = ClipReport(None, YES, NO)
+        self.report = ClipReport(None, ALL_FINITE, NOT_FINITE)
         return self.report
 
     # -- inside ------------------------------------------------------------------------------
@@ -515,7 +521,7 @@ class Clipper:
         self._plain = self._strided and len(there) == len(grads)
         return grads if there else self._nothing()
 
-    def _separate(self, parts: list[Part], grads: list[Tensor | None]) -> None:
+    def _separate(self, parts: list[BoundStrategy], grads: list[Tensor | None]) -> None:
         """Gradients that share memory get their own, before any is written to."""
         if self._apart.settle(self.params, grads, strided=self._strided):
             grads[:] = gradients(self.params)
@@ -573,7 +579,7 @@ class Clipper:
         shown = self._parts if waits else self._shown
         done = [(part.strategy, part.groups, part.made) for part in shown]
         if skip is None:
-            skip = NO if finite is YES else torch.zeros_like(finite)
+            skip = NOT_FINITE if finite is ALL_FINITE else torch.zeros_like(finite)
         stages = partial(_stages, done)
         if not self._recording:  # a clamp's totals are then not measured
             return ClipReport(stages, finite, skip)
@@ -599,7 +605,7 @@ class Clipper:
                 "backward() and before zero_grad()" + self._source.hint,
                 stacklevel=5,
             )
-        self.report = ClipReport([], YES, NO)
+        self.report = ClipReport([], ALL_FINITE, NOT_FINITE)
         return self.report
 
 
@@ -619,13 +625,13 @@ class _Asked(NamedTuple):
     zero: Tensor | None
 
 
-def _rounds(parts: list[Part]) -> list[tuple[list[Part], list[Part]]]:
+def _rounds(parts: list[BoundStrategy]) -> list[tuple[list[BoundStrategy], list[BoundStrategy]]]:
     """The parts in their order, cut where one works on what the one before it leaves.
 
     Each entry has those to measure beforehand, and those to ask and apply then.
     """
     firsts = [part for part in parts if part.first]
-    rounds: list[tuple[list[Part], list[Part]]] = [(firsts, [])]
+    rounds: list[tuple[list[BoundStrategy], list[BoundStrategy]]] = [(firsts, [])]
     for part in parts:
         if part.first:
             rounds[-1][1].append(part)
@@ -635,13 +641,13 @@ def _rounds(parts: list[Part]) -> list[tuple[list[Part], list[Part]]]:
 
 
 def _all(found: list[Tensor]) -> Tensor:
-    """Whether all are true, ``(1,)``; `YES` itself where all of them are."""
+    """Whether all are true, ``(1,)``; `ALL_FINITE` itself where all of them are."""
     if len(found) == 1:
         return found[0]
-    return YES if all(each is YES for each in found) else _cat(found).all().view(1)
+    return ALL_FINITE if all(each is ALL_FINITE for each in found) else _cat(found).all().view(1)
 
 
-def _samples(parts: list[Any], model: object, recording: bool) -> Samples:
+def _samples(parts: list[Any], model: object, recording: bool) -> PerSampleClipper:
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"{parts[0].strategy} clips single examples and needs the model itself: "
@@ -658,7 +664,7 @@ def _samples(parts: list[Any], model: object, recording: bool) -> Samples:
             f"{parts[0].strategy} clips single examples, whose gradients cannot be had from "
             "parameters spread over processes (DTensor)"
         )
-    return Samples(parts, model, recording)
+    return PerSampleClipper(parts, model, recording)
 
 
 def _by_group(values: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from gclip.core.strategy import Transform
 from gclip.errors import UsageError
 
 
-class Folded:
+class FusedClipping:
     """A clipper that leaves the multiplication to an optimizer.
 
     Raises:

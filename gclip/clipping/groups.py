@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.norms import (
-    YES,
+    ALL_FINITE,
     all_finite,
     exact_norm,
     fitting,
@@ -145,17 +145,17 @@ class Groups:
         if not on_host(norm):
             return norm, all_finite(norm)
         if sound(norm, order):
-            return norm, YES
+            return norm, ALL_FINITE
         if order == math.inf or self.scope == "element":
             return norm, all_finite(norm)
         units = None
         if self.scope == "unit" and not zeros:
             if only_dead(norm, order, self._starts):
-                return norm, YES
+                return norm, ALL_FINITE
             units = np.array(self._units)
         bad = untrusted(norm, order, units)
         if not bad.any():
-            return norm, YES
+            return norm, ALL_FINITE
         norm = self._again(tensors, order, norm, bad)
         return norm, all_finite(norm)
 

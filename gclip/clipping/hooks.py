@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gclip.clipping.clipper import Clipper, Nonfinite
-from gclip.clipping.fused import Folded
+from gclip.clipping.fused import FusedClipping
 from gclip.clipping.parameter_sources import OptimizerSource
 from gclip.clipping.parameters import Spec
 from gclip.clipping.record import Record
@@ -35,7 +35,7 @@ class _StepSkipped(Exception):
         self.loss = loss
 
 
-class Attached:
+class ClipHandle:
     """The handle of an attached clipper: `remove` it, or use it in a ``with`` block.
 
     Attributes:
@@ -48,7 +48,7 @@ class Attached:
         self, optimizer: torch.optim.Optimizer, clipper: Clipper, fold: bool = False
     ) -> None:
         self.optimizer, self.clipper = optimizer, clipper
-        self._folded = Folded(optimizer, clipper) if fold else None
+        self._folded = FusedClipping(optimizer, clipper) if fold else None
         self.report: ClipReport | None = None
         original = optimizer.step
         self._original: Callable[..., Any] = original
@@ -98,7 +98,7 @@ class Attached:
             self._hook.remove()
         _attached.pop(self.optimizer, None)
 
-    def __enter__(self) -> Attached:
+    def __enter__(self) -> ClipHandle:
         return self
 
     def __exit__(
@@ -219,7 +219,10 @@ class Attached:
             )
 
 
-_attached: WeakKeyDictionary[torch.optim.Optimizer, Attached] = WeakKeyDictionary()
+Attached = ClipHandle
+"""The name that `ClipHandle` had in version 0.1."""
+
+_attached: WeakKeyDictionary[torch.optim.Optimizer, ClipHandle] = WeakKeyDictionary()
 
 
 def attach(
@@ -235,7 +238,7 @@ def attach(
     max_consecutive_skips: int | None = MOST_SKIPS,
     on_max_skips: OnSkips = "warn",
     unit_dims: UnitDims | None = None,
-) -> Attached:
+) -> ClipHandle:
     """Clip by `strategy` before every ``optimizer.step()`` from now on.
 
     A step whose gradients are not finite (``nonfinite="skip"``), or that a strategy's rule
@@ -283,7 +286,7 @@ def attach(
         max_consecutive_skips=max_consecutive_skips, on_max_skips=on_max_skips,
         unit_dims=unit_dims,
     )  # fmt: skip
-    return Attached(optimizer, clipper, fold)
+    return ClipHandle(optimizer, clipper, fold)
 
 
 def innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

@@ -13,7 +13,7 @@ from gclip.core.seen import Rate
 from gclip.errors import UsageError
 
 
-class Rates:
+class OptimizerHyperparameters:
     """The learning rate and weight decay of some parameters, as an optimizer has them now.
 
     Raises:

@@ -197,16 +197,16 @@ def multiply(tensors: list[Tensor], factor: Tensor) -> None:
         torch._foreach_mul_([t for t in tensors if t.device == device], factor.to(device))
 
 
-YES = torch.ones(1, dtype=torch.bool)
-NO = torch.zeros(1, dtype=torch.bool)
+ALL_FINITE = torch.ones(1, dtype=torch.bool)
+NOT_FINITE = torch.zeros(1, dtype=torch.bool)
 
 
 def all_finite(norms: Tensor) -> Tensor:
-    """Whether all are finite, bool ``(1,)``; on a CPU it is the very tensor `YES` or `NO`."""
+    """Whether all are finite, bool ``(1,)``; on a CPU the very tensor `ALL_FINITE` or `NOT_FINITE`."""
     if on_host(norms):
         if norms.numel() == 1:
-            return YES if math.isfinite(norms.item()) else NO
-        return YES if np.isfinite(norms.numpy()).all() else NO
+            return ALL_FINITE if math.isfinite(norms.item()) else NOT_FINITE
+        return ALL_FINITE if np.isfinite(norms.numpy()).all() else NOT_FINITE
     return torch.isfinite(norms).all().view(1)
 
 
@@ -264,9 +264,9 @@ def set_modulus(tensor: Tensor, size: Tensor) -> None:
 
 
 def any_positive(norms: Tensor) -> Tensor:
-    """Whether any is not zero, bool ``(1,)``; on a CPU it is the very tensor `YES` or `NO`."""
+    """Whether any is not zero, bool ``(1,)``; on a CPU one of the two constant tensors."""
     if on_host(norms):
         if norms.numel() == 1:
-            return YES if norms.item() else NO
-        return YES if norms.numpy().any() else NO
+            return ALL_FINITE if norms.item() else NOT_FINITE
+        return ALL_FINITE if norms.numpy().any() else NOT_FINITE
     return norms.any().view(1)

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from gclip.clipping.async_copy import Later
+from gclip.clipping.async_copy import AsyncCopy
 from gclip.core.host import on_host
 from gclip.errors import UsageError, choose
 
@@ -38,7 +38,7 @@ class SkipWatch:
         self._most, self._then = most, then
         self._row = 0
         self._on_device: Tensor | None = None  # steps in a row now, and the longest row so far
-        self._sent: Later | None = None
+        self._sent: AsyncCopy | None = None
         self._since = 0
 
     def note(self, skip: Tensor | None) -> None:
@@ -69,7 +69,7 @@ class SkipWatch:
         longest = torch.maximum(longest, row)
         self._since += 1
         if self._sent is None and self._since >= _GPU_STEPS:
-            self._sent, self._since = Later(longest), 0
+            self._sent, self._since = AsyncCopy(longest), 0
             longest = torch.zeros_like(longest)
         self._on_device = torch.stack([row, longest])
         if self._sent is not None and self._sent.ready:

@@ -18,16 +18,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gclip.clipping.bound_strategy import Part
-from gclip.clipping.bound_transform import TransformPart
+from gclip.clipping.bound_strategy import BoundStrategy
+from gclip.clipping.bound_transform import BoundTransform
 from gclip.clipping.gradients import gradients
-from gclip.clipping.norms import YES
+from gclip.clipping.norms import ALL_FINITE
 from gclip.clipping.step_snapshot import StepSnapshot
 from gclip.core.host import on_host
 from gclip.errors import UsageError
 
 
-class Updates:
+class UpdateClipper:
     """The parts of a clipper that work on the update of the parameters `params`.
 
     Args:
@@ -41,7 +41,7 @@ class Updates:
 
     def __init__(
         self,
-        parts: list[Part],
+        parts: list[BoundStrategy],
         params: Sequence[Tensor],
         optimizer: torch.optim.Optimizer | None,
         skips: bool,
@@ -90,14 +90,14 @@ class Updates:
             if part.first:
                 part.take(self._deltas)
             part.weights = [kept[i] for i in part.places]
-            if isinstance(part, TransformPart):
+            if isinstance(part, BoundTransform):
                 part.gradients = [grads[i] for i in part.places]
         firsts = [part for part in self.parts if part.first]
         for part in firsts:
             part.measure()
         found = [part.look_again(recording) for part in firsts]
-        if all(each is YES for each in found):
-            return YES
+        if all(each is ALL_FINITE for each in found):
+            return ALL_FINITE
         return torch.cat([each.to(found[0].device) for each in found]).all().view(1)
 
     @property
@@ -140,5 +140,5 @@ class Updates:
         self._kept, self._deltas, self._before = None, [], None
         for part in self.parts:
             part.weights = part.params
-            if isinstance(part, TransformPart):
+            if isinstance(part, BoundTransform):
                 part.gradients = []

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError, unknown
 from gclip.execution.events import Listener, ignore
-from gclip.execution.fleet_plan import Asked
+from gclip.execution.fleet_plan import FleetSize
 from gclip.execution.run_all import run_all
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def compare(
     plugins: Iterable[str | Path] = (),
     baseline: str | None = None,
     threads: int = 1,
-    fleet: Asked = "auto",
+    fleet: FleetSize = "auto",
     progress: bool = True,
     on_event: Listener | None = None,
     **settings: Any,

@@ -17,7 +17,7 @@ from gclip.errors import UsageError
 if TYPE_CHECKING:
     from gclip.training import RunConfig
 
-Asked = int | Literal["auto", "off"]
+FleetSize = int | Literal["auto", "off"]
 """How many runs a fleet has at most; ``auto``: as many as are measured to be the fastest."""
 
 

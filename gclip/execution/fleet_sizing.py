@@ -55,7 +55,9 @@ MANY = 32
 
 FILE = "fleet.json"
 
-Measure: TypeAlias = "Callable[[Sequence[RunConfig], Dataset, Work, int, float], Finding | None]"
+Measure: TypeAlias = (
+    "Callable[[Sequence[RunConfig], Dataset, Workload, int, float], Speedup | None]"
+)
 """How `measure` is called, for those who have others do it."""
 _SINGLES = 4
 _ROUNDS = 6
@@ -67,7 +69,7 @@ _TOO_SLOW = BUDGET / 12  # seconds a step: the smallest fleet takes four of them
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class Workload:
     """What is to be trained, and with what.
 
     Attributes:
@@ -98,7 +100,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Speedup:
     """What was measured.
 
     Attributes:
@@ -123,7 +125,7 @@ class Finding:
         return {"times": times, "most": self.most}
 
     @classmethod
-    def of(cls, found: Any) -> Finding | None:
+    def of(cls, found: Any) -> Speedup | None:
         """What `to_json` gave; None for anything else."""
         try:
             times = {int(size): float(each) for size, each in found["times"].items()}
@@ -132,7 +134,7 @@ class Finding:
             return None
 
     @classmethod
-    def together(cls, found: Sequence[Finding]) -> Finding:
+    def together(cls, found: Sequence[Speedup]) -> Speedup:
         """What several workers found at the same time: the mean of each size they all measured."""
         sizes = set.intersection(*(set(each.times) for each in found))
         times = {size: statistics.fmean(each.times[size] for each in found) for size in sizes}
@@ -141,7 +143,7 @@ class Finding:
 
 def choose(
     asked: int | Literal["auto"],
-    work: Work,
+    work: Workload,
     folder: Path,
     say: Callable[[str], None],
     by: Measure | None = None,
@@ -189,7 +191,7 @@ def choose(
         if more is None:
             return 1
         if found is not None:
-            more = Finding({**found.times, **more.times}, max(found.most, more.most))
+            more = Speedup({**found.times, **more.times}, max(found.most, more.most))
         found, when = more, "measured"
         keep(folder, described, found)
     size = found.best(cap)
@@ -202,7 +204,7 @@ def choose(
     return size
 
 
-def describe(work: Work, configs: Sequence[RunConfig]) -> dict[str, Any]:
+def describe(work: Workload, configs: Sequence[RunConfig]) -> dict[str, Any]:
     """What a measurement depends on, and nothing that may differ when a command is repeated."""
     import torch
 
@@ -226,12 +228,12 @@ def describe(work: Work, configs: Sequence[RunConfig]) -> dict[str, Any]:
     }
 
 
-def read(folder: Path, described: Mapping[str, Any]) -> Finding | None:
+def read(folder: Path, described: Mapping[str, Any]) -> Speedup | None:
     """What was found before for such work; None where nothing was."""
-    return Finding.of(_all(folder).get(_key(described)))
+    return Speedup.of(_all(folder).get(_key(described)))
 
 
-def keep(folder: Path, described: Mapping[str, Any], found: Finding) -> None:
+def keep(folder: Path, described: Mapping[str, Any], found: Speedup) -> None:
     """Keep a finding; where that is not possible it is measured again."""
     entry = {"of": dict(described), **found.to_json()}
     text = json.dumps({**_all(folder), _key(described): entry}, indent=2) + "\n"
@@ -242,8 +244,8 @@ def keep(folder: Path, described: Mapping[str, Any], found: Finding) -> None:
 
 
 def measure(
-    configs: Sequence[RunConfig], dataset: Dataset, work: Work, cap: int, steps: float
-) -> Finding | None:
+    configs: Sequence[RunConfig], dataset: Dataset, work: Workload, cap: int, steps: float
+) -> Speedup | None:
     """Time training steps of `configs`; None where the work is too little to pay for it.
 
     Args:
@@ -267,7 +269,7 @@ def measure(
         building = time.perf_counter() - began
         first()
         if (step := min(first(), first())) > _TOO_SLOW:
-            return Finding({}, cap)
+            return Speedup({}, cap)
         seconds = step * steps
         if seconds < LEAST_SECONDS:
             return None
@@ -278,7 +280,7 @@ def measure(
         singles = [_one(each, data, device) for each in _spread(slow, several)]
         fleets = {size: _together(slow, size, work.workers) for size in _sizes(cap)}
         found = _compare(singles, fleets, data, device, building, until)
-        return Finding(found, cap)
+        return Speedup(found, cap)
 
 
 def _compare(

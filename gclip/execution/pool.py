@@ -41,7 +41,7 @@ from gclip.execution.worker import (
 )
 
 if TYPE_CHECKING:
-    from gclip.execution.fleet_sizing import Finding, Work
+    from gclip.execution.fleet_sizing import Speedup, Workload
     from gclip.results import Store
     from gclip.training import Dataset, Progress, RunConfig, RunResult
 
@@ -54,7 +54,12 @@ _THREAD_VARIABLES = (
 )
 
 
-_WORK = ("waiting", "workers", "most", "rounds")  # of `gclip.execution.fleet_sizing.Work`: numbers
+_WORK = (
+    "waiting",
+    "workers",
+    "most",
+    "rounds",
+)  # of `gclip.execution.fleet_sizing.Workload`: numbers
 
 
 class WorkersFailed(RuntimeError):
@@ -160,10 +165,10 @@ class Training(Pool):
         self,
         configs: Sequence[RunConfig],
         dataset: Dataset,
-        work: Work,
+        work: Workload,
         cap: int,
         steps: float,
-    ) -> Finding | None:
+    ) -> Speedup | None:
         """`fleet_sizing.measure`, done by those who will train, all at the same time."""
         from gclip.execution import fleet_sizing
 
@@ -359,11 +364,11 @@ class Processes(Training):
         self,
         configs: Sequence[RunConfig],
         dataset: Dataset,
-        work: Work,
+        work: Workload,
         cap: int,
         steps: float,
-    ) -> Finding | None:
-        from gclip.execution.fleet_sizing import Finding
+    ) -> Speedup | None:
+        from gclip.execution.fleet_sizing import Speedup
 
         while len(self._workers) < self._count:
             self._start()
@@ -382,15 +387,15 @@ class Processes(Training):
         asked = list(self._workers)
         for worker in asked:
             worker.write(json.dumps({"measure": order}) + "\n")
-        found: list[Finding | None] = []
+        found: list[Speedup | None] = []
         while len(found) < len(asked):
             worker, message = self._listen()
             if message is None:
                 self._bury(worker)
-            found.append(None if message is None else Finding.of(message["finding"]))
+            found.append(None if message is None else Speedup.of(message["finding"]))
         able = [each for each in found if each is not None]
         # One that could not, or need not, measure is as good as none: then there are no fleets.
-        return Finding.together(able) if able and len(able) == len(found) else None
+        return Speedup.together(able) if able and len(able) == len(found) else None
 
     def pids(self) -> tuple[int, ...]:
         """The process ids of the living workers."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gclip.execution.events import Event, Listener, ignore
-from gclip.execution.fleet_plan import Asked, read_fleet
+from gclip.execution.fleet_plan import FleetSize, read_fleet
 from gclip.execution.job import Job
 from gclip.execution.machine import workers_for
 from gclip.execution.pool import InProcess, Processes, Training
@@ -53,7 +53,7 @@ def run_all(
     dataset: Dataset | None = None,
     plugins: Iterable[str | Path] = (),
     threads: int = 1,
-    fleet: Asked = "off",
+    fleet: FleetSize = "off",
     on_event: Listener = ignore,
 ) -> list[RunResult]:
     """The result of every config, in their order; those that the store has are only read.
@@ -117,7 +117,7 @@ def run_all(
             if asked != 1:
                 from gclip.execution import fleet_sizing
 
-                work = fleet_sizing.Work(
+                work = fleet_sizing.Workload(
                     configs=list(configs),
                     waiting=len(todo),
                     workers=count,

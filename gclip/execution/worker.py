@@ -95,7 +95,7 @@ def _measured(
 
     try:
         configs = [RunConfig.from_json(each) for each in order["configs"]]
-        work = fleet_sizing.Work(
+        work = fleet_sizing.Workload(
             configs=configs, device=settings.device, threads=settings.threads, **order["work"]
         )
         dataset = _dataset(configs[0].task, settings, datasets)

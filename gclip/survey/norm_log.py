@@ -1,6 +1,6 @@
 """Norms of many steps, kept in bounded memory: what a survey remembers of a training run.
 
-A `Table` holds the norms of one scope, one row a step. Where there would be too many rows, or too
+A `NormLog` holds the norms of one scope, one row a step. Where there would be too many rows, or too
 many numbers, it keeps every second of them, then every fourth, and so on, evenly over the run.
 Nothing waits for a GPU until somebody reads the table.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gclip.clipping.dtensor import local
 from gclip.clipping.groups import Groups
-from gclip.clipping.hyperparameters import Rates
+from gclip.clipping.hyperparameters import OptimizerHyperparameters
 from gclip.core.seen import Rate
 
 MOST_STEPS = 512  # rows of a table; a table that has been thinned has at least half as many
@@ -115,7 +115,7 @@ class _Row(NamedTuple):
     magnitudes: Magnitudes | None
 
 
-class Table:
+class NormLog:
     """The norms of one scope and order, step by step.
 
     Args:
@@ -209,7 +209,7 @@ def _stacked(rows: list[Magnitudes]) -> Magnitudes:
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """The finite steps of a `Table`, on the host.
+    """The finite steps of a `NormLog`, on the host.
 
     Attributes:
         norm, weight_norm: ``(steps, groups)``, of the order watched.
@@ -263,7 +263,7 @@ class Watched:
         return made
 
 
-class _Noted(Rates):
+class _Noted(OptimizerHyperparameters):
     """Rates as they were noted at a step."""
 
     def __init__(self, values: list[Rate]) -> None:

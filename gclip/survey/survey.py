@@ -12,14 +12,14 @@ from torch import Tensor
 from gclip.clipping.dtensor import align, group, is_sharded, refuse_flat
 from gclip.clipping.gradients import gradients
 from gclip.clipping.groups import check_layers
-from gclip.clipping.hyperparameters import Rates
+from gclip.clipping.hyperparameters import OptimizerHyperparameters
 from gclip.clipping.parameter_sources import differing, source_of
 from gclip.clipping.parameters import Parameters
 from gclip.clipping.units import UnitDims, axes
 from gclip.core.registry import get, names, parse
 from gclip.core.strategy import SCOPES, Chain, Strategy, Transform
 from gclip.errors import UsageError
-from gclip.survey.norm_log import FEWEST_STEPS, Step, Table, Watched
+from gclip.survey.norm_log import FEWEST_STEPS, NormLog, Step, Watched
 from gclip.survey.replay import clamps, order_of
 from gclip.survey.suggest import NOTES, Suggestions, suggest
 
@@ -84,10 +84,12 @@ class Survey:
         refuse_flat(named.params)
         self.names, self.params = named.names, list(named.params)
         self._named = named.have_names
-        self._rates = None if optimizer is None else Rates(optimizer, self.params)
+        self._rates = (
+            None if optimizer is None else OptimizerHyperparameters(optimizer, self.params)
+        )
         self._memory = memory
         self._chosen = None if strategies is None else tuple(_one(each) for each in strategies)
-        self._tables: dict[Key, Table] = {}
+        self._tables: dict[Key, NormLog] = {}
         keys = [_key(scope) for scope in SCOPES]
         keys += [_key_of(each) for each in self._strategies() if not isinstance(each, Transform)]
         places = axes(self.names, self.params, parameters, unit_dims)
@@ -95,7 +97,7 @@ class Survey:
             if scope != "layer" or self._named:
                 groups = group(self.names, self.params, scope, places)
                 elements = group(self.names, self.params, "element", places) if counted else None
-                self._tables[scope, order, counted] = Table(groups, order, elements=elements)
+                self._tables[scope, order, counted] = NormLog(groups, order, elements=elements)
         self._finite: Tensor | None = None  # how many steps were, counted on the device
         self._last: dict[str, list[float | Tensor]] | None = None
         self.steps = 0

@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from gclip.clipping.async_copy import Later
+from gclip.clipping.async_copy import AsyncCopy
 
 PATIENCE = 20  # steps in a row whose gradients are not finite, until the run counts as diverged
 _GPU_STEPS = 64  # steps whose values a GPU sends together; a CPU looks at every one
 
 
-class Watch:
+class DivergenceMonitor:
     """The losses of a run's steps, and the step at which it diverged.
 
     Attributes:
@@ -31,7 +31,7 @@ class Watch:
         self.broken = 0  # steps in a row without finite gradients, up to now
         self._every = 1 if device.type == "cpu" else _GPU_STEPS
         self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._sent: Later | None = None
+        self._sent: AsyncCopy | None = None
 
     def note(self, loss: Tensor, finite: Tensor) -> bool:
         """Note a step's mean loss, shape (), and whether its gradients were finite, (1,).
@@ -65,7 +65,7 @@ class Watch:
         if self._waiting:
             losses = torch.stack([loss for loss, _ in self._waiting]).float()
             finites = torch.cat([finite for _, finite in self._waiting]).to(losses.device)
-            self._sent = Later(torch.stack([losses, finites.float()]))
+            self._sent = AsyncCopy(torch.stack([losses, finites.float()]))
             self._waiting.clear()
 
     def _receive(self) -> None:

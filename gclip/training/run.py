@@ -20,7 +20,7 @@ from gclip.training.config import RunConfig
 from gclip.training.dataset import SIZE, Dataset
 from gclip.training.device import memory_format
 from gclip.training.disturbances import Disturbance, wrong_labels
-from gclip.training.divergence import Watch
+from gclip.training.divergence import DivergenceMonitor
 from gclip.training.graphs import Backward, recorder
 from gclip.training.result import RunResult, Status, warning_of
 from gclip.training.stepping import Stepper
@@ -67,7 +67,7 @@ class Run:
         self._stepper = Stepper(self.optimizer)
         self.before_step: Callable[[], None] | None = None
         nonfinite = cast(Any, config.nonfinite)
-        self.watch = Watch(device)
+        self.watch = DivergenceMonitor(device)
         self._order = seeds.generator(config.seed, "order")
         self._augmentation = seeds.generator(config.seed, "augmentation")
         torch.manual_seed(seeds.derive(config.seed, "strategy"))
@@ -81,7 +81,7 @@ class Run:
             nonfinite=nonfinite,
             optimizer=self.optimizer,
             total_steps=self.steps,
-            max_consecutive_skips=None,  # such a run has diverged: see `Watch`
+            max_consecutive_skips=None,  # such a run has diverged: see `DivergenceMonitor`
         )
         self._rates = optimizers.learning_rates(config.schedule, config.lr, self.steps)
         whole = config.accumulate == 1 and not self.clipper.per_sample

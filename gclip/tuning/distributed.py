@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
 from gclip.execution.events import Listener, ignore
-from gclip.execution.fleet_plan import Asked, read_fleet
+from gclip.execution.fleet_plan import FleetSize, read_fleet
 from gclip.execution.job import Job
 from gclip.execution.machine import workers_for
 from gclip.execution.pool import Pool
@@ -145,7 +145,7 @@ def work(
     dataset: Dataset | None = None,
     plugins: Iterable[str | Path] = (),
     threads: int = 1,
-    fleet: Asked = "off",
+    fleet: FleetSize = "off",
     on_event: Listener = ignore,
     on_trouble: Callable[[str], None] = lambda message: None,
     patience: int = 8,

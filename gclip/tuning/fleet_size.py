@@ -60,7 +60,7 @@ def fleet_size(
     def doing(message: str) -> None:
         listener(Event(kind="doing", index=0, config=examples[0], message=message))
 
-    work = fleet_sizing.Work(
+    work = fleet_sizing.Workload(
         configs=examples,
         waiting=waiting,
         workers=workers,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gclip.execution.events import Listener, ignore
-from gclip.execution.fleet_plan import Asked
+from gclip.execution.fleet_plan import FleetSize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +66,7 @@ class Request:
     dataset: Dataset | None = None
     plugins: Iterable[str | Path] = ()
     threads: int = 1
-    fleet: Asked = "off"
+    fleet: FleetSize = "off"
     on_event: Listener = ignore
 
 

@@ -414,19 +414,19 @@ def test_what_cannot_be_stacked_is_asked_for_one_by_one(tmp_path: Path) -> None:
 # -- how large -----------------------------------------------------------------------------------
 
 
-def work(count: int, **more: Any) -> fleet_sizing.Work:
+def work(count: int, **more: Any) -> fleet_sizing.Workload:
     configs = [TINY.replace(lr=0.01 + 1e-4 * place, strategy="norm") for place in range(count)]
     given = {"configs": configs, "waiting": count, "workers": 2, "device": "cpu", **more}
-    return fleet_sizing.Work(**given)
+    return fleet_sizing.Workload(**given)
 
 
 def test_the_smallest_of_the_fastest_is_taken_and_none_that_gains_nothing() -> None:
-    found = fleet_sizing.Finding({4: 2.0, 8: 3.0, 16: 3.05, 32: 2.5}, 32)
+    found = fleet_sizing.Speedup({4: 2.0, 8: 3.0, 16: 3.05, 32: 2.5}, 32)
     assert found.best(32) == 8
     assert found.best(7) == 4
     assert found.best(3) == 1
-    assert fleet_sizing.Finding({4: 1.04, 8: 0.9}, 8).best(8) == 1
-    assert fleet_sizing.Finding({}, 8).best(8) == 1
+    assert fleet_sizing.Speedup({4: 1.04, 8: 0.9}, 8).best(8) == 1
+    assert fleet_sizing.Speedup({}, 8).best(8) == 1
 
 
 def test_nothing_is_measured_where_it_would_not_pay(
@@ -473,7 +473,7 @@ def test_it_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / fleet_sizing.FILE).write_text("[")
     assert fleet_sizing.read(tmp_path, fleet_sizing.describe(todo, todo.configs)) is None
     monkeypatch.setattr(fleet_sizing, "measure", measured)
-    found = fleet_sizing.Finding({4: 2.0}, 8)
+    found = fleet_sizing.Speedup({4: 2.0}, 8)
     fleet_sizing.keep(tmp_path, fleet_sizing.describe(todo, todo.configs), found)
     assert fleet_sizing.read(tmp_path, fleet_sizing.describe(todo, todo.configs)) == found
     assert [path.name for path in tmp_path.iterdir()] == [fleet_sizing.FILE]
@@ -528,12 +528,12 @@ def test_workers_that_cannot_measure_train_one_by_one(tmp_path: Path) -> None:
 
 def test_what_workers_found_is_one_finding() -> None:
     one, other = (
-        fleet_sizing.Finding({4: 2.0, 8: 3.0, 16: 9.0}, 16),
-        fleet_sizing.Finding({8: 4.0, 4: 1.0}, 8),
+        fleet_sizing.Speedup({4: 2.0, 8: 3.0, 16: 9.0}, 16),
+        fleet_sizing.Speedup({8: 4.0, 4: 1.0}, 8),
     )
-    assert fleet_sizing.Finding.together([one, other]) == fleet_sizing.Finding({4: 1.5, 8: 3.5}, 8)
-    assert fleet_sizing.Finding.of(json.loads(json.dumps(one.to_json()))) == one
-    assert fleet_sizing.Finding.of({"times": {"x": 1}, "most": 2}) is None
+    assert fleet_sizing.Speedup.together([one, other]) == fleet_sizing.Speedup({4: 1.5, 8: 3.5}, 8)
+    assert fleet_sizing.Speedup.of(json.loads(json.dumps(one.to_json()))) == one
+    assert fleet_sizing.Speedup.of({"times": {"x": 1}, "most": 2}) is None
 
 
 def test_sampling_that_learns_keeps_some_rounds(
@@ -542,7 +542,7 @@ def test_sampling_that_learns_keeps_some_rounds(
     caps, found = {}, {}
 
     def note(
-        size: Any, work: fleet_sizing.Work, folder: Path, say: Any, by: Any, *more: Any
+        size: Any, work: fleet_sizing.Workload, folder: Path, say: Any, by: Any, *more: Any
     ) -> int:
         caps[size, work.most] = work.cap
         return 1

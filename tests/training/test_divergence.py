@@ -9,14 +9,14 @@ import torch
 
 from gclip.clipping import async_copy
 from gclip.training import RunConfig, load_dataset
-from gclip.training.divergence import PATIENCE, Watch
+from gclip.training.divergence import PATIENCE, DivergenceMonitor
 from gclip.training.fleet.run import FleetRun
 
 NAN = math.nan
 
 
 def watched(losses, finite, every):
-    watch = Watch(torch.device("cpu"))
+    watch = DivergenceMonitor(torch.device("cpu"))
     watch._every = every
     for loss, ok in zip(losses, finite, strict=True):
         if not watch.note(torch.tensor(loss), torch.tensor([ok])):
@@ -65,7 +65,7 @@ def test_values_are_seen_when_they_have_come(monkeypatch: pytest.MonkeyPatch) ->
         return events[-1]
 
     monkeypatch.setattr(async_copy, "mark", mark)
-    watch, fine = Watch(torch.device("cuda")), torch.ones(1, dtype=torch.bool)
+    watch, fine = DivergenceMonitor(torch.device("cuda")), torch.ones(1, dtype=torch.bool)
     losses = [float(step) for step in range(150)]
     losses[70] = math.nan
     for loss in losses[:100]:

@@ -204,13 +204,13 @@ def test_a_gpus_late_look_ends_at_the_same_step(digits, monkeypatch):
     now = train(config, dataset=digits)
     from gclip.training import divergence
 
-    init = divergence.Watch.__init__
+    init = divergence.DivergenceMonitor.__init__
 
     def late(self, device):
         init(self, device)
         self._every = 64
 
-    monkeypatch.setattr(divergence.Watch, "__init__", late)
+    monkeypatch.setattr(divergence.DivergenceMonitor, "__init__", late)
     same(now, train(config, dataset=digits))
     same(train(SMALL, dataset=digits), train(SMALL, dataset=digits))
 

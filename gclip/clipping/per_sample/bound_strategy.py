@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.answers import remembered
-from gclip.clipping.bound_strategy import Part
+from gclip.clipping.bound_strategy import BoundStrategy
 from gclip.clipping.rules import Decision, decide, remember_step
 from gclip.clipping.state import copied, retyped
 from gclip.core.seen import Seen
 from gclip.errors import UsageError
 
 
-class SamplePart(Part):
-    """As `Part`, for examples, whose norms are ``(examples, groups)``; memory is ``(groups,)``.
+class BoundSampleStrategy(BoundStrategy):
+    """As `BoundStrategy`, for examples: norms are ``(examples, groups)``, memory ``(groups,)``.
 
     A batch may come in several chunks and a step of several batches: each is decided on with the
     memory from before the step, and at the step's end `learn_examples` sees all of them at once.

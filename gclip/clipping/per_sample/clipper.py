@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from gclip.clipping.per_sample.bound_strategy import SamplePart
+from gclip.clipping.per_sample.bound_strategy import BoundSampleStrategy
 from gclip.clipping.per_sample.checks import Loss, chunks
 from gclip.clipping.per_sample.gradients import Gradients, PerSample
 from gclip.clipping.rules import Decision
@@ -30,14 +30,14 @@ class _Made(NamedTuple):
     there: tuple[bool, ...]
 
 
-class Samples:
+class PerSampleClipper:
     """The parts of a clipper that work on single examples, and the sums of a step so far.
 
     Gradients of single examples are only read: two parameters may have one tensor as theirs, and
     examples may share memory.
     """
 
-    def __init__(self, parts: list[SamplePart], model: nn.Module, recording: bool) -> None:
+    def __init__(self, parts: list[BoundSampleStrategy], model: nn.Module, recording: bool) -> None:
         _refuse_wrapped(parts, model)
         self.parts, self.model, self._recording = parts, model, recording
         self._computed = PerSample(model, stacklevel=4)
@@ -126,7 +126,7 @@ class Samples:
         """Forget the step's sums."""
         self._plain, self._clipped, self._made = {}, {}, []
 
-    def _names(self, part: SamplePart, named: dict[str, nn.Parameter]) -> list[str]:
+    def _names(self, part: BoundSampleStrategy, named: dict[str, nn.Parameter]) -> list[str]:
         """What the model calls the parameters of a part."""
         known = {id(param): name for name, param in named.items()}
         pairs = zip(part.groups.names, part.params, strict=True)
@@ -140,7 +140,7 @@ class Samples:
 
     def _clip(
         self,
-        part: SamplePart,
+        part: BoundSampleStrategy,
         names: list[str],
         found: Gradients,
         step: int,
@@ -205,7 +205,7 @@ def _double(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float64)
 
 
-def _refuse_wrapped(parts: list[SamplePart], model: nn.Module) -> None:
+def _refuse_wrapped(parts: list[BoundSampleStrategy], model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, DataParallel | DistributedDataParallel):
             raise UsageError(

@@ -10,7 +10,7 @@ from gclip.clipping.assignment import Place
 from gclip.clipping.parameters import Spec, assign, resolve
 from gclip.core.strategy import Strategy, Transform
 from gclip.errors import UsageError
-from gclip.training.fleet.grouping import together
+from gclip.training.fleet.grouping import group_vectorizable
 from gclip.training.fleet.layout import Layout
 from gclip.training.fleet.strategy_batch import Batch, clamps
 from gclip.training.fleet.transforms import make
@@ -74,7 +74,7 @@ def arrange(runs: Sequence[Sequence[Task]], layout: Layout, total_steps: int | N
     for key, rows in kinds.items():
         place = int(str(key[0]))
         tasks = [runs[row][place] for row in rows]
-        for members, merged in together([task.strategy for task in tasks], total_steps):
+        for members, merged in group_vectorizable([task.strategy for task in tasks], total_steps):
             first = merged.strategies[0]
             cut, transform = clamps(first), isinstance(first, Transform)
             order = math.inf if cut else 2.0 if transform else first.order

@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from gclip.clipping.assignment import PartState, saved_state
 from gclip.clipping.clipper import NONFINITE, Nonfinite
 from gclip.clipping.gradients import Apart, gradients
-from gclip.clipping.norms import YES
+from gclip.clipping.norms import ALL_FINITE
 from gclip.clipping.parameters import Spec
 from gclip.clipping.record import Record
 from gclip.clipping.units import UnitDims, axes
 from gclip.errors import UsageError, choose
 from gclip.training.fleet import apply
 from gclip.training.fleet.assignment import Tasks, arrange, tasks_of
-from gclip.training.fleet.hyperparameters import FleetRates
+from gclip.training.fleet.hyperparameters import FleetHyperparameters
 from gclip.training.fleet.layout import Layout
 from gclip.training.fleet.measure import Measured
 from gclip.training.fleet.record import Ledger
 from gclip.training.fleet.report import FleetReport
-from gclip.training.fleet.stacked_clipper import Side
-from gclip.training.fleet.strategy_batch import Now
-from gclip.training.fleet.update import FleetUpdates
+from gclip.training.fleet.stacked_clipper import StackedClipper
+from gclip.training.fleet.strategy_batch import StepInputs
+from gclip.training.fleet.update import FleetUpdateClipper
 
 
 class NotFinite(FloatingPointError):
@@ -90,13 +90,13 @@ class FleetClipper:
         self._layout = Layout(self._names, shapes, axes(self._names, ones, model, unit_dims))
         tasks = _tasks(self._names, strategies)
         batches = arrange([t.gradient for t in tasks], self._layout, total_steps)
-        self._gradient = Side(batches, self._layout, self.runs)
-        self._updates: FleetUpdates | None = None
+        self._gradient = StackedClipper(batches, self._layout, self.runs)
+        self._updates: FleetUpdateClipper | None = None
         if mine := [run for run, t in enumerate(tasks) if t.update]:
             span = slice(mine[0], mine[-1] + 1)
             batches = arrange([t.update for t in tasks[span]], self._layout, total_steps)
-            side = Side(batches, self._layout, span.stop - span.start)
-            self._updates = FleetUpdates(side, self._stacks, span)
+            side = StackedClipper(batches, self._layout, span.stop - span.start)
+            self._updates = FleetUpdateClipper(side, self._stacks, span)
         self._apart = Apart()
         self._ledger = Ledger(self.runs)
         self._result: tuple[Tensor, Tensor | None] | None = None
@@ -132,11 +132,11 @@ class FleetClipper:
             trained, self._layout, self.runs, device, spans=self._gradient.spans, again=False
         )
         fine = self._gradient.memorable(finite)
-        now = Now(
+        now = StepInputs(
             self._step, self._total_steps, grads, weights, None, self._rates(), fine, self._keep
         )
         skip = self._gradient.clip(now, self._recording)
-        if self.nonfinite == "skip" and finite is not YES:
+        if self.nonfinite == "skip" and finite is not ALL_FINITE:
             skip = ~finite if skip is None else skip | ~finite
         if skip is not None:
             apply.zero(grads, skip)
@@ -245,10 +245,12 @@ class FleetClipper:
     def _keep(self) -> bool:
         return self.nonfinite == "keep"
 
-    def _rates(self) -> FleetRates:
-        return FleetRates(self._optimizer, self._stacks, self.rates, self.runs)
+    def _rates(self) -> FleetHyperparameters:
+        return FleetHyperparameters(self._optimizer, self._stacks, self.rates, self.runs)
 
-    def _clip_update(self, updates: FleetUpdates, finite: Tensor, skip: Tensor | None) -> None:
+    def _clip_update(
+        self, updates: FleetUpdateClipper, finite: Tensor, skip: Tensor | None
+    ) -> None:
         span, step = updates.span, self._step - 1  # `step` has counted this one already
         found = updates.measure(self._recording)
         if self.nonfinite == "raise" and not bool(found.all()):
@@ -258,7 +260,7 @@ class FleetClipper:
                 f"the updates of runs {_listed(bad)} are not finite at step {step}", bad
             )
         fine = found
-        if finite is not YES:
+        if finite is not ALL_FINITE:
             fine = fine & finite[span]
         if skip is not None:  # what a skipped step leaves is no update to learn from
             fine = fine & ~skip[span]
@@ -266,7 +268,7 @@ class FleetClipper:
         wish = updates.clip(
             step, self._total_steps, self._rates(), fine, self._recording, keep=self._keep
         )
-        if self.nonfinite == "skip" and found is not YES:
+        if self.nonfinite == "skip" and found is not ALL_FINITE:
             wish = ~found if wish is None else wish | ~found
         if wish is not None:
             apply.zero(updates.deltas, wish)
@@ -283,7 +285,7 @@ class FleetClipper:
             start = self._updates.span.start
             batches += [(start, b) for b in self._updates.side.batches]
             entries += self._updates.side.entries(start)
-        if finite is YES:
+        if finite is ALL_FINITE:
             finite = torch.ones((self.runs, 1), dtype=torch.bool)
         skipped = torch.zeros_like(finite) if skip is None else skip
         if self._recording and not waits:

@@ -17,25 +17,28 @@ from gclip.core.schedules import Schedule
 from gclip.core.strategy import Strategy
 from gclip.errors import UsageError
 from gclip.training.fleet.vectorization_check import works
-from gclip.training.fleet.vectorized_strategy import Merged, differing
+from gclip.training.fleet.vectorized_strategy import VectorizedStrategy, differing
 
 
-def together(
+def group_vectorizable(
     strategies: Sequence[Strategy], total_steps: int | None
-) -> list[tuple[list[int], Merged]]:
+) -> list[tuple[list[int], VectorizedStrategy]]:
     """Runs whose strategies are asked in one call, by their places in `strategies`."""
     kinds: dict[Any, list[int]] = {}
     for place, strategy in enumerate(strategies):
         kinds.setdefault(_kind(strategy), []).append(place)
-    made: list[tuple[list[int], Merged]] = []
+    made: list[tuple[list[int], VectorizedStrategy]] = []
     for places in kinds.values():
         mine = [strategies[i] for i in places]
         for group in _split(mine):
             few = [mine[i] for i in group]
             if not works((few[0], few[0])):  # not even equal ones side by side
-                made += [([places[i]], Merged([mine[i]], total_steps, alone=True)) for i in group]
+                made += [
+                    ([places[i]], VectorizedStrategy([mine[i]], total_steps, alone=True))
+                    for i in group
+                ]
             else:
-                made.append(([places[i] for i in group], Merged(few, total_steps)))
+                made.append(([places[i] for i in group], VectorizedStrategy(few, total_steps)))
     return made
 
 

@@ -13,7 +13,7 @@ from gclip.errors import UsageError
 from gclip.training.fleet.layout import View
 
 
-class FleetRates:
+class FleetHyperparameters:
     """Learning rate and weight decay, as strategies may ask for them.
 
     Args:
@@ -51,12 +51,12 @@ class FleetRates:
             return self._each.to(device, dtype)
         return self._of([self._stacks[place]]).each(key)[0]
 
-    def rows(self, span: slice) -> FleetRates:
+    def rows(self, span: slice) -> FleetHyperparameters:
         """Of the runs in `span` alone."""
         each = None if self._each is None else self._each[span].view(-1)
         count = 0 if each is None else len(each)
-        return FleetRates(self._optimizer, self._stacks, each, count)
+        return FleetHyperparameters(self._optimizer, self._stacks, each, count)
 
-    def _of(self, stacks: Sequence[Tensor]) -> hyperparameters.Rates:
+    def _of(self, stacks: Sequence[Tensor]) -> hyperparameters.OptimizerHyperparameters:
         assert self._optimizer is not None, "asked for what is not known"
-        return hyperparameters.Rates(self._optimizer, stacks)
+        return hyperparameters.OptimizerHyperparameters(self._optimizer, stacks)

@@ -11,7 +11,7 @@ import torch
 
 from gclip.clipping.record import Record
 from gclip.training.config import RunConfig
-from gclip.training.divergence import Watch
+from gclip.training.divergence import DivergenceMonitor
 from gclip.training.result import RunResult, Status, warning_of
 
 
@@ -38,7 +38,7 @@ class Member:
         self.ended: Status | None = None
         self.message = ""
         self.step = 0
-        self._watch = Watch(torch.device("cpu"))
+        self._watch = DivergenceMonitor(torch.device("cpu"))
         self._chance, self._epoch_steps = chance, epoch_steps
 
     @property

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gclip.clipping.async_copy import Later
+from gclip.clipping.async_copy import AsyncCopy
 from gclip.clipping.record import Record
 from gclip.training import models, optimizers, seeds
 from gclip.training.batches import Epoch, Normalizer, batches
@@ -87,7 +87,7 @@ class FleetRun:
         self._disturbances = [Disturbance(c.gradient_noise, c.spikes, c.seed) for c in configs]
         self.epoch = self.step = 0
         self.backward = self._backward()
-        self._sent: tuple[Later, Later] | None = None
+        self._sent: tuple[AsyncCopy, AsyncCopy] | None = None
 
     def train_epoch(self, after_step: Callable[[], object] = lambda: None) -> bool:
         """Train one epoch; False if it was broken off because no run is left that goes on.
@@ -243,7 +243,7 @@ class FleetRun:
         """
         self._see()
         if losses:
-            self._sent = (Later(torch.stack(losses)), Later(torch.stack(finites)))
+            self._sent = (AsyncCopy(torch.stack(losses)), AsyncCopy(torch.stack(finites)))
         if last or self.device.type != "cuda":
             self._see()
         return any(self.members[run].diverged_at is None for run in self.present)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gclip.clipping.norms import YES, all_finite, clamp_elements, norm_type
+from gclip.clipping.norms import ALL_FINITE, all_finite, clamp_elements, norm_type
 from gclip.core.host import on_host
 from gclip.core.seen import Band, Limit
 from gclip.core.strategy import remembers
@@ -17,10 +17,10 @@ from gclip.training.fleet.apply import Tables
 from gclip.training.fleet.layout import Kind, Layout, View
 from gclip.training.fleet.measure import Measured
 from gclip.training.fleet.record import Entry
-from gclip.training.fleet.strategy_batch import Batch, Now, bounds
+from gclip.training.fleet.strategy_batch import Batch, StepInputs, bounds
 
 
-class Side:
+class StackedClipper:
     """The batches of strategies that work on the stacks' gradients (or on their updates).
 
     Args:
@@ -40,12 +40,12 @@ class Side:
         self._raises = any(b.rule == "normalize" for b in batches)
 
     def measure(self, grads: Sequence[Tensor | None], recording: bool) -> Tensor:
-        """Measure what each run's first strategies see: are they finite? ``(runs, 1)`` or `YES`."""
+        """What each run's first strategies see: is it finite? ``(runs, 1)`` or `ALL_FINITE`."""
         measured = self._now = self._measured(grads)
         firsts = [b for b in self.batches if b.first]
         views: list[View] = list(dict.fromkeys(b.view for b in firsts))
-        fine = all(all_finite(measured.of(view)) is YES for view in views)
-        finite = YES if fine else self._finite(firsts, measured)
+        fine = all(all_finite(measured.of(view)) is ALL_FINITE for view in views)
+        finite = ALL_FINITE if fine else self._finite(firsts, measured)
         for batch in firsts:
             batch.take(measured, recording)
         return finite
@@ -60,9 +60,9 @@ class Side:
                 batch.put(there, batch.mine(there) | batch.norm.any(dim=1, keepdim=True))
         if on_host(there) and bool(there.all()):
             return finite
-        return there if finite is YES else finite & there
+        return there if finite is ALL_FINITE else finite & there
 
-    def clip(self, now: Now, recording: bool) -> Tensor | None:
+    def clip(self, now: StepInputs, recording: bool) -> Tensor | None:
         """Ask each strategy, clip, let it learn; which runs want no step, ``(runs, 1)``."""
         skip: Tensor | None = None
         for stage in self._stages:
@@ -100,10 +100,10 @@ class Side:
             if b.shown or everything
         ]
 
-    def pick(self, places: Mapping[int, int], runs: int) -> Side:
+    def pick(self, places: Mapping[int, int], runs: int) -> StackedClipper:
         """The same for fewer runs; `places` says where each that stays goes."""
         kept = (b.pick(places, runs) for b in self.batches)
-        return Side([b for b in kept if b is not None], self.layout, runs)
+        return StackedClipper([b for b in kept if b is not None], self.layout, runs)
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -118,7 +118,7 @@ class Side:
             batch.put(finite, batch.mine(finite) & mine)
         return finite
 
-    def _apply(self, stage: Sequence[Batch], now: Now, recording: bool) -> None:
+    def _apply(self, stage: Sequence[Batch], now: StepInputs, recording: bool) -> None:
         scaled = [b for b in stage if not b.clamps and not b.made.idle]
         if scaled:
             table = self._filled(scaled, 1.0, _factors)
@@ -138,7 +138,7 @@ class Side:
             if batch.clamps and batch not in clamped:
                 batch.after = batch.before
 
-    def _clamp_alike(self, clamped: Sequence[Batch], now: Now) -> bool:
+    def _clamp_alike(self, clamped: Sequence[Batch], now: StepInputs) -> bool:
         """One clamp at a constant for everything, which needs no tables; whether it was that."""
         batch = clamped[0]
         if len(clamped) > 1 or not batch.whole or not batch.view.whole:

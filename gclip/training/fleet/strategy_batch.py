@@ -10,25 +10,25 @@ from torch import Tensor
 
 from gclip.clipping.answers import remembered
 from gclip.clipping.assignment import Place
-from gclip.clipping.norms import YES, norm_type
+from gclip.clipping.norms import ALL_FINITE, norm_type
 from gclip.clipping.rules import Decision, decide, left_alone, remember_step
 from gclip.clipping.state import copied, retyped
 from gclip.core.seen import Band, Rate, Seen
 from gclip.core.strategy import Memory, Strategy
-from gclip.training.fleet.hyperparameters import FleetRates
+from gclip.training.fleet.hyperparameters import FleetHyperparameters
 from gclip.training.fleet.layout import View
 from gclip.training.fleet.measure import Measured
-from gclip.training.fleet.vectorized_strategy import Merged
+from gclip.training.fleet.vectorized_strategy import VectorizedStrategy
 
 
-class Now(NamedTuple):
+class StepInputs(NamedTuple):
     """One step of a clipper on one side.
 
     Attributes:
         grads: what is clipped in place, stacks ``(runs, *shape)`` or None.
         weights: the parameters before the step, measured when asked for; None for frozen ones.
         sources: on the side of updates, the gradients that they came from.
-        finite: bool ``(runs, 1)``, which runs may remember this step; or `YES`.
+        finite: bool ``(runs, 1)``, which runs may remember this step; or `ALL_FINITE`.
         keep: whether gradients that are not finite are clipped all the same.
     """
 
@@ -37,7 +37,7 @@ class Now(NamedTuple):
     grads: Sequence[Tensor | None]
     weights: Measured
     sources: Sequence[Tensor | None] | None
-    rates: FleetRates
+    rates: FleetHyperparameters
     finite: Tensor
     keep: bool = False
 
@@ -62,7 +62,8 @@ class Batch:
     after: Tensor
 
     def __init__(
-        self, merged: Merged, view: View, rows: Sequence[int], *, place: int, where: Place,
+        self, merged: VectorizedStrategy, view: View, rows: Sequence[int], *, place: int, where:
+        Place,
         first: bool, last: bool, shown: bool, runs: int,
     ) -> None:  # fmt: skip
         self.merged, self.view, self.rows = merged, view, list(rows)
@@ -111,7 +112,7 @@ class Batch:
         elif recording and self.view.order != 2.0:
             self.before = self.mine(measured.of(self.view.l2))
 
-    def ask(self, now: Now, measured: Measured) -> Tensor | None:
+    def ask(self, now: StepInputs, measured: Measured) -> Tensor | None:
         """Let the strategies decide and learn; which rows want their step skipped, or None."""
         device = self.norm.device
         if self.norm.dtype != self.dtype:
@@ -133,7 +134,7 @@ class Batch:
             total_steps=now.total_steps,
         )
         made = decide(strategy, seen, self.memory)
-        if now.keep and now.finite is not YES:
+        if now.keep and now.finite is not ALL_FINITE:
             made = left_alone(made, clamps=self.clamps)
         self.memory = remember_step(strategy, seen, made.clipped_norm, self.memory, valid)
         skip = made.skip
@@ -148,7 +149,7 @@ class Batch:
             self.after = self.before * made.factor
         return skip
 
-    def write(self, now: Now) -> None:
+    def write(self, now: StepInputs) -> None:
         """Change elements, for strategies that do so themselves."""
 
     def pick(self, places: Mapping[int, int], runs: int) -> Batch | None:
@@ -180,7 +181,7 @@ class Batch:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _follow(self, now: Now) -> None:
+    def _follow(self, now: StepInputs) -> None:
         """Norms have another dtype than before: memory is made ready for it."""
         if self.norm.dtype == torch.float32 and norm_type(now.weights.tensors) == torch.float64:
             self.norm = self.norm.double()  # only the gradients that are float64 are missing
@@ -194,23 +195,23 @@ class Batch:
     def _lead(self, values: Tensor) -> Tensor:
         return values[0] if self.merged.alone else values
 
-    def _valid(self, now: Now, norm: Tensor) -> Tensor | None:
+    def _valid(self, now: StepInputs, norm: Tensor) -> Tensor | None:
         """Which norms may enter memory, or None: all."""
         missing = not all(now.grads[i] is not None for i in self.view.places)
-        if now.finite is YES and not missing:
+        if now.finite is ALL_FINITE and not missing:
             return None
         valid = torch.ones_like(norm, dtype=torch.bool)
-        if now.finite is not YES:
+        if now.finite is not ALL_FINITE:
             valid = valid & self._lead(self.mine(now.finite))
         if missing:
             grads = [now.grads[i] for i in self.view.places]
             valid = valid & self.view.groups.present(grads, norm.device)
         return valid
 
-    def _trained(self, now: Now) -> list[bool]:
+    def _trained(self, now: StepInputs) -> list[bool]:
         return [now.weights.tensors[i] is not None for i in self.view.places]
 
-    def _rate(self, now: Now, key: str) -> Callable[[], Rate] | None:
+    def _rate(self, now: StepInputs, key: str) -> Callable[[], Rate] | None:
         if not now.rates.known(key):
             return None
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gclip.clipping.answers import remembered
 from gclip.clipping.bound_transform import kept_elements
-from gclip.clipping.norms import YES, exact_norm, fitting, lost, set_modulus
+from gclip.clipping.norms import ALL_FINITE, exact_norm, fitting, lost, set_modulus
 from gclip.clipping.rules import Decision, transformed
 from gclip.clipping.state import retyped
 from gclip.clipping.units import Units, rows
@@ -19,8 +19,8 @@ from gclip.core.host import on_host
 from gclip.core.seen import Elements, Rate
 from gclip.core.strategy import Memory, Strategy, Transform
 from gclip.training.fleet.measure import Measured
-from gclip.training.fleet.strategy_batch import Batch, Now
-from gclip.training.fleet.vectorized_strategy import Merged
+from gclip.training.fleet.strategy_batch import Batch, StepInputs
+from gclip.training.fleet.vectorized_strategy import VectorizedStrategy
 
 
 class TransformBatch(Batch):
@@ -32,14 +32,14 @@ class TransformBatch(Batch):
         super().__init__(*args, **settings)
         self._types: dict[str, torch.dtype] = {}  # of the elements that memory is made for
 
-    def ask(self, now: Now, measured: Measured) -> Tensor | None:
+    def ask(self, now: StepInputs, measured: Measured) -> Tensor | None:
         """Compute the new values and the memory; a transform never skips a step."""
         if self.norm.dtype != self.dtype:
             self._follow(now)
         kept: dict[str, Memory] = dict(self.memory or {})
         norm, self._new = self.norm, []
         left, flags = list(norm.unbind(1)), []
-        valid = None if now.finite is YES else self.mine(now.finite)
+        valid = None if now.finite is ALL_FINITE else self.mine(now.finite)
         for column, place in enumerate(self.view.places):
             grad, name = now.grads[place], self.view.groups.names[column]
             change: Tensor | None = None
@@ -71,7 +71,7 @@ class TransformBatch(Batch):
         self._decide(torch.stack(left, dim=1), torch.stack(flags, dim=1))
         return None
 
-    def write(self, now: Now) -> None:
+    def write(self, now: StepInputs) -> None:
         """Put what changed into the gradients."""
         for place, new in self._new:
             grad = cast(Tensor, now.grads[place])
@@ -117,7 +117,9 @@ class TransformBatch(Batch):
         wide = wide.reshape(len(mine), -1) if view == "flat" else self._rows(place).matrix(wide, 1)
         return self._lead(wide)
 
-    def _elements(self, strategy: Transform, now: Now, place: int, values: Tensor) -> Elements:
+    def _elements(
+        self, strategy: Transform, now: StepInputs, place: int, values: Tensor
+    ) -> Elements:
         source = None if now.sources is None else now.sources[place]
         weight = cast(Tensor, now.weights.tensors[place])
         lr: Callable[[], Rate] | None = None
@@ -146,7 +148,7 @@ class TransformBatch(Batch):
         return column.view(len(column), *[1] * (values.ndim - 1))
 
 
-def make(merged: Merged, *args: Any, **settings: Any) -> Batch:
+def make(merged: VectorizedStrategy, *args: Any, **settings: Any) -> Batch:
     """The batch that puts `merged` to work; arguments as `Batch`."""
     strategy: Strategy = merged.strategies[0]
     made = TransformBatch if isinstance(strategy, Transform) else Batch

@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.gradients import gradients
-from gclip.training.fleet.hyperparameters import FleetRates
+from gclip.training.fleet.hyperparameters import FleetHyperparameters
 from gclip.training.fleet.measure import Measured
-from gclip.training.fleet.stacked_clipper import Side
-from gclip.training.fleet.strategy_batch import Now
+from gclip.training.fleet.stacked_clipper import StackedClipper
+from gclip.training.fleet.strategy_batch import StepInputs
 
 
-class FleetUpdates:
+class FleetUpdateClipper:
     """The strategies that clip updates, and the parameters before a step.
 
     Args:
         span: the runs that have such strategies, and those between them: no others are copied.
     """
 
-    def __init__(self, side: Side, stacks: Sequence[Tensor], span: slice) -> None:
+    def __init__(self, side: StackedClipper, stacks: Sequence[Tensor], span: slice) -> None:
         self.side, self.span = side, span
         self._params = stacks
         self._kept: list[Tensor] | None = None
@@ -48,7 +48,7 @@ class FleetUpdates:
         return self.side.measure(self._deltas, recording)
 
     def clip(
-        self, step: int, total_steps: int | None, rates: FleetRates, finite: Tensor,
+        self, step: int, total_steps: int | None, rates: FleetHyperparameters, finite: Tensor,
         recording: bool, *, keep: bool = False,
     ) -> Tensor | None:  # fmt: skip
         """Ask each strategy, clip, let it learn; which runs want no step, ``(runs, 1)``."""
@@ -65,10 +65,12 @@ class FleetUpdates:
         )
         sources = [None if g is None else g[self.span] for g in gradients(self._params)]
         mine = rates.rows(self.span)
-        now = Now(step, total_steps, self._deltas, weights, sources, mine, finite, keep)
+        now = StepInputs(step, total_steps, self._deltas, weights, sources, mine, finite, keep)
         return self.side.clip(now, recording)
 
-    def pick(self, places: Mapping[int, int], stacks: Sequence[Tensor]) -> FleetUpdates | None:
+    def pick(
+        self, places: Mapping[int, int], stacks: Sequence[Tensor]
+    ) -> FleetUpdateClipper | None:
         """The same for fewer runs; `places` says where each that stays goes."""
         start = self.span.start
         mine = {row for batch in self.side.batches for row in batch.rows}
@@ -77,7 +79,7 @@ class FleetUpdates:
             return None
         first, end = min(goes.values()), max(goes.values()) + 1
         moved = {row: place - first for row, place in goes.items()}
-        return FleetUpdates(self.side.pick(moved, end - first), stacks, slice(first, end))
+        return FleetUpdateClipper(self.side.pick(moved, end - first), stacks, slice(first, end))
 
     @property
     def deltas(self) -> Sequence[Tensor | None]:

@@ -12,7 +12,7 @@ from gclip.clipping.rules import decide, remember_step, transformed
 from gclip.core.seen import Elements, Seen
 from gclip.core.strategy import Memory, Strategy, Transform
 from gclip.errors import UsageError
-from gclip.training.fleet.vectorized_strategy import Merged
+from gclip.training.fleet.vectorized_strategy import VectorizedStrategy
 
 STEPS = 16  # of a trial
 RUNS = 8  # at most this many different settings are tried
@@ -34,14 +34,16 @@ def _tried(strategies: tuple[Strategy, ...]) -> bool:
     given = _numbers(strategies[0], len(strategies))
     equal = len(set(strategies)) == 1
     try:
-        found = _outcomes(Merged(strategies, STEPS), given)
+        found = _outcomes(VectorizedStrategy(strategies, STEPS), given)
         for run, each in enumerate(strategies):
             # Equal settings are compared with one run alone; different ones with as many runs that
             # are equal, so that nothing but the fields being tensors can make a difference.
             if equal:
-                wanted = _outcomes(Merged([each], STEPS, alone=True), given[:, run : run + 1])
+                wanted = _outcomes(
+                    VectorizedStrategy([each], STEPS, alone=True), given[:, run : run + 1]
+                )
             else:
-                wanted = _outcomes(Merged([each] * len(strategies), STEPS), given)
+                wanted = _outcomes(VectorizedStrategy([each] * len(strategies), STEPS), given)
             at, near = (0, _NEAR) if equal else (run, _SAME)
             if not all(_close(a[run], b[at], near) for a, b in zip(found, wanted, strict=True)):
                 return False
@@ -75,7 +77,7 @@ def _numbers(strategy: Strategy, runs: int) -> Tensor:
     return given
 
 
-def _outcomes(merged: Merged, given: Tensor) -> list[Tensor]:
+def _outcomes(merged: VectorizedStrategy, given: Tensor) -> list[Tensor]:
     """What a strategy decides in each step, and what it remembers at the end: ``(runs, …)``."""
     if merged.alone:
         given = given[:, 0]

@@ -13,7 +13,7 @@ from gclip.core.schedules import at_step
 from gclip.core.strategy import Strategy, Transform
 
 
-class Merged:
+class VectorizedStrategy:
     """Strategies of one class, a run each, as one strategy.
 
     Args:
@@ -43,9 +43,11 @@ class Merged:
             self._kept[device, dtype] = self._made(step, device, dtype)
         return self._kept[device, dtype]
 
-    def pick(self, runs: list[int]) -> Merged:
+    def pick(self, runs: list[int]) -> VectorizedStrategy:
         """Of these runs only."""
-        return Merged([self.strategies[i] for i in runs], self._total_steps, alone=self.alone)
+        return VectorizedStrategy(
+            [self.strategies[i] for i in runs], self._total_steps, alone=self.alone
+        )
 
     def _made(self, step: int, device: torch.device, dtype: torch.dtype) -> Strategy:
         # Few settings may be shared by many runs: a schedule is followed once for each.

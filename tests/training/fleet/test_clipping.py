@@ -17,7 +17,7 @@ import gclip
 from gclip.errors import UsageError
 from gclip.testing.devices import _Moves
 from gclip.training.fleet.clipper import FleetClipper, NotFinite
-from gclip.training.fleet.grouping import together
+from gclip.training.fleet.grouping import group_vectorizable
 
 RUNS, STEPS = 5, 30
 SHAPES = {
@@ -412,7 +412,7 @@ def test_a_strategy_that_cannot_be_batched_is_asked_run_by_run() -> None:
             return self.share * seen.norm.flatten()[0]
 
     for specs in ([Careless()] * 3, [Careless(share=0.1 * n) for n in (1, 2, 3)]):
-        assert [merged.alone for _, merged in together(specs, None)] == [True] * 3
+        assert [merged.alone for _, merged in group_vectorizable(specs, None)] == [True] * 3
         run(specs, 10)
 
 
