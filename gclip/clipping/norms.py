@@ -202,7 +202,7 @@ NOT_FINITE = torch.zeros(1, dtype=torch.bool)
 
 
 def all_finite(norms: Tensor) -> Tensor:
-    """Whether all are finite, bool ``(1,)``; on a CPU the very tensor `ALL_FINITE` or `NOT_FINITE`."""
+    """Whether all are finite, bool ``(1,)``; on a CPU the tensor `ALL_FINITE` or `NOT_FINITE`."""
     if on_host(norms):
         if norms.numel() == 1:
             return ALL_FINITE if math.isfinite(norms.item()) else NOT_FINITE
