@@ -1,19 +1,30 @@
 # Two commands, each with all the set-up it needs: Python >= 3.11, make, a network to PyPI.
 #   make demo   compare eight strategies on the embedded task: a table and figures in demo-runs/
-#   make test   format, lint and type checks, then the whole test suite
+#   make test   format, lint, type and import checks, then the whole test suite
+# And for those who change gclip:
+#   make peers      our strategies beside other libraries' clipping, which it installs
+#   make coverage   the suite once more, with the lines that no test runs
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := none value norm soft agc percentile zclip adagc
 
-.PHONY: demo test install check clean
+.PHONY: demo test install check peers coverage clean
 
 demo: install
 	$(BIN)/gclip compare $(DEMO:%=-s %) --store demo-runs
 
 test: install check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+peers: install
+	$(BIN)/python -m pip install --quiet -e ".[dev,peers]"
+	GCLIP_PEERS=1 $(BIN)/python -m pytest tests/golden/test_peers.py
+
+coverage: install
+	$(BIN)/python -m pip install --quiet pytest-cov
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=gclip --cov=strategies --cov=studies --cov=figures --cov-report=term:skip-covered
 
 install: $(VENV)/.installed
 
@@ -31,6 +42,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy strategies studies figures
+	$(BIN)/lint-imports --no-logo
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,11 +1,14 @@
 """Our strategies beside other people's implementations: 200 steps of the same gradients.
 
 Each peer is a function of (weights, gradients) that gives the gradients it would hand to an
-optimizer, with whatever memory it keeps. A peer that is not installed is skipped.
+optimizer, with whatever memory it keeps. A peer that is not installed is skipped; ``make peers``
+installs all of them, and sets ``GCLIP_PEERS`` so that none can be.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +24,13 @@ STEPS = 200
 SHAPES = {"conv.weight": (4, 3, 2, 2), "conv.bias": (4,), "fc.weight": (6, 5), "fc.bias": (6,)}
 Tensors = dict[str, Tensor]
 Peer = Callable[[Tensors, Tensors], Tensors]
+
+
+def module(name: str) -> Any:
+    """The module of another library; where ``GCLIP_PEERS`` is set it must be there."""
+    if os.environ.get("GCLIP_PEERS"):
+        return importlib.import_module(name)
+    return pytest.importorskip(name)
 
 
 def draw(seed: int = 0) -> Tensors:
@@ -111,7 +121,7 @@ def test_torch_clip_grad_norm_of_each_tensor() -> None:
 
 
 def test_timm_adaptive_gradient_clipping() -> None:
-    agc = pytest.importorskip("timm.utils.agc")
+    agc = module("timm.utils.agc")
     compare(
         "agc(clip_factor=0.5)",
         in_place(lambda ps: agc.adaptive_clip_grad(ps, clip_factor=0.5, eps=1e-3)),
@@ -133,8 +143,8 @@ def from_jax(array: Any) -> Tensor:
 
 
 def optax_peer(make: Callable[[Any], Any]) -> Peer:
-    jax = pytest.importorskip("jax")
-    clip = make(pytest.importorskip("optax"))
+    jax = module("jax")
+    clip = make(module("optax"))
     update = jax.jit(clip.update)
     state: list[Any] = []
 
@@ -163,7 +173,7 @@ def test_optax(strategy: str, make: Callable[[Any], Any]) -> None:
 
 
 def test_optax_clips_single_examples() -> None:
-    optax = pytest.importorskip("optax")
+    optax = module("optax")
     examples, model = 8, nn.Linear(5, 3)
     clipper = gclip.Clipper(model, "per_sample(max_norm=2)")
     source = torch.Generator().manual_seed(2)
@@ -199,7 +209,7 @@ def test_optax_clips_single_examples() -> None:
 )
 def test_keras(strategy: str, setting: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "torch")
-    keras = pytest.importorskip("keras")
+    keras = module("keras")
     if keras.backend.backend() != "torch":
         pytest.skip("keras was imported with another backend")
 
@@ -219,7 +229,7 @@ def test_keras(strategy: str, setting: dict[str, float], monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("scope", ["tensor", "global"])
 def test_autoclip_quantile(scope: str) -> None:
-    autoclip = pytest.importorskip("autoclip.torch")
+    autoclip = module("autoclip.torch")
     made: list[Any] = []
 
     def clip(params: list[nn.Parameter]) -> None:
@@ -256,7 +266,7 @@ def test_autoclip_quantile(scope: str) -> None:
 def test_heavyball(
     strategy: str, clip: Callable[[Any, Any, Any], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heavyball = pytest.importorskip("heavyball.utils")
+    heavyball = module("heavyball.utils")
     monkeypatch.setattr(heavyball, "compile_mode", None)
     compare(
         strategy,
@@ -271,7 +281,7 @@ def test_heavyball(
 
 def first_moments(make: Callable[[Any, list[nn.Parameter]], torch.optim.Optimizer]) -> Peer:
     """What an optimizer makes of the gradients: with β₁ = 0 its first moment is just that."""
-    library = pytest.importorskip("pytorch_optimizer")
+    library = module("pytorch_optimizer")
     made: list[torch.optim.Optimizer] = []
     params: dict[str, nn.Parameter] = {}
 
@@ -315,7 +325,7 @@ def test_pytorch_optimizer(
 
 
 def test_pytorch_optimizer_agc() -> None:
-    agc = pytest.importorskip("pytorch_optimizer.optimizer.agc").agc
+    agc = module("pytorch_optimizer.optimizer.agc").agc
 
     def peer(weights: Tensors, grads: Tensors) -> Tensors:
         return {n: agc(w, grads[n], agc_eps=1e-3, agc_clip_val=0.5) for n, w in weights.items()}
@@ -350,7 +360,7 @@ def assert_close(ours: Iterator[Tensors], theirs: Iterator[Tensors]) -> None:
 
 
 def test_pytorch_optimizer_adafactor_clips_the_update() -> None:
-    library = pytest.importorskip("pytorch_optimizer")
+    library = module("pytorch_optimizer")
 
     def make(params: list[nn.Parameter], largest: float) -> Any:
         return library.AdaFactor(
