@@ -11,7 +11,8 @@ from typing import Any
 import optuna  # noqa: F401 - or the first command that needs it would say so
 import pytest
 
-from gclip.cli import main, progress
+from gclip.cli import main
+from gclip.text import progress
 
 TINY = ("--fraction", "0.1", "--epochs", "1", "--batch-size", "64", "--device", "cpu")
 

@@ -167,7 +167,7 @@ def test_the_table_fits_100_columns_in_the_worst_case() -> None:
 def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     gclip: Command, tmp_path: Path
 ) -> None:
-    arguments = ["compare", "-s", "norm", "--seeds", "30", "--epochs", "2", "--device", "cpu",
+    arguments = ["compare", "-s", "norm", "--seeds", "14", "--epochs", "2", "--device", "cpu",
                  "--workers", "2", "--no-figures", "--json", "--fleet", "off"]  # fmt: skip
     command = subprocess.Popen(
         [sys.executable, "-m", "gclip", *arguments],
@@ -179,17 +179,17 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert command.stderr is not None
-    while not re.search(r"\b[1-9]\d? of 30 runs", command.stderr.readline()):
+    while not re.search(r"\b[1-9]\d? of 14 runs", command.stderr.readline()):
         assert command.poll() is None
     command.send_signal(signal.SIGINT)
     out, err = command.communicate(timeout=60)
     assert (command.returncode, out) == (130, "")
     kept = Store(tmp_path / "runs").keys()
-    assert 1 <= len(kept) < 30
+    assert 1 <= len(kept) < 14
     assert "gclip: interrupted: " in err
     assert "kept in runs; the same command makes the other" in err
     answer = gclip(*[word if word != "2" or i != 9 else "1" for i, word in enumerate(arguments)])
     assert answer.code == 0
     assert answer.json["runs"]["read"] == len(kept)
-    assert answer.json["runs"]["trained"] == 30 - len(kept)
-    assert json.loads(answer.out)["table"][0]["n"] == 30
+    assert answer.json["runs"]["trained"] == 14 - len(kept)
+    assert json.loads(answer.out)["table"][0]["n"] == 14

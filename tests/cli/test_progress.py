@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from gclip.cli import progress
 from gclip.cli.progress import StepsDisplay
 from gclip.execution import Event
 from gclip.execution.progress import RunsDisplay
+from gclip.text import progress
 from gclip.text.progress import Display, load, time_left
 from gclip.text.time_left import Estimate
 from gclip.training import Progress, RunConfig
@@ -38,7 +38,7 @@ def at(step: int, steps: int = 10) -> Progress:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Whatever a command does is said as soon as the display's own thread looks."""
     monkeypatch.setattr(progress, "_QUIET", 0.0)
-    monkeypatch.setattr(progress, "_TICK", 0.001)
+    monkeypatch.setattr(progress, "TICK", 0.001)
     looked, refresh = threading.Event(), Display._refresh
 
     def look(display: Display) -> None:
@@ -188,7 +188,7 @@ def test_in_a_terminal_the_same_line_moves_and_leaves_nothing(tmp_path: Path) ->
     import pty
 
     script = """
-from gclip.cli.progress import RunsDisplay
+from gclip.execution.progress import RunsDisplay
 from gclip.execution import Event
 from gclip.training import RunConfig
 import time
