@@ -5,17 +5,42 @@ runs = results.load(store)                       # one row a run
 table = results.statistics.compare_table(runs)   # one row a strategy
 """
 
-from gclip.results.experiments import experiments, newest
-from gclip.results.frames import Results, load, load_curves, load_steps
-from gclip.results.store import Store, StoreWarning
+from __future__ import annotations
 
-__all__ = [
-    "Results",
-    "Store",
-    "StoreWarning",
-    "experiments",
-    "load",
-    "load_curves",
-    "load_steps",
-    "newest",
-]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gclip.results import statistics as statistics
+    from gclip.results.comparable import experiments as experiments
+    from gclip.results.comparable import newest as newest
+    from gclip.results.frames import Results as Results
+    from gclip.results.frames import load as load
+    from gclip.results.frames import load_curves as load_curves
+    from gclip.results.frames import load_steps as load_steps
+    from gclip.results.store import Store as Store
+    from gclip.results.store import StoreWarning as StoreWarning
+
+# Loaded on first use: a command that reads no run need not wait for NumPy.
+_HOME = {
+    "Results": "frames",
+    "Store": "store",
+    "StoreWarning": "store",
+    "experiments": "comparable",
+    "load": "frames",
+    "load_curves": "frames",
+    "load_steps": "frames",
+    "newest": "comparable",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"gclip.results.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    if name == "statistics":
+        return importlib.import_module("gclip.results.statistics")
+    raise AttributeError(f"module 'gclip.results' has no attribute {name!r}")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.clipping.verdicts import verdict_of
 from gclip.errors import UsageError
+from gclip.results.comparable import differing_settings
 from gclip.results.evidence import TOO_FEW, compare_pairs
-from gclip.results.experiments import differing_settings
 from gclip.results.intervals import finite, iqm, mean_interval, wilson
 from gclip.results.trained import trained_from, trained_summary
 

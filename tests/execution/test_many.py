@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import gclip
+from gclip.core import registry
 from gclip.errors import UsageError
 from gclip.execution import Event, choose_baseline, compare, run_all
 from gclip.execution.compare import plan
@@ -133,6 +133,6 @@ def test_mistakes_are_found_before_a_store_is_made(
 
 
 def test_the_strategies_are_all_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gclip, "names", lambda: ("none", "value"))
+    monkeypatch.setattr(registry, "names", lambda: ("none", "value"))
     found = compare(seeds=[3], base=TINY, store=tmp_path, workers=1, device="cpu")
     assert [run.config.strategy for run in found.outcomes] == ["none", "value"]
