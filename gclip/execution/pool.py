@@ -66,7 +66,7 @@ class WorkersFailed(RuntimeError):
     """Worker processes do not start; the message holds the last line they wrote."""
 
 
-Judge = Callable[[Job, "Progress"], bool]
+ShouldContinue = Callable[[Job, "Progress"], bool]
 """Asked at the end of every epoch but the last whether a run should go on."""
 
 
@@ -74,14 +74,14 @@ class Pool(ABC):
     """Trains runs and stores their results; use it as a context manager.
 
     Attributes:
-        judge: decides at the end of an epoch whether a run goes on, which waits for the answer;
-            a run that does not has the status ``pruned``. None: all go on.
+        should_continue: decides at the end of an epoch whether a run goes on, which waits for the
+            answer; a run that does not has the status ``pruned``. None: all go on.
         attempts: so many workers may a run lose; then it has failed.
     """
 
     def __init__(self, store: Store, listener: Listener = ignore) -> None:
         self.store = store
-        self.judge: Judge | None = None
+        self.should_continue: ShouldContinue | None = None
         self.attempts = 2
         self._listener = listener
 
@@ -226,7 +226,7 @@ class InProcess(Training):
                 going.append(job)
 
         def say(place: int, progress: Progress, asks: bool) -> bool:
-            return self._judged(going[place], progress, asks)
+            return self._report_progress(going[place], progress, asks)
 
         def keep(place: int, result: RunResult) -> None:
             self.store.save(result)
@@ -253,7 +253,7 @@ class InProcess(Training):
             raise ValueError(changed)
 
         def say(progress: Progress, asks: bool) -> bool:
-            return self._judged(job, progress, asks)
+            return self._report_progress(job, progress, asks)
 
         return train(
             job.config,
@@ -263,9 +263,13 @@ class InProcess(Training):
             on_progress=ask_at_epochs(say),
         )
 
-    def _judged(self, job: Job, progress: Progress, asks: bool) -> bool:
+    def _report_progress(self, job: Job, progress: Progress, asks: bool) -> bool:
         self._tell("progress", job, progress=progress)
-        return self.judge(job, progress) if asks and self.judge is not None else True
+        return (
+            self.should_continue(job, progress)
+            if asks and self.should_continue is not None
+            else True
+        )
 
     def _dataset(self, task: str) -> Dataset:
         from gclip.training import load_dataset
@@ -421,7 +425,7 @@ class Processes(Training):
             idle = next((worker for worker in self._workers if not worker.jobs), None)
             if idle is None:
                 idle = self._start()
-            idle.give(self._waiting.take(self._idle), ask=self.judge is not None)
+            idle.give(self._waiting.take(self._idle), ask=self.should_continue is not None)
             if idle.ready:
                 self._started(idle)
 
@@ -452,7 +456,7 @@ class Processes(Training):
             progress = Progress(**message["progress"])
             self._tell("progress", job, progress=progress)
             if message["asks"]:
-                go = self.judge is None or self.judge(job, progress)
+                go = self.should_continue is None or self.should_continue(job, progress)
                 worker.write(json.dumps({"go": go}) + "\n")
             return []
         del worker.jobs[job.index]

@@ -187,7 +187,7 @@ def _run(
         raise ValueError(changed)
 
     def say(progress: Progress, asks: bool) -> bool:
-        return _judged(index, progress, asks and order["ask"], inbox, out)
+        return _report_progress(index, progress, asks and order["ask"], inbox, out)
 
     result = train(
         config,
@@ -223,7 +223,7 @@ def _run_fleet(
             configs.append(config)
 
     def say(place: int, progress: Progress, asks: bool) -> bool:
-        return _judged(going[place], progress, asks and order["ask"], inbox, out)
+        return _report_progress(going[place], progress, asks and order["ask"], inbox, out)
 
     def keep(place: int, result: RunResult) -> None:
         store.save(result)
@@ -234,7 +234,7 @@ def _run_fleet(
         train_together(configs, dataset, settings, say=say, keep=keep)
 
 
-def _judged(
+def _report_progress(
     index: int,
     progress: Progress,
     asks: bool,

@@ -100,7 +100,7 @@ def compare_pairs(
     made = {name: _Pairs.of(ours, theirs, least) for name, (ours, theirs) in pairs.items()}
     all_trained = all(each.both.all() for each in made.values())
     found = {name: each.numbers(all_trained) for name, each in made.items()}
-    judge(list(found.values()))
+    add_evidence(list(found.values()))
     return found
 
 
@@ -174,7 +174,7 @@ def shown_difference(found: Mapping[str, Any], low: str = "low", high: str = "hi
     return Interval(*(float(found[name]) for name in names))
 
 
-def judge(comparisons: list[dict[str, Any]]) -> None:
+def add_evidence(comparisons: list[dict[str, Any]]) -> None:
     """Add ``p_holm`` and ``evidence`` to the comparisons of one family (`compare_pairs`)."""
     when = "" if all(each["both"] == each["pairs"] for each in comparisons) else WHEN
     tests: list[tuple[dict[str, Any], str, int, float]] = []

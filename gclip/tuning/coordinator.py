@@ -122,11 +122,11 @@ class Coordinator:
             raise
 
     def _hire(self, pool: Pool) -> None:
-        """Make `pool` one whose runs this process judges."""
+        """Make `pool` one whose runs this process decides about."""
         pool.attempts = WORKERS_LOST
         if self.pruner is not None:
             self.study.pruner = self.pruner
-            pool.judge = None if self.prune_seeds else self._judge
+            pool.should_continue = None if self.prune_seeds else self._should_continue
 
     def recover(self) -> None:
         """Settle the trials that were under way when the last coordinator ended."""
@@ -223,7 +223,7 @@ class Coordinator:
         self._complete(trial)
         return None
 
-    def _judge(self, job: Job, progress: Progress) -> bool:
+    def _should_continue(self, job: Job, progress: Progress) -> bool:
         """Whether a run is worth its next epoch; a worker waits for the answer."""
         trial = self._open[job.index // self._runs]
         if progress.accuracy is None:

@@ -336,11 +336,11 @@ class Worker(Coordinator):
         self._drop_ended()
         return further
 
-    def _judge(self, job: Job, progress: Progress) -> bool:
+    def _should_continue(self, job: Job, progress: Progress) -> bool:
         from optuna.exceptions import UpdateFinishedTrialError
 
         try:
-            return super()._judge(job, progress)
+            return super()._should_continue(job, progress)
         except UpdateFinishedTrialError:  # another process ended it: no use in training on
             return False
 

@@ -227,13 +227,13 @@ def test_ctrl_c_in_a_fleet_keeps_what_has_ended(tmp_path: Path) -> None:
 def test_each_run_of_a_fleet_is_judged_by_itself(tmp_path: Path) -> None:
     store, asked = Store(tmp_path, create=True), list[tuple[int, int]]()
 
-    def judge(job: Job, progress: Progress) -> bool:
+    def should_continue(job: Job, progress: Progress) -> bool:
         asked.append((job.index, progress.epoch))
         return job.index != 1
 
     with InProcess(store, settings(store, fleet=3)) as pool:
         assert pool.free == 3
-        pool.judge = judge
+        pool.should_continue = should_continue
         for index, config in enumerate(compared(["none", "norm", "agc"], [0], LONG)):
             pool.submit(Job(index, config))
         assert pool.free == 0
@@ -251,7 +251,7 @@ def test_each_run_of_a_fleet_is_judged_by_itself(tmp_path: Path) -> None:
 def test_a_killed_worker_costs_what_had_not_ended(tmp_path: Path) -> None:
     store, events = Store(tmp_path / "a", create=True), list[Event]()
     configs = compared(["none", "norm", "agc"], [0], LONG)
-    judged: list[int] = []
+    asked: list[int] = []
 
     def kill(event: Event) -> None:
         events.append(event)
@@ -259,12 +259,12 @@ def test_a_killed_worker_costs_what_had_not_ended(tmp_path: Path) -> None:
         if event.kind == "done" and len(pool.pids()) == 1 and event.index == 0:
             os.kill(pool.pids()[0], signal.SIGKILL)
 
-    def judge(job: Job, progress: Progress) -> bool:
-        judged.append(job.index)
+    def should_continue(job: Job, progress: Progress) -> bool:
+        asked.append(job.index)
         return job.index != 0
 
     with Processes(store, settings(store, fleet=4), 1, kill) as pool:
-        pool.judge = judge
+        pool.should_continue = should_continue
         assert pool.free == 4
         for index, config in enumerate(configs):
             pool.submit(Job(index, config))

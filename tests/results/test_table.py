@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from gclip.errors import UsageError
-from gclip.results.evidence import judge
+from gclip.results.evidence import add_evidence
 from gclip.results.statistics import CLAIMS, COLUMNS, compare_table, mcnemar, sign_flip
 
 
@@ -194,7 +194,7 @@ def test_claims_without_a_difference_are_rare_in_the_whole_family(kind: str) -> 
                     "p_trained": sign_flip(differences), "p_trains": mcnemar(only, other),
                 }
             )  # fmt: skip
-        judge(comparisons)
+        add_evidence(comparisons)
         said = {claim for each in comparisons for claim in each["evidence"].split(", ")}
         # Those at .9 in 85 % of their runs are in truth better when trained than who is always at
         # .78, and train less often.

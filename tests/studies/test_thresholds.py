@@ -123,12 +123,12 @@ def test_a_run_in_this_process_is_stopped_between_epochs(tmp_path: Path) -> None
     store = Store(tmp_path, create=True)
     asked_at: list[tuple[int, float | None]] = []
 
-    def judge(job: Job, progress: Progress) -> bool:
+    def should_continue(job: Job, progress: Progress) -> bool:
         asked_at.append((progress.epoch, progress.accuracy))
         return progress.epoch < 2
 
     with open_pool(store, workers=1) as pool:
-        pool.judge = judge
+        pool.should_continue = should_continue
         pool.submit(Job(0, TINY.replace(epochs=4)))
         [(_, result)] = pool.wait()
         pool.submit(Job(1, TINY))

@@ -79,7 +79,7 @@ class Pretended(Pool):
         return [(job, result)]
 
     def _go_on(self, job: Job, epoch: int, accuracy: float) -> bool:
-        if self.judge is None:
+        if self.should_continue is None:
             return True
         epochs, status = job.config.epochs, "running"
         progress = Progress(
@@ -91,7 +91,7 @@ class Pretended(Pool):
             accuracy=accuracy,
             status=status,  # type: ignore[arg-type]
         )
-        return self.judge(job, progress)
+        return self.should_continue(job, progress)
 
 
 @contextmanager
