@@ -21,8 +21,8 @@ from gclip.training import Dataset, Epoch, Normalizer, batches, load_dataset
 from gclip.training.dataset import SIZE
 from gclip.training.device import reproducible
 from gclip.training.folders import is_class_folders
+from gclip.training.image_listing import list_images
 from gclip.training.images import decode
-from gclip.training.listing import list_images
 
 _LOADER = "DataLoader(num_workers=2)"
 _REPEATS = 3

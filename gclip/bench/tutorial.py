@@ -89,7 +89,7 @@ def _steps(net: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[Tensor
 
 def _plain(name: str, net: nn.Module) -> torch.optim.Optimizer:
     """torch's own defaults, as tutorials leave them."""
-    facts = optimizers.kind(name)
+    facts = optimizers.spec(name)
     more = {} if facts.momentum is None else {"momentum": facts.momentum}
     return facts.make(net.parameters(), lr=1e-4, **more)
 

@@ -25,7 +25,7 @@ from gclip.cli.options import (
 from gclip.execution.compare import USUAL_BASELINES
 from gclip.execution.fleet_plan import read_fleet
 from gclip.execution.progress import RunsDisplay
-from gclip.results.rendering import comparison_table, notes
+from gclip.results.table_text import comparison_table, notes
 from gclip.text import screen
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from gclip.text import screen
 if TYPE_CHECKING:
     from gclip.survey.suggest import Suggestions
     from gclip.survey.survey import Survey
-    from gclip.training.norm_survey import Surveyed
+    from gclip.training.norm_survey import NormSurvey
 
 
 def add_to(app: typer.Typer) -> None:
@@ -72,14 +72,14 @@ def survey(
     place.alone()
     _check(clip_rate, steps)
     chosen = parse_seeds(seeds)
-    found: list[Surveyed] = []
+    found: list[NormSurvey] = []
     display = StepsDisplay(len(chosen), then="replaying")
     with interruptible(lambda: "nothing is kept"), display:
         display.load("torch")
         import gclip
         from gclip.survey.survey import pooled
         from gclip.training import resolve_device
-        from gclip.training.norm_survey import STEPS, watch
+        from gclip.training.norm_survey import STEPS, survey_norms
 
         load_plugins(plugin)
         spelled = [_parsed(each) for each in strategy] if strategy else None
@@ -93,7 +93,7 @@ def survey(
         for seed in chosen:
             display.begin(f"watching seed {seed}")
             found.append(
-                watch(
+                survey_norms(
                     config.replace(seed=seed),
                     dataset,
                     steps=STEPS if steps is None else steps,
@@ -170,7 +170,7 @@ def _draw(
     return [figures.save(figure, folder / f"survey.{kind}") for kind in ("png", "svg")]
 
 
-def _notes(found: list[Surveyed], seeds: tuple[int, ...]) -> list[str]:
+def _notes(found: list[NormSurvey], seeds: tuple[int, ...]) -> list[str]:
     """What makes these norms doubtful: they are of trainings that went wrong without clipping."""
     notes = []
     for seed, each in zip(seeds, found, strict=True):

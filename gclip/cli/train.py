@@ -11,7 +11,7 @@ from gclip.cli.interrupts import interruptible
 from gclip.cli.options import Json, Place, Plugins, Setting, expand, load_data, load_plugins
 from gclip.cli.progress import StepsDisplay
 from gclip.clipping.verdicts import DEFINITION
-from gclip.results.rendering import verdict_text
+from gclip.results.table_text import verdict_text
 from gclip.text import screen
 
 if TYPE_CHECKING:

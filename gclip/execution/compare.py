@@ -161,7 +161,7 @@ def compare(
     from gclip.execution.comparison import Comparison
     from gclip.execution.plugin_paths import plugins_of, workers_that_reach
     from gclip.results import statistics
-    from gclip.results.same import same_runs
+    from gclip.results.identical_runs import identical_runs
     from gclip.training import load_dataset, resolve_device
 
     plugins = tuple(plugins)
@@ -197,7 +197,7 @@ def compare(
         table=statistics.compare_table(frame, baseline=reference),
         baseline=reference,
         store=kept,
-        same=same_runs(kept, keys),
+        same=identical_runs(kept, keys),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from gclip.results.rendering import comparison_table, notes
+from gclip.results.table_text import comparison_table, notes
 from gclip.text.screen import width
 from gclip.text.table import fill
 
@@ -29,7 +29,7 @@ class Comparison:
         store: where the runs are kept.
         outcomes: every run in full, failed ones too, seed by seed.
         same: the groups of strategies that made the same runs, bit for bit
-            (`gclip.results.same.same_runs`).
+            (`gclip.results.identical_runs.identical_runs`).
     """
 
     outcomes: tuple[RunResult, ...]

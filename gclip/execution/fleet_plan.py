@@ -48,10 +48,10 @@ def why_alone(config: RunConfig) -> str:
 @functools.lru_cache(maxsize=4096)
 def _why_alone(strategy: str, model: str) -> str:
     from gclip.training import RunConfig
-    from gclip.training.fleet.train import cannot
+    from gclip.training.fleet.train import unsupported
 
     # With the strategy's name for its spelling: of many settings one sentence says enough.
-    said = cannot(RunConfig(strategy=strategy, model=model))
+    said = unsupported(RunConfig(strategy=strategy, model=model))
     return said.replace(strategy, strategy.partition("(")[0])
 
 

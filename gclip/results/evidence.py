@@ -97,7 +97,7 @@ def compare_pairs(
 
     What cannot be computed is NaN. Raises UsageError when a score is missing.
     """
-    made = {name: _Pairs.of(ours, theirs, least) for name, (ours, theirs) in pairs.items()}
+    made = {name: _PairedScores.of(ours, theirs, least) for name, (ours, theirs) in pairs.items()}
     all_trained = all(each.both.all() for each in made.values())
     found = {name: each.numbers(all_trained) for name, each in made.items()}
     add_evidence(list(found.values()))
@@ -105,7 +105,7 @@ def compare_pairs(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Pairs:
+class _PairedScores:
     """The accuracies of one comparison, seed by seed, and which of these runs trained."""
 
     ours: NDArray[np.float64]
@@ -114,7 +114,7 @@ class _Pairs:
     theirs_trained: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, ours: pd.DataFrame, theirs: pd.DataFrame, least: float) -> _Pairs:
+    def of(cls, ours: pd.DataFrame, theirs: pd.DataFrame, least: float) -> _PairedScores:
         seeds = sorted(set(ours["seed"]) & set(theirs["seed"]))
         mine, other = (runs.set_index("seed").loc[seeds] for runs in (ours, theirs))
         return cls(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gclip.clipping.verdicts import LIMITED
-from gclip.results.sealed import Stored
+from gclip.results.run_files import StoredRun
 from gclip.results.store import Store
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Results:
         return tuple(sorted(set(self.runs["strategy"]), key=lambda name: (name != "none", name)))
 
 
-def _stored(store: Where, keys: Iterable[str] | None) -> Iterator[Stored]:
+def _stored(store: Where, keys: Iterable[str] | None) -> Iterator[StoredRun]:
     source = store if isinstance(store, Store) else Store(store)
     for key in source.keys() if keys is None else dict.fromkeys(keys):
         stored = source.read(key)
@@ -131,7 +131,7 @@ def _sorted(frame: pd.DataFrame, *then: str) -> pd.DataFrame:
     return frame.sort_values(order, kind="stable").reset_index(drop=True)
 
 
-def _runs_frame(runs: Iterable[Stored]) -> pd.DataFrame:
+def _runs_frame(runs: Iterable[StoredRun]) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
@@ -167,7 +167,7 @@ def _quantiles(recorded: Mapping[str, Any]) -> dict[str, float]:
     return {name: _number(by_number.get(quantile)) for quantile, name in _QUANTILES.items()}
 
 
-def _curves_frame(runs: Iterable[Stored]) -> pd.DataFrame:
+def _curves_frame(runs: Iterable[StoredRun]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
@@ -184,7 +184,7 @@ def _curves_frame(runs: Iterable[Stored]) -> pd.DataFrame:
     return _sorted(pd.DataFrame(rows, columns=list(CURVE_COLUMNS)), "epoch")
 
 
-def _steps_frame(runs: Iterable[Stored], points: int | None) -> pd.DataFrame:
+def _steps_frame(runs: Iterable[StoredRun], points: int | None) -> pd.DataFrame:
     import pandas as pd
 
     # Runs stay packed until the longest is known: blocks are to line up across runs.

@@ -83,13 +83,13 @@ def write(folder: Path, arrays: Arrays, facts: dict[str, Any]) -> None:
             temporary.rename(folder)
     except OSError as error:
         if not folder.is_dir():
-            not_kept("decoded images", error)
+            warn_not_cached("decoded images", error)
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def not_kept(what: str, reason: object) -> None:
+def warn_not_cached(what: str, reason: object) -> None:
     """Warn that the next start has to make them again."""
     warnings.warn(
         f"the {what} are not kept, and the next start makes them again: {reason}", stacklevel=3

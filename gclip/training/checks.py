@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from gclip.core import registry
 from gclip.core.digest import code_digest
 from gclip.errors import UsageError, choose
-from gclip.training import models, optimizers, selection, stepping
+from gclip.training import data_split, models, optimizers, stepping
 
 _Config: TypeAlias = Any
 """A `RunConfig`, which is made of what is checked here and so is not known yet."""
@@ -97,14 +97,14 @@ def _typed(name: str, value: object, kind: type, what: str) -> _Fields:
 
 
 def _selection(config: _Config) -> _Fields:
-    version: object = selection.VERSION if config.selection is None else config.selection
-    if isinstance(version, bool) or version not in (0, selection.VERSION):
+    version: object = data_split.VERSION if config.selection is None else config.selection
+    if isinstance(version, bool) or version not in (0, data_split.VERSION):
         raise UsageError(
-            f"selection must be {selection.VERSION}, or 0 for a run stored before there were "
+            f"selection must be {data_split.VERSION}, or 0 for a run stored before there were "
             f"versions, but got {version!r}"
         )
     try:
-        said = selection.matters(
+        said = data_split.matters(
             fraction=config.fraction, split=config.split, normalize=config.normalize
         )
     except TypeError:  # a fraction that is no number, which its own check says
@@ -127,7 +127,7 @@ def _stepping(config: _Config) -> _Fields:
 
 
 def _optimizer(config: _Config) -> _Fields:
-    facts = optimizers.kind(config.optimizer)
+    facts = optimizers.spec(config.optimizer)
     lr: object = facts.lr if config.lr is None else config.lr
     return _all(
         lambda: _number("lr", lr, "> 0", lambda x: x > 0),
@@ -140,7 +140,7 @@ def _momentum(config: _Config, default: float | None) -> _Fields:
     if config.momentum is None:
         return {"momentum": default}
     if default is None:
-        having = [name for name in optimizers.names() if optimizers.kind(name).momentum is not None]
+        having = [name for name in optimizers.names() if optimizers.spec(name).momentum is not None]
         raise UsageError(
             f"momentum belongs to the optimizers {', '.join(having)}, but {config.optimizer} got "
             f"{config.momentum!r}"

@@ -200,4 +200,4 @@ def _keep(folder: Path, contents: Mapping[str, bytes]) -> None:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary)
     except OSError as error:
-        cache.not_kept("unpacked CIFAR-10 batches", error)
+        cache.warn_not_cached("unpacked CIFAR-10 batches", error)

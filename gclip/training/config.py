@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError, unknown
 from gclip.training.checks import check
-from gclip.training.selection import Split, select_for
+from gclip.training.data_split import Split, select_for
 
 if TYPE_CHECKING:
     from gclip.training.dataset import Dataset
@@ -171,7 +171,7 @@ class RunConfig:
         """The images of `dataset` that this run learns from and is measured on.
 
         Raises:
-            UsageError: as `gclip.training.selection.select_for`.
+            UsageError: as `gclip.training.data_split.select_for`.
         """
         return select_for(
             dataset,

@@ -20,8 +20,8 @@ import torch
 from gclip.errors import UsageError
 from gclip.training import cache, images
 from gclip.training.dataset import SIZE, Dataset
+from gclip.training.image_listing import OTHER, Listing, class_of, list_images, suffixes
 from gclip.training.images import SUFFIXES, shown
-from gclip.training.listing import OTHER, Listing, class_of, list_images, suffixes
 
 _PARTS = ("train", "test")
 _DECODING = 2  # counts up when the same files are decoded to other bytes than before
@@ -117,7 +117,7 @@ def _kept(folder: Path, *parts: Listing) -> Path | None:
     try:
         return cache.cache_folder() / "images" / name
     except UsageError as error:
-        cache.not_kept("decoded images", error)
+        cache.warn_not_cached("decoded images", error)
         return None
 
 

@@ -66,7 +66,7 @@ class CudaGraph:
         self._graph.replay()
 
 
-class Backward:
+class ForwardBackward:
     """`compute` for each batch, from a graph where that is possible.
 
     Args:

@@ -19,7 +19,7 @@ STEPS = 300  # by default; fewer where the run has no more
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surveyed:
+class NormSurvey:
     """What was watched in a run.
 
     Attributes:
@@ -35,7 +35,7 @@ class Surveyed:
     losses: tuple[float, float]
 
 
-def watch(
+def survey_norms(
     config: RunConfig,
     dataset: Dataset,
     *,
@@ -44,7 +44,7 @@ def watch(
     device: str = "auto",
     threads: int = 1,
     on_step: Callable[[int, int], None] = lambda step, steps: None,
-) -> Surveyed:
+) -> NormSurvey:
     """Train the first `steps` steps of a run, not clipped, and watch them.
 
     The run is the one that `train` would make with the strategy ``none``, to the same bits.
@@ -79,7 +79,7 @@ def watch(
         run.watch.look()
     losses = run.watch.losses or [math.nan]
     part = max(1, len(losses) // 10)
-    return Surveyed(
+    return NormSurvey(
         survey=survey,
         steps=run.step,
         diverged=run.watch.reason if run.watch.diverged_at is not None else "",

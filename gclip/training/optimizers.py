@@ -21,7 +21,7 @@ _OURS = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class OptimizerSpec:
     """One optimizer: torch's class, its defaults here, and the devices where it has a fused form.
 
     `momentum` is None where the optimizer has no such argument.
@@ -40,30 +40,32 @@ class Kind:
 # Measured per step on LeNet's gradients: the fused forms are the fastest wherever torch has them
 # (CPU: Adam 98-163 µs, multi-tensor 285-484, one by one 305-346), then multi-tensor (RMSprop:
 # 187 against 220).
-_KINDS: dict[str, Kind] = {
-    "sgd": Kind(
+_SPECS: dict[str, OptimizerSpec] = {
+    "sgd": OptimizerSpec(
         make=torch.optim.SGD, lr=0.15, momentum=0.9, fused=frozenset(("cpu", "cuda", "mps"))
     ),
-    "adam": Kind(make=torch.optim.Adam, lr=1e-3, fused=frozenset(("cpu", "cuda", "mps"))),
-    "adamw": Kind(make=torch.optim.AdamW, lr=1e-3, fused=frozenset(("cpu", "cuda", "mps"))),
-    "rmsprop": Kind(make=torch.optim.RMSprop, lr=1e-3, momentum=0.0, fused=frozenset()),
-    "adagrad": Kind(make=torch.optim.Adagrad, lr=1e-2, fused=frozenset(("cpu",))),
+    "adam": OptimizerSpec(make=torch.optim.Adam, lr=1e-3, fused=frozenset(("cpu", "cuda", "mps"))),
+    "adamw": OptimizerSpec(
+        make=torch.optim.AdamW, lr=1e-3, fused=frozenset(("cpu", "cuda", "mps"))
+    ),
+    "rmsprop": OptimizerSpec(make=torch.optim.RMSprop, lr=1e-3, momentum=0.0, fused=frozenset()),
+    "adagrad": OptimizerSpec(make=torch.optim.Adagrad, lr=1e-2, fused=frozenset(("cpu",))),
 }
 
 
 def names() -> tuple[str, ...]:
     """The optimizers that `build` knows."""
-    return tuple(_KINDS)
+    return tuple(_SPECS)
 
 
-def kind(name: str) -> Kind:
+def spec(name: str) -> OptimizerSpec:
     """The facts about optimizer `name`. Raises `UsageError` for an unknown one."""
-    return _KINDS[choose(name, names(), "optimizer")]
+    return _SPECS[choose(name, names(), "optimizer")]
 
 
 def check_settings(name: str, settings: Mapping[str, object]) -> None:
     """Raise `UsageError` for an argument that torch's optimizer `name` does not take."""
-    known = kind(name).settings()
+    known = spec(name).settings()
     for key in settings:
         if key not in known:
             raise UsageError(
@@ -86,7 +88,7 @@ def build(
 
     Raises `UsageError` for an unknown name or setting, or a setting that torch refuses.
     """
-    facts = kind(name)
+    facts = spec(name)
     arguments: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, **(settings or {})}
     check_settings(name, settings or {})
     if facts.momentum is not None:

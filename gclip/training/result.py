@@ -114,7 +114,7 @@ class RunResult:
         )
 
 
-def warning_of(summary: ClipSummary) -> str:
+def skip_warning(summary: ClipSummary) -> str:
     """What the reader of a finished run must know of its clipping; "" where there is nothing."""
     if summary.verdict != MOSTLY_SKIPPED:
         return ""

@@ -21,8 +21,8 @@ from gclip.training.dataset import SIZE, Dataset
 from gclip.training.device import memory_format
 from gclip.training.disturbances import Disturbance, wrong_labels
 from gclip.training.divergence import DivergenceMonitor
-from gclip.training.graphs import Backward, recorder
-from gclip.training.result import RunResult, Status, warning_of
+from gclip.training.graphs import ForwardBackward, recorder
+from gclip.training.result import RunResult, Status, skip_warning
 from gclip.training.stepping import Stepper
 
 _EXAMPLES = 128  # how many single gradients are held at once, where examples are clipped
@@ -85,7 +85,7 @@ class Run:
         )
         self._rates = optimizers.learning_rates(config.schedule, config.lr, self.steps)
         whole = config.accumulate == 1 and not self.clipper.per_sample
-        self.backward = Backward(
+        self.backward = ForwardBackward(
             self.model, self._compute, *recorder(device, self.steps, whole=whole)
         )
         self.epoch = self.step = 0
@@ -237,7 +237,7 @@ class Run:
             config=self.config,
             status=status,
             stopped_at=None if status == "finished" else self.step,
-            message=message or warning_of(summary),
+            message=message or skip_warning(summary),
             accuracy=last["accuracy"],
             chance=self._chance,
             loss=last["loss"],

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gclip.results import Store
-from gclip.results.rendering import comparison_table
+from gclip.results.table_text import comparison_table
 
 Command = Any  # of conftest.py
 TINY = ("--fraction", "0.1", "--epochs", "1", "--batch-size", "64", "--device", "cpu")

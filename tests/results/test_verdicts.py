@@ -11,7 +11,7 @@ import pytest
 from gclip.clipping.verdicts import verdict_of
 from gclip.execution import choose_baseline
 from gclip.results import Store
-from gclip.results.same import same_runs
+from gclip.results.identical_runs import identical_runs
 from gclip.results.table import compare_table
 
 
@@ -74,4 +74,4 @@ def test_runs_are_the_same_only_if_every_bit_of_their_training_is(tmp_path: Any,
                 result.steps["loss"] = np.nextafter(loss, loss + 1)
             store.save(result)
             made.append(result.config.key)
-    assert same_runs(store, made) == (("norm", "zclip"),)
+    assert identical_runs(store, made) == (("norm", "zclip"),)

@@ -20,7 +20,7 @@ from gclip.survey import norm_log
 from gclip.survey.norm_log import Magnitudes
 from gclip.survey.survey import pooled
 from gclip.training import RunConfig, load_dataset, train
-from gclip.training.norm_survey import watch
+from gclip.training.norm_survey import survey_norms
 
 STEPS = 120
 
@@ -451,7 +451,7 @@ def test_the_trainer_is_watched_without_being_changed() -> None:
     config = RunConfig(fraction=0.1, epochs=2, batch_size=32, lr=0.01, spikes=0.1)
     dataset = load_dataset("digits")
     told: list[tuple[int, int]] = []
-    seen = watch(config, dataset, device="cpu", on_step=lambda *at: told.append(at))
+    seen = survey_norms(config, dataset, device="cpu", on_step=lambda *at: told.append(at))
     run = train(config, dataset=dataset, device="cpu")
     assert seen.steps == len(run.steps["norm"]) == seen.survey.steps
     np.testing.assert_allclose(
@@ -459,11 +459,11 @@ def test_the_trainer_is_watched_without_being_changed() -> None:
     )
     assert told[-1] == (seen.steps, seen.steps)
     assert seen.diverged == ""
-    short = watch(config, dataset, steps=3, device="cpu", strategies=["norm"])
+    short = survey_norms(config, dataset, steps=3, device="cpu", strategies=["norm"])
     assert short.steps == 3
 
 
 def test_a_run_that_diverges_says_so() -> None:
     config = RunConfig(fraction=0.1, epochs=2, lr=1e6)
-    seen = watch(config, load_dataset("digits"), device="cpu", strategies=["norm"])
+    seen = survey_norms(config, load_dataset("digits"), device="cpu", strategies=["norm"])
     assert "not finite" in seen.diverged

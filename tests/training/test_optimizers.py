@@ -81,6 +81,6 @@ def test_what_torch_refuses_is_a_usage_error():
 
 def test_unknown_names():
     with pytest.raises(UsageError, match=r"unknown optimizer 'adamm'.*did you mean 'adam'"):
-        optimizers.kind("adamm")
+        optimizers.spec("adamm")
     with pytest.raises(UsageError, match=r"unknown schedule 'cosin'.*constant, cosine, onecycle"):
         optimizers.learning_rates("cosin", 0.1, 10)

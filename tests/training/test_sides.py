@@ -60,7 +60,7 @@ def test_single_examples_by_hand(accumulate, digits):
     config = CONFIG.replace(strategy="per_sample(max_norm=0.5)", accumulate=accumulate, epochs=1)
     found = train(config, dataset=digits)
     from gclip.training import seeds
-    from gclip.training.selection import select
+    from gclip.training.data_split import select
 
     data = select(digits, fraction=config.fraction, split=config.split)
     model = models.build(config.model, 10, config.seed)

@@ -18,14 +18,14 @@ from gclip.clipping.parameters import Spec
 from gclip.clipping.record import Record
 from gclip.clipping.units import UnitDims, axes
 from gclip.errors import UsageError, choose
-from gclip.training.fleet import apply
-from gclip.training.fleet.assignment import Tasks, arrange, tasks_of
+from gclip.training.fleet import broadcast
+from gclip.training.fleet.batching import RunStrategies, assign_run, make_batches
 from gclip.training.fleet.hyperparameters import FleetHyperparameters
-from gclip.training.fleet.layout import Layout
-from gclip.training.fleet.measure import Measured
-from gclip.training.fleet.record import Ledger
+from gclip.training.fleet.recorder import FleetRecorder
 from gclip.training.fleet.report import FleetReport
 from gclip.training.fleet.stacked_clipper import StackedClipper
+from gclip.training.fleet.stacked_groups import StackedParameters
+from gclip.training.fleet.stacked_norms import StackedNorms
 from gclip.training.fleet.strategy_batch import StepInputs
 from gclip.training.fleet.update import FleetUpdateClipper
 
@@ -87,18 +87,20 @@ class FleetClipper:
             known.get(n, torch.empty(s, device="meta"))
             for n, s in zip(self._names, shapes, strict=True)
         ]
-        self._layout = Layout(self._names, shapes, axes(self._names, ones, model, unit_dims))
+        self._layout = StackedParameters(
+            self._names, shapes, axes(self._names, ones, model, unit_dims)
+        )
         tasks = _tasks(self._names, strategies)
-        batches = arrange([t.gradient for t in tasks], self._layout, total_steps)
+        batches = make_batches([t.gradient for t in tasks], self._layout, total_steps)
         self._gradient = StackedClipper(batches, self._layout, self.runs)
         self._updates: FleetUpdateClipper | None = None
         if mine := [run for run, t in enumerate(tasks) if t.update]:
             span = slice(mine[0], mine[-1] + 1)
-            batches = arrange([t.update for t in tasks[span]], self._layout, total_steps)
+            batches = make_batches([t.update for t in tasks[span]], self._layout, total_steps)
             side = StackedClipper(batches, self._layout, span.stop - span.start)
             self._updates = FleetUpdateClipper(side, self._stacks, span)
         self._apart = Apart()
-        self._ledger = Ledger(self.runs)
+        self._ledger = FleetRecorder(self.runs)
         self._result: tuple[Tensor, Tensor | None] | None = None
         self._step = 0
         self._warned = False
@@ -128,7 +130,7 @@ class FleetClipper:
             self._refuse(finite, grads)
         device = next(grad.device for grad in grads if grad is not None)
         trained = [stack if stack.requires_grad else None for stack in self._stacks]
-        weights = Measured(
+        weights = StackedNorms(
             trained, self._layout, self.runs, device, spans=self._gradient.spans, again=False
         )
         fine = self._gradient.memorable(finite)
@@ -139,7 +141,7 @@ class FleetClipper:
         if self.nonfinite == "skip" and finite is not ALL_FINITE:
             skip = ~finite if skip is None else skip | ~finite
         if skip is not None:
-            apply.zero(grads, skip)
+            broadcast.zero_runs(grads, skip)
         self._step += 1
         if updates is not None:
             self._result = (finite, skip)
@@ -271,7 +273,7 @@ class FleetClipper:
         if self.nonfinite == "skip" and found is not ALL_FINITE:
             wish = ~found if wish is None else wish | ~found
         if wish is not None:
-            apply.zero(updates.deltas, wish)
+            broadcast.zero_runs(updates.deltas, wish)
             skip = wish.new_zeros((self.runs, 1)) if skip is None else skip.clone()
             skip[span] |= wish
         updates.settle(None if skip is None else skip[span])
@@ -334,12 +336,12 @@ def _checked(
     return tuple(stacks), list(stacks.values())
 
 
-def _tasks(names: Sequence[str], specs: Sequence[Spec]) -> list[Tasks]:
-    known: dict[object, Tasks] = {}  # runs often share one
+def _tasks(names: Sequence[str], specs: Sequence[Spec]) -> list[RunStrategies]:
+    known: dict[object, RunStrategies] = {}  # runs often share one
     for spec in specs:
         key = spec if isinstance(spec, str) else id(spec)
         if key not in known:
-            known[key] = tasks_of(names, spec)
+            known[key] = assign_run(names, spec)
     return [known[spec if isinstance(spec, str) else id(spec)] for spec in specs]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from gclip.core.schedules import Schedule
 from gclip.core.strategy import Strategy
 from gclip.errors import UsageError
-from gclip.training.fleet.vectorization_check import works
+from gclip.training.fleet.vectorizable import is_vectorizable
 from gclip.training.fleet.vectorized_strategy import VectorizedStrategy, differing
 
 
@@ -32,7 +32,7 @@ def group_vectorizable(
         mine = [strategies[i] for i in places]
         for group in _split(mine):
             few = [mine[i] for i in group]
-            if not works((few[0], few[0])):  # not even equal ones side by side
+            if not is_vectorizable((few[0], few[0])):  # not even equal ones side by side
                 made += [
                     ([places[i]], VectorizedStrategy([mine[i]], total_steps, alone=True))
                     for i in group
@@ -64,16 +64,16 @@ def _split(strategies: Sequence[Strategy]) -> list[list[int]]:
     """Places that may be asked together: all, else apart by the fields that do not allow it."""
     everything = list(range(len(strategies)))
     names = differing(strategies)
-    if not names or works(tuple(strategies)):
+    if not names or is_vectorizable(tuple(strategies)):
         return [everything]
-    apart = [name for name in names if not works(_varied(strategies, name))]
+    apart = [name for name in names if not is_vectorizable(_varied(strategies, name))]
     if apart == list(names) or not apart:
         apart = list(names)
     groups = _by(everything, lambda i: tuple(getattr(strategies[i], name) for name in apart))
     found: list[list[int]] = []
     for group in groups:
         few = [strategies[i] for i in group]
-        if differing(few) and not works(tuple(few)):
+        if differing(few) and not is_vectorizable(tuple(few)):
             found += _by(group, lambda i: strategies[i])
         else:
             found.append(group)

@@ -10,7 +10,7 @@ from torch import Tensor
 from gclip.clipping import hyperparameters
 from gclip.core.seen import Rate
 from gclip.errors import UsageError
-from gclip.training.fleet.layout import View
+from gclip.training.fleet.stacked_groups import StackedGroups
 
 
 class FleetHyperparameters:
@@ -36,7 +36,9 @@ class FleetHyperparameters:
     def known(self, key: str) -> bool:
         return self._optimizer is not None or (key == "lr" and self._each is not None)
 
-    def spread(self, key: str, view: View, device: torch.device, dtype: torch.dtype) -> Rate:
+    def spread(
+        self, key: str, view: StackedGroups, device: torch.device, dtype: torch.dtype
+    ) -> Rate:
         """A number, ``(groups,)`` where the optimizer's parameter groups differ, or
         ``(runs, 1)``."""
         if key == "lr" and self._each is not None:

@@ -12,7 +12,7 @@ import torch
 from gclip.clipping.record import Record
 from gclip.training.config import RunConfig
 from gclip.training.divergence import DivergenceMonitor
-from gclip.training.result import RunResult, Status, warning_of
+from gclip.training.result import RunResult, Status, skip_warning
 
 
 class Member:
@@ -91,7 +91,7 @@ class Member:
             config=self.config,
             status=self.ended or "finished",
             stopped_at=None if self.ended == "finished" else self.step,
-            message=self.message or warning_of(summary),
+            message=self.message or skip_warning(summary),
             accuracy=last["accuracy"],
             chance=self._chance,
             loss=last["loss"],

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gclip.core.host import on_host
 from gclip.training import optimizers
 from gclip.training.config import RunConfig
-from gclip.training.fleet.row_optimizer import Apart, State
+from gclip.training.fleet.per_run_optimizer import ParameterState, PerRunOptimizer
 
 
 class StackedOptimizer:
@@ -24,10 +24,10 @@ class StackedOptimizer:
 
     A run that skips a step is left out of it: weights, momentum and its count of steps stay as they
     are. As torch counts the steps of a stack as one, the runs have optimizers of their own from the
-    first step on that not all of them take (see `gclip.training.fleet.row_optimizer`). A GPU is not
-    waited for: there all runs step, and what those changed that should not have is put back. The
-    exceptions are those of `gclip.training.stepping`, for which a step waits for one look at the
-    device.
+    first step on that not all of them take (see `gclip.training.fleet.per_run_optimizer`). A GPU is
+    not waited for: there all runs step, and what those changed that should not have is put back.
+    The exceptions are those of `gclip.training.stepping`, for which a step waits for one look at
+    the device.
 
     Attributes:
         optimizer: torch's. Its ``lr`` is right only where all runs have the same, and what it
@@ -40,9 +40,9 @@ class StackedOptimizer:
         self._config, self._device = config, device
         self._parameters = list(parameters)
         self.optimizer = self._build(self._parameters)
-        self._apart: Apart | None = None
+        self._apart: PerRunOptimizer | None = None
         self._begun = False  # all runs took the first step
-        self._held: list[Tensor] | dict[int, list[State]] | None = None
+        self._held: list[Tensor] | dict[int, list[ParameterState]] | None = None
         self._spare: list[Tensor] = []  # as large as the parameters; made when rates differ
         self._columns: list[Tensor] = []
 
@@ -126,7 +126,7 @@ class StackedOptimizer:
         if self._apart is not None:
             known = self._apart.states()
             kept = [known[place] for place in places]
-            self._apart = Apart(self._build, self._parameters, kept)
+            self._apart = PerRunOptimizer(self._build, self._parameters, kept)
             self.optimizer.state.clear()
         index = torch.tensor(places, device=self._device)
         for before, parameter in zip(old, self._parameters, strict=True):
@@ -157,14 +157,14 @@ class StackedOptimizer:
                 if out:
                     parameter[run] = before[run]
 
-    def _separate(self) -> Apart:
+    def _separate(self) -> PerRunOptimizer:
         """From now on each run has an optimizer of its own."""
         if self._apart is None:
-            self._apart = Apart(self._build, self._parameters, self._states())
+            self._apart = PerRunOptimizer(self._build, self._parameters, self._states())
             self.optimizer.state.clear()
         return self._apart
 
-    def _states(self) -> list[list[State]]:
+    def _states(self) -> list[list[ParameterState]]:
         """``[run][parameter]``: what is remembered of each run, not copied."""
         if self._apart is not None:
             return self._apart.states()

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gclip.clipping.report import ClipReport, Stage
 from gclip.clipping.rules import Decision
-from gclip.training.fleet.record import Entry, rows_of
-from gclip.training.fleet.strategy_batch import Batch
+from gclip.training.fleet.recorder import RecordEntry, record_rows
+from gclip.training.fleet.strategy_batch import StrategyBatch
 
 
 class FleetReport:
@@ -25,10 +25,13 @@ class FleetReport:
     """
 
     def __init__(
-        self, batches: Sequence[tuple[int, Batch]], entries: list[Entry], finite: Tensor,
+        self,
+        batches: Sequence[tuple[int, StrategyBatch]],
+        entries: list[RecordEntry],
+        finite: Tensor,
         skipped: Tensor,
-    ) -> None:  # fmt: skip
-        self._done: list[tuple[int, Batch, Decision]] = [(o, b, b.made) for o, b in batches]
+    ) -> None:
+        self._done: list[tuple[int, StrategyBatch, Decision]] = [(o, b, b.made) for o, b in batches]
         self._entries = entries
         self.finite, self.skipped = finite, skipped
 
@@ -73,7 +76,7 @@ class FleetReport:
     @cached_property
     def _rows(self) -> Tensor:
         with torch.no_grad():
-            return rows_of(
+            return record_rows(
                 [self._entries], *(each.view(1, -1, 1) for each in (self.finite, self.skipped))
             )[0]
 

@@ -26,8 +26,8 @@ from gclip.training.disturbances import Disturbance, wrong_labels
 from gclip.training.fleet.clipper import FleetClipper
 from gclip.training.fleet.member import Member
 from gclip.training.fleet.optimizer import StackedOptimizer
-from gclip.training.fleet.stack import keep, stack
-from gclip.training.graphs import Backward, recorder
+from gclip.training.fleet.stack import select_runs, stack
+from gclip.training.graphs import ForwardBackward, recorder
 
 _LOOK = 64  # steps whose losses are looked at together
 _MEASURED_AT_ONCE = 1000  # images · runs in a forward pass without gradients; they fit the cache
@@ -160,7 +160,7 @@ class FleetRun:
 
     def keep(self, places: Sequence[int]) -> None:
         """Go on with only the runs at these places in the stack."""
-        keep(self.model, places)
+        select_runs(self.model, places)
         named = dict(self.model.named_parameters())
         self._optimizer.keep(places, list(named.values()))
         self.present = [self.present[place] for place in places]
@@ -219,11 +219,11 @@ class FleetRun:
             own: Any = [SimpleNamespace(grad=cast(Tensor, p.grad)[place]) for p in parameters]
             self._disturbances[run].apply(own)
 
-    def _backward(self) -> Backward:
+    def _backward(self) -> ForwardBackward:
         """The pass of the present stack, for the steps to come."""
         whole = self.config.accumulate == 1
         record, why = recorder(self.device, self.steps - self.step, whole=whole)
-        return Backward(self.model, self._compute, record, why)
+        return ForwardBackward(self.model, self._compute, record, why)
 
     def _compute(self, images: Tensor, labels: Tensor, share: float = 1) -> Tensor:
         """Add the gradients of a batch; each run's mean loss, times its share of the step's

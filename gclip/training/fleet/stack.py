@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gclip.errors import UsageError
-from gclip.training.fleet.modules import AS_THEY_ARE, STACKED
+from gclip.training.fleet.stacked_modules import RUN_INDEPENDENT, STACKED
 
 
 def stack(models: Sequence[nn.Module]) -> nn.Module:
@@ -41,7 +41,7 @@ def unstack(stacked: nn.Module, run: int) -> dict[str, Tensor]:
     return {name: value[run] for name, value in _state(stacked)}
 
 
-def keep(stacked: nn.Module, places: Sequence[int]) -> None:
+def select_runs(stacked: nn.Module, places: Sequence[int]) -> None:
     """Go on with only these runs. All parameters are new ones, with the old names."""
     index = torch.tensor(places, device=next(stacked.parameters()).device)
     for module in stacked.modules():
@@ -53,7 +53,7 @@ def keep(stacked: nn.Module, places: Sequence[int]) -> None:
             setattr(module, "runs", len(places))  # noqa: B010 - a plain number, not a module
 
 
-def why_not(model: nn.Module) -> str:
+def unsupported_layer(model: nn.Module) -> str:
     """Why a model cannot be stacked, in a sentence; empty where it can be."""
     try:
         _replace(copy.deepcopy(model), 1, type(model).__name__)
@@ -78,10 +78,10 @@ def _replace(parent: nn.Module, runs: int, path: str) -> None:
         kind = STACKED.get(type(child))
         if kind is not None:
             setattr(parent, name, cast(nn.Module, kind(child, runs)))
-        elif not isinstance(child, AS_THEY_ARE):
+        elif not isinstance(child, RUN_INDEPENDENT):
             if not list(child.children()):
                 raise UsageError(
                     f"{path}.{name} ({type(child).__name__}) cannot be stacked; known layers: "
-                    f"{', '.join(each.__name__ for each in (*STACKED, *AS_THEY_ARE))}"
+                    f"{', '.join(each.__name__ for each in (*STACKED, *RUN_INDEPENDENT))}"
                 )
             _replace(child, runs, f"{path}.{name}")

@@ -12,12 +12,12 @@ from gclip.clipping.norms import ALL_FINITE, all_finite, clamp_elements, norm_ty
 from gclip.core.host import on_host
 from gclip.core.seen import Band, Limit
 from gclip.core.strategy import remembers
-from gclip.training.fleet import apply
-from gclip.training.fleet.apply import Tables
-from gclip.training.fleet.layout import Kind, Layout, View
-from gclip.training.fleet.measure import Measured
-from gclip.training.fleet.record import Entry
-from gclip.training.fleet.strategy_batch import Batch, StepInputs, bounds
+from gclip.training.fleet import broadcast
+from gclip.training.fleet.broadcast import Tables
+from gclip.training.fleet.recorder import RecordEntry
+from gclip.training.fleet.stacked_groups import NormKind, StackedGroups, StackedParameters
+from gclip.training.fleet.stacked_norms import StackedNorms
+from gclip.training.fleet.strategy_batch import StepInputs, StrategyBatch, bounds
 
 
 class StackedClipper:
@@ -27,7 +27,9 @@ class StackedClipper:
         runs: how many runs the stacks that they work on have.
     """
 
-    def __init__(self, batches: Sequence[Batch], layout: Layout, runs: int) -> None:
+    def __init__(
+        self, batches: Sequence[StrategyBatch], layout: StackedParameters, runs: int
+    ) -> None:
         self.batches = sorted(batches, key=lambda b: b.place)
         self.layout, self.runs = layout, runs
         self._stages = [
@@ -43,7 +45,7 @@ class StackedClipper:
         """What each run's first strategies see: is it finite? ``(runs, 1)`` or `ALL_FINITE`."""
         measured = self._now = self._measured(grads)
         firsts = [b for b in self.batches if b.first]
-        views: list[View] = list(dict.fromkeys(b.view for b in firsts))
+        views: list[StackedGroups] = list(dict.fromkeys(b.view for b in firsts))
         fine = all(all_finite(measured.of(view)) is ALL_FINITE for view in views)
         finite = ALL_FINITE if fine else self._finite(firsts, measured)
         for batch in firsts:
@@ -83,13 +85,13 @@ class StackedClipper:
             self._apply(stage, now, recording)
         return skip
 
-    def entries(self, offset: int = 0, *, everything: bool = False) -> list[Entry]:
+    def entries(self, offset: int = 0, *, everything: bool = False) -> list[RecordEntry]:
         """What the last step did, for the record: of the strategies that are shown, or of all.
 
         `offset` is where this side's first run stands among all.
         """
         return [
-            Entry(
+            RecordEntry(
                 b.index(b.norm.device, offset),
                 b.before if b.first else None,
                 b.after if b.last else None,
@@ -107,27 +109,29 @@ class StackedClipper:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _measured(self, grads: Sequence[Tensor | None]) -> Measured:
+    def _measured(self, grads: Sequence[Tensor | None]) -> StackedNorms:
         device = next(g.device for g in grads if g is not None)
-        return Measured(grads, self.layout, self.runs, device, spans=self.spans, zeros=self._raises)
+        return StackedNorms(
+            grads, self.layout, self.runs, device, spans=self.spans, zeros=self._raises
+        )
 
-    def _finite(self, firsts: Sequence[Batch], measured: Measured) -> Tensor:
+    def _finite(self, firsts: Sequence[StrategyBatch], measured: StackedNorms) -> Tensor:
         finite = torch.ones((self.runs, 1), dtype=torch.bool, device=measured.device)
         for batch in firsts:
             mine = torch.isfinite(batch.mine(measured.of(batch.view))).all(dim=1, keepdim=True)
             batch.put(finite, batch.mine(finite) & mine)
         return finite
 
-    def _apply(self, stage: Sequence[Batch], now: StepInputs, recording: bool) -> None:
+    def _apply(self, stage: Sequence[StrategyBatch], now: StepInputs, recording: bool) -> None:
         scaled = [b for b in stage if not b.clamps and not b.made.idle]
         if scaled:
             table = self._filled(scaled, 1.0, _factors)
-            apply.multiply(now.grads, table)
+            broadcast.multiply(now.grads, table)
         clamped = [b for b in stage if b.clamps and not (b.made.idle and _symmetric(b.made.bounds))]
         if clamped and not self._clamp_alike(clamped, now):
             low = self._filled(clamped, -math.inf, lambda b: bounds(b.made, b.made.norm)[0])
             high = self._filled(clamped, math.inf, lambda b: bounds(b.made, b.made.norm)[1])
-            apply.clamp(now.grads, low, high)
+            broadcast.clamp(now.grads, low, high)
         for batch in stage:
             batch.write(now)
         if recording and any(b.last and b.shown for b in clamped):
@@ -138,7 +142,7 @@ class StackedClipper:
             if batch.clamps and batch not in clamped:
                 batch.after = batch.before
 
-    def _clamp_alike(self, clamped: Sequence[Batch], now: StepInputs) -> bool:
+    def _clamp_alike(self, clamped: Sequence[StrategyBatch], now: StepInputs) -> bool:
         """One clamp at a constant for everything, which needs no tables; whether it was that."""
         batch = clamped[0]
         if len(clamped) > 1 or not batch.whole or not batch.view.whole:
@@ -153,8 +157,11 @@ class StackedClipper:
         return True
 
     def _filled(
-        self, batches: Sequence[Batch], neutral: float, values: Callable[[Batch], Tensor]
-    ) -> apply.Table:
+        self,
+        batches: Sequence[StrategyBatch],
+        neutral: float,
+        values: Callable[[StrategyBatch], Tensor],
+    ) -> broadcast.BroadcastTable:
         device, dtype = batches[0].norm.device, norm_type([b.norm for b in batches])
         fine = any(b.view.fine for b in batches)
         table = self._tables.cleared(neutral, fine=fine, device=device, dtype=dtype)
@@ -170,9 +177,9 @@ class StackedClipper:
         return table
 
 
-def _spans(batches: Sequence[Batch]) -> dict[Kind, slice]:
+def _spans(batches: Sequence[StrategyBatch]) -> dict[NormKind, slice]:
     """For each kind of norm, from the first to the last run that needs it."""
-    needs: dict[Kind, list[int]] = {}
+    needs: dict[NormKind, list[int]] = {}
     for batch in batches:
         kinds = [batch.view.kind]
         if batch.clamps:
@@ -188,7 +195,7 @@ def _symmetric(bounds: Limit) -> bool:
     return not isinstance(bounds, Band)
 
 
-def _factors(batch: Batch) -> Tensor:
+def _factors(batch: StrategyBatch) -> Tensor:
     made = batch.made
     if batch.rule != "skip":
         return made.factor

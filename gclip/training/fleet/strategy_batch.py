@@ -16,8 +16,8 @@ from gclip.clipping.state import copied, retyped
 from gclip.core.seen import Band, Rate, Seen
 from gclip.core.strategy import Memory, Strategy
 from gclip.training.fleet.hyperparameters import FleetHyperparameters
-from gclip.training.fleet.layout import View
-from gclip.training.fleet.measure import Measured
+from gclip.training.fleet.stacked_groups import StackedGroups
+from gclip.training.fleet.stacked_norms import StackedNorms
 from gclip.training.fleet.vectorized_strategy import VectorizedStrategy
 
 
@@ -35,14 +35,14 @@ class StepInputs(NamedTuple):
     step: int
     total_steps: int | None
     grads: Sequence[Tensor | None]
-    weights: Measured
+    weights: StackedNorms
     sources: Sequence[Tensor | None] | None
     rates: FleetHyperparameters
     finite: Tensor
     keep: bool = False
 
 
-class Batch:
+class StrategyBatch:
     """One strategy at work on some runs.
 
     Attributes:
@@ -62,10 +62,18 @@ class Batch:
     after: Tensor
 
     def __init__(
-        self, merged: VectorizedStrategy, view: View, rows: Sequence[int], *, place: int, where:
-        Place,
-        first: bool, last: bool, shown: bool, runs: int,
-    ) -> None:  # fmt: skip
+        self,
+        merged: VectorizedStrategy,
+        view: StackedGroups,
+        rows: Sequence[int],
+        *,
+        place: int,
+        where: Place,
+        first: bool,
+        last: bool,
+        shown: bool,
+        runs: int,
+    ) -> None:
         self.merged, self.view, self.rows = merged, view, list(rows)
         self.place, self.where = place, where
         self.first, self.last, self.shown = first, last, shown
@@ -103,7 +111,7 @@ class Batch:
         else:
             into.index_copy_(0, self.index(into.device), values.to(into.dtype))
 
-    def take(self, measured: Measured, recording: bool) -> None:
+    def take(self, measured: StackedNorms, recording: bool) -> None:
         """This step's norms."""
         self.norm = self.mine(measured.of(self.view))
         self.before = self.norm
@@ -112,7 +120,7 @@ class Batch:
         elif recording and self.view.order != 2.0:
             self.before = self.mine(measured.of(self.view.l2))
 
-    def ask(self, now: StepInputs, measured: Measured) -> Tensor | None:
+    def ask(self, now: StepInputs, measured: StackedNorms) -> Tensor | None:
         """Let the strategies decide and learn; which rows want their step skipped, or None."""
         device = self.norm.device
         if self.norm.dtype != self.dtype:
@@ -139,7 +147,7 @@ class Batch:
         self.memory = remember_step(strategy, seen, made.clipped_norm, self.memory, valid)
         skip = made.skip
         if self.merged.alone:
-            made = Decision(*(_led(part) for part in made))
+            made = Decision(*(_add_run_dim(part) for part in made))
             skip = None if skip is None else skip.view(1, 1)
         if self.clamps and isinstance(made.bounds, Band):
             made = self._decided_by_band(made, made.bounds, measured)
@@ -152,7 +160,7 @@ class Batch:
     def write(self, now: StepInputs) -> None:
         """Change elements, for strategies that do so themselves."""
 
-    def pick(self, places: Mapping[int, int], runs: int) -> Batch | None:
+    def pick(self, places: Mapping[int, int], runs: int) -> StrategyBatch | None:
         """The same on fewer runs: `places` says where each run that stays goes."""
         kept = [i for i, row in enumerate(self.rows) if row in places]
         if not kept:
@@ -170,14 +178,14 @@ class Batch:
             runs=runs,
         )
         made.dtype = self.dtype
-        made.memory = self.memory if self.merged.alone else taken(self.memory, ordered)
+        made.memory = self.memory if self.merged.alone else index_memory(self.memory, ordered)
         return made
 
     def memory_of(self, row: int) -> Any:
         """What a clipper of that run alone would have in its memory, as a copy."""
         if self.merged.alone:
             return copied(self.memory)
-        return copied(taken(self.memory, self.rows.index(row)))
+        return copied(index_memory(self.memory, self.rows.index(row)))
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -223,7 +231,7 @@ class Batch:
 
         return found
 
-    def _decided_by_band(self, made: Decision, band: Band, measured: Measured) -> Decision:
+    def _decided_by_band(self, made: Decision, band: Band, measured: StackedNorms) -> Decision:
         """Where the bounds are not symmetric, the largest element does not tell what is cut."""
         least, most = (self.mine(self.view.tensors(end)) for end in measured.ends())
         low, high = band
@@ -239,23 +247,23 @@ def clamps(strategy: Strategy) -> bool:
     )
 
 
-def _led(part: Any) -> Any:
+def _add_run_dim(part: Any) -> Any:
     """With the leading dimension that a strategy asked alone was not shown."""
     if isinstance(part, Band):
-        return Band(*(_led(end) for end in part))
+        return Band(*(_add_run_dim(end) for end in part))
     return part.unsqueeze(0) if isinstance(part, Tensor) else part
 
 
-def taken(memory: Memory | Any, runs: int | list[int]) -> Any:
+def index_memory(memory: Memory | Any, runs: int | list[int]) -> Any:
     """Of a memory of many runs, that of some, or (without the leading dimension) of one."""
     if isinstance(memory, Tensor):
         if not memory.ndim:
             return memory
         return memory[runs] if isinstance(runs, int) else memory[torch.tensor(runs)]
     if isinstance(memory, Mapping):
-        return {key: taken(value, runs) for key, value in memory.items()}
+        return {key: index_memory(value, runs) for key, value in memory.items()}
     if isinstance(memory, list | tuple):
-        return [taken(value, runs) for value in memory]
+        return [index_memory(value, runs) for value in memory]
     return memory
 
 

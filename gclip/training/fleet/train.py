@@ -18,7 +18,7 @@ from gclip.training.data import load_dataset
 from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
 from gclip.training.fleet.run import FleetRun
-from gclip.training.fleet.stack import why_not
+from gclip.training.fleet.stack import unsupported_layer
 from gclip.training.result import RunResult
 from gclip.training.trainer import Progress, _identified
 
@@ -38,7 +38,7 @@ def fleet_key(config: RunConfig) -> tuple[Any, ...]:
     return tuple(getattr(config, name) for name in _SHARED)
 
 
-def cannot(config: RunConfig) -> str:
+def unsupported(config: RunConfig) -> str:
     """Why a run cannot be in a fleet, in a sentence; empty where it can be."""
     parsed = registry.parse(config.strategy)
     parts = parsed.strategies if isinstance(parsed, Chain) else (parsed,)
@@ -49,7 +49,7 @@ def cannot(config: RunConfig) -> str:
 
 @functools.cache
 def _unstackable(model: str) -> str:
-    return why_not(models.build(model))
+    return unsupported_layer(models.build(model))
 
 
 def train_fleet(
@@ -88,7 +88,7 @@ def train_fleet(
     known = [_identified(config, images) for config in configs]
     with reproducible(where, threads) as pinned:
         facts = {**environment(where, pinned), "fleet": len(known)}
-        fleet = _Fleet(FleetRun(known, images, where), on_progress, on_result, facts)
+        fleet = _FleetLoop(FleetRun(known, images, where), on_progress, on_result, facts)
         return fleet.train()
 
 
@@ -103,12 +103,12 @@ def check_fleet(configs: Sequence[RunConfig]) -> None:
                 f"runs of one fleet share their {name}, but got "
                 f"{' and '.join(map(repr, values[:3]))}"
             )
-    for reason in map(cannot, dict.fromkeys(configs)):
+    for reason in map(unsupported, dict.fromkeys(configs)):
         if reason:
             raise UsageError(f"these runs cannot be one fleet: {reason}")
 
 
-class _Fleet:
+class _FleetLoop:
     """The epochs of a fleet, and what is told about them."""
 
     def __init__(

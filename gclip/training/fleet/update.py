@@ -9,8 +9,8 @@ from torch import Tensor
 
 from gclip.clipping.gradients import gradients
 from gclip.training.fleet.hyperparameters import FleetHyperparameters
-from gclip.training.fleet.measure import Measured
 from gclip.training.fleet.stacked_clipper import StackedClipper
+from gclip.training.fleet.stacked_norms import StackedNorms
 from gclip.training.fleet.strategy_batch import StepInputs
 
 
@@ -55,7 +55,7 @@ class FleetUpdateClipper:
         kept = self._kept or []
         pairs = zip(kept, self._params, strict=True)
         trained = [each if param.requires_grad else None for each, param in pairs]
-        weights = Measured(
+        weights = StackedNorms(
             trained,
             self.side.layout,
             self.side.runs,

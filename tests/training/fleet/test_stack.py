@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from gclip.errors import UsageError
 from gclip.training import models
-from gclip.training.fleet import modules
-from gclip.training.fleet.stack import keep, stack, unstack, why_not
+from gclip.training.fleet import stacked_modules
+from gclip.training.fleet.stack import select_runs, stack, unstack, unsupported_layer
 
 RUNS, BATCH = 2, 3
 
@@ -61,7 +61,7 @@ def test_wide_convolutions_one_after_another_are_those_in_groups(
     images = torch.randn(2, 4 if shared else 12, 8, 8, dtype=torch.float64)
     outcomes = []
     for wide in (1, 1000):
-        monkeypatch.setattr(modules, "_WIDE", wide)
+        monkeypatch.setattr(stacked_modules, "_WIDE", wide)
         together = stack([nn.Sequential(layer) for layer in layers])
         given = images.clone().requires_grad_()
         found = together(given)
@@ -74,7 +74,7 @@ def test_wide_convolutions_one_after_another_are_those_in_groups(
 def test_runs_that_leave_take_their_weights_along() -> None:
     single = [models.build("resnet9", 10, seed) for seed in range(3)]
     together = stack(single)
-    keep(together, [2, 0])
+    select_runs(together, [2, 0])
     for place, model in enumerate([single[2], single[0]]):
         for name, value in unstack(together, place).items():
             assert torch.equal(value, model.state_dict()[name]), name
@@ -103,8 +103,8 @@ def test_what_cannot_be_stacked_is_said(model: nn.Module, reason: str) -> None:
     with pytest.raises(UsageError) as error:
         stack([model])
     assert re.search(reason, str(error.value))
-    assert why_not(model) == str(error.value)
-    assert why_not(models.build("lenet")) == ""
+    assert unsupported_layer(model) == str(error.value)
+    assert unsupported_layer(models.build("lenet")) == ""
 
 
 def test_bf16_and_layers_without_bias() -> None:

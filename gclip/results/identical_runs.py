@@ -8,14 +8,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gclip.results.sealed import Stored
+from gclip.results.run_files import StoredRun
 from gclip.results.store import Store
 
 _OUTCOME = ("status", "stopped_at", "accuracy", "loss", "train_loss")
 _CURVE = ("epoch", "step", "accuracy", "loss", "train_loss")
 
 
-def same_runs(store: Store, keys: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+def identical_runs(store: Store, keys: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     """The groups of strategies whose runs are the same, seed by seed, among those of ``keys``.
 
     Runs are the same where status, scores, learning curve and the training loss of every step are
@@ -38,7 +38,7 @@ def same_runs(store: Store, keys: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
-def _training(stored: Stored) -> str:
+def _training(stored: StoredRun) -> str:
     """A digest of everything that a training came to, without how long it took."""
     result = stored.result
     curve = [{name: point.get(name) for name in _CURVE} for point in result.get("curve") or ()]

@@ -28,7 +28,7 @@ class Damaged(Exception):
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredRun:
     """One run as it was read and verified: plain dictionaries, whatever gclip wrote them.
 
     ``result`` has the status, scores, curve and clipping summary; ``steps`` one array a quantity.
@@ -80,7 +80,7 @@ def pack(
     return files
 
 
-def unpack(key: str, folder: Path) -> Stored:
+def unpack(key: str, folder: Path) -> StoredRun:
     """Read and verify the run in ``folder``.
 
     Raises Damaged when a file is missing, altered, or the run belongs to another key;
@@ -108,7 +108,7 @@ def unpack(key: str, folder: Path) -> Stored:
             raise Damaged(f"{name} does not match its SHA-256")
     if result.pop("key", None) != key:
         raise Damaged("it is the run of another key")
-    return Stored(
+    return StoredRun(
         key=key,
         config=json.loads(files[CONFIG]),
         result=result,

@@ -17,16 +17,16 @@ from torch import Tensor
 from gclip.clipping.norms import clamp_modulus
 from gclip.clipping.units import Units
 from gclip.core.host import on_host
-from gclip.training.fleet.layout import Layout
+from gclip.training.fleet.stacked_groups import StackedParameters
 
 Spans: TypeAlias = list[tuple[int, int] | None]
 
 
-class Table:
+class BroadcastTable:
     """One number for each run and tensor (or unit), `neutral` unless `put` says otherwise."""
 
     def __init__(
-        self, layout: Layout, runs: int, device: torch.device, dtype: torch.dtype,
+        self, layout: StackedParameters, runs: int, device: torch.device, dtype: torch.dtype,
         neutral: float, *, fine: bool,
     ) -> None:  # fmt: skip
         counts = layout.units if fine else [1] * len(layout.names)
@@ -70,30 +70,32 @@ class Table:
 class Tables:
     """The tables of a fleet, made when first needed: factors, lower and upper bounds."""
 
-    def __init__(self, layout: Layout, runs: int) -> None:
+    def __init__(self, layout: StackedParameters, runs: int) -> None:
         self._layout, self._runs = layout, runs
-        self._made: dict[tuple[float, bool, torch.device, torch.dtype], Table] = {}
+        self._made: dict[tuple[float, bool, torch.device, torch.dtype], BroadcastTable] = {}
 
     def cleared(
         self, neutral: float, *, fine: bool, device: torch.device, dtype: torch.dtype
-    ) -> Table:
+    ) -> BroadcastTable:
         """The table with `neutral` everywhere, for each tensor or (`fine`) for each unit."""
         key = (neutral, fine, device, dtype)
         if key not in self._made:
-            self._made[key] = Table(self._layout, self._runs, device, dtype, neutral, fine=fine)
+            self._made[key] = BroadcastTable(
+                self._layout, self._runs, device, dtype, neutral, fine=fine
+            )
         else:
             self._made[key].clear()
         return self._made[key]
 
 
-def multiply(tensors: Sequence[Tensor | None], table: Table) -> None:
+def multiply(tensors: Sequence[Tensor | None], table: BroadcastTable) -> None:
     """Multiply each stack by its factors; on a CPU, only the runs that any factor changes."""
     there, factors = _affected(tensors, table, table.changed())
     if there:
         torch._foreach_mul_(there, factors)
 
 
-def clamp(tensors: Sequence[Tensor | None], low: Table, high: Table) -> None:
+def clamp(tensors: Sequence[Tensor | None], low: BroadcastTable, high: BroadcastTable) -> None:
     """Cut each element to its bounds; NaN stays NaN. Complex ones by modulus, their phase kept."""
     changed = _either(low.changed(), high.changed())
     there, highs = _affected(tensors, high, changed)
@@ -107,7 +109,7 @@ def clamp(tensors: Sequence[Tensor | None], low: Table, high: Table) -> None:
         torch.maximum(tensor, below.to(tensor.dtype), out=tensor)
 
 
-def zero(tensors: Sequence[Tensor | None], runs: Tensor) -> None:
+def zero_runs(tensors: Sequence[Tensor | None], runs: Tensor) -> None:
     """Set to zero the gradients of the runs for which `runs`, bool ``(runs, 1)``, is true."""
     there = [t for t in tensors if t is not None]
     if on_host(runs):
@@ -130,7 +132,7 @@ def _either(one: Spans | None, other: Spans | None) -> Spans | None:
 
 
 def _affected(
-    tensors: Sequence[Tensor | None], table: Table, changed: Spans | None
+    tensors: Sequence[Tensor | None], table: BroadcastTable, changed: Spans | None
 ) -> tuple[list[Tensor], list[Tensor]]:
     there, columns = [], []
     for place, (tensor, column) in enumerate(zip(tensors, table.columns, strict=True)):

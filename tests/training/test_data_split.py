@@ -8,9 +8,9 @@ import torch
 
 from gclip.errors import UsageError
 from gclip.training import Dataset, RunConfig, train
+from gclip.training.data_split import VERSION, by_class, held_out_mask, matters, select
 from gclip.training.fleet.run import FleetRun
 from gclip.training.run import Run
-from gclip.training.selection import VERSION, by_class, held, matters, select
 
 CPU = torch.device("cpu")
 FRACTIONS = (0.02, 0.05, 0.1, 0.5, 1.0)
@@ -110,10 +110,10 @@ def test_both_parts_of_a_smaller_fraction_lie_in_those_of_a_larger():
 
 def test_which_are_held_out_is_spread_and_never_all():
     for count in range(2, 300):
-        out = held(count)
+        out = held_out_mask(count)
         assert 0 < out.sum() < count
         assert out.sum() == max(1, (count + 5) // 10)
-    assert np.flatnonzero(held(24)).tolist() == [4, 14]
+    assert np.flatnonzero(held_out_mask(24)).tolist() == [4, 14]
 
 
 def test_validation_never_touches_the_test_images(digits):
@@ -143,7 +143,7 @@ def test_held_out_images_leave_no_trace_in_a_run(digits):
     """Other pixels in the held-out images change no bit of what is learned."""
     config = RunConfig(split="validation", fraction=0.1, epochs=1, strategy="norm")
     labels = digits.train_labels.numpy()
-    out = np.concatenate([m[held(len(m))] for m in by_class(labels, 0.1).values()])
+    out = np.concatenate([m[held_out_mask(len(m))] for m in by_class(labels, 0.1).values()])
     images = digits.train_images.clone()
     images[torch.from_numpy(out)] = 255 - images[torch.from_numpy(out)]
     other = Dataset(

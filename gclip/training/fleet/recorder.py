@@ -15,7 +15,7 @@ from gclip.clipping.record import COLUMNS, Record
 _MOST_STEPS, _MOST_FLOATS = 128, 1 << 20
 
 
-class Entry(NamedTuple):
+class RecordEntry(NamedTuple):
     """One batch's part in a step; ``(rows, groups)``, or None where others in its chain count."""
 
     rows: Tensor
@@ -25,16 +25,16 @@ class Entry(NamedTuple):
     clipped: Tensor
 
 
-class Ledger:
+class FleetRecorder:
     """The records of `runs` runs, reduced from many steps at once."""
 
     def __init__(self, runs: int) -> None:
         self.runs = runs
         self._done: list[Tensor] = []  # (steps, runs, columns)
-        self._waiting: list[tuple[list[Entry], Tensor, Tensor]] = []
+        self._waiting: list[tuple[list[RecordEntry], Tensor, Tensor]] = []
         self._most = _MOST_STEPS
 
-    def add(self, entries: list[Entry], finite: Tensor, skipped: Tensor) -> None:
+    def add(self, entries: list[RecordEntry], finite: Tensor, skipped: Tensor) -> None:
         """Note one step; `finite` and `skipped` are bool ``(runs, 1)``."""
         if not self._waiting:
             floats = sum(t.numel() for entry in entries for t in entry if t is not None)
@@ -51,9 +51,9 @@ class Ledger:
             record.load_state_dict({"rows": rows[:, run]})
         return made
 
-    def pick(self, runs: list[int]) -> Ledger:
+    def pick(self, runs: list[int]) -> FleetRecorder:
         """The ledger of these runs alone."""
-        made = Ledger(len(runs))
+        made = FleetRecorder(len(runs))
         if len(rows := self._all()):
             made._done = [rows[:, runs].contiguous()]
         return made
@@ -69,11 +69,11 @@ class Ledger:
     def _reduce(self) -> None:
         if self._waiting:
             steps, finite, skipped = zip(*self._waiting, strict=True)
-            self._done.append(rows_of(steps, torch.stack(finite), torch.stack(skipped)))
+            self._done.append(record_rows(steps, torch.stack(finite), torch.stack(skipped)))
             self._waiting = []
 
 
-def rows_of(steps: Sequence[list[Entry]], finite: Tensor, skipped: Tensor) -> Tensor:
+def record_rows(steps: Sequence[list[RecordEntry]], finite: Tensor, skipped: Tensor) -> Tensor:
     """``(steps, runs, columns)`` from the entries of steps of the same batches; float64 where
     norms are, else float32."""
     count, runs = finite.shape[:2]
@@ -97,7 +97,9 @@ def rows_of(steps: Sequence[list[Entry]], finite: Tensor, skipped: Tensor) -> Te
     return torch.stack(columns, dim=2).to(dtype)
 
 
-def _l2(steps: Sequence[list[Entry]], column: int, zeros: Tensor, dtype: torch.dtype) -> Tensor:
+def _l2(
+    steps: Sequence[list[RecordEntry]], column: int, zeros: Tensor, dtype: torch.dtype
+) -> Tensor:
     """The L2 norm of each run's norms, ``(steps, runs)`` like `zeros`."""
     found = [
         (entries[0].rows, torch.stack([entry[column] for entry in entries]).to(zeros))

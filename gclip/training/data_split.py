@@ -110,7 +110,7 @@ def select(dataset: Dataset, *, fraction: float = 1.0, split: str = "test") -> S
             f"from the others, but at fraction {fraction:g} {len(alone)} of {len(classes)} classes "
             f"have a single one (the first: {alone[0]}); take a larger fraction, or split test"
         )
-    held_out = {label: held(len(members)) for label, members in classes.items()}
+    held_out = {label: held_out_mask(len(members)) for label, members in classes.items()}
     kept = _places({label: m[~held_out[label]] for label, m in classes.items()}, labels)
     test = _places({label: m[held_out[label]] for label, m in classes.items()}, labels)
     return Split(
@@ -130,7 +130,7 @@ def by_class(labels: NDArray[np.int64], fraction: float) -> dict[int, NDArray[np
     return found
 
 
-def held(count: int) -> NDArray[np.bool_]:
+def held_out_mask(count: int) -> NDArray[np.bool_]:
     """Which of a class's `count` ≥ 2 images are held out: of every ten the fifth, at least one."""
     # Every tenth in a fixed order, not the first tenth: so a larger fraction only adds to both.
     out = np.zeros(count, dtype=bool)

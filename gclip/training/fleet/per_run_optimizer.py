@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-State: TypeAlias = dict[str, Any]
+ParameterState: TypeAlias = dict[str, Any]
 """What torch's optimizers remember of one parameter."""
 
 
-class Apart:
+class PerRunOptimizer:
     """The runs' rows as parameters of their own, which share the stacks' memory.
 
     So every run has its own count of steps, and one that leaves a step out is not touched at all.
@@ -26,7 +26,7 @@ class Apart:
         self,
         build: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
         stacks: Sequence[nn.Parameter],
-        states: Sequence[Sequence[State]],
+        states: Sequence[Sequence[ParameterState]],
     ) -> None:
         self._stacks = list(stacks)
         self._rows = [[nn.Parameter(s.detach()[run]) for s in stacks] for run in range(len(states))]
@@ -37,7 +37,7 @@ class Apart:
         for place in range(len(stacks)):
             self._take_over(place, [of_run[place] for of_run in states])
 
-    def _take_over(self, place: int, states: Sequence[State]) -> None:
+    def _take_over(self, place: int, states: Sequence[ParameterState]) -> None:
         rows, mine = [rows[place] for rows in self._rows], self._optimizer.state
         names = states[0].keys()
         if any(state.keys() != names for state in states):
@@ -72,12 +72,12 @@ class Apart:
         self._optimizer.step()
         self._optimizer.zero_grad()
 
-    def states(self) -> list[list[State]]:
+    def states(self) -> list[list[ParameterState]]:
         """``[run][stack]``: what each run's optimizer remembers, not copied."""
         known = self._optimizer.state
         return [[known.get(row, {}) for row in rows] for rows in self._rows]
 
-    def put_back(self, run: int, states: Sequence[State]) -> None:
+    def put_back(self, run: int, states: Sequence[ParameterState]) -> None:
         """Let a run remember what `states`, one a stack, say."""
         known = self._optimizer.state
         for row, state in zip(self._rows[run], states, strict=True):

@@ -11,12 +11,12 @@ from gclip.clipping.parameters import Spec, assign, resolve
 from gclip.core.strategy import Strategy, Transform
 from gclip.errors import UsageError
 from gclip.training.fleet.grouping import group_vectorizable
-from gclip.training.fleet.layout import Layout
-from gclip.training.fleet.strategy_batch import Batch, clamps
-from gclip.training.fleet.transforms import make
+from gclip.training.fleet.stacked_groups import StackedParameters
+from gclip.training.fleet.strategy_batch import StrategyBatch, clamps
+from gclip.training.fleet.transform_batch import make_batch
 
 
-class Task(NamedTuple):
+class AssignedStrategy(NamedTuple):
     """One strategy of one run, on some of its parameters."""
 
     strategy: Strategy
@@ -27,21 +27,21 @@ class Task(NamedTuple):
     shown: bool
 
 
-class Tasks(NamedTuple):
+class RunStrategies(NamedTuple):
     """A run's strategies in the order in which they act, on gradients and on updates."""
 
-    gradient: list[Task]
-    update: list[Task]
+    gradient: list[AssignedStrategy]
+    update: list[AssignedStrategy]
 
 
-def tasks_of(names: Sequence[str], spec: Spec) -> Tasks:
+def assign_run(names: Sequence[str], spec: Spec) -> RunStrategies:
     """What one run's clipper would do.
 
     Raises:
         UsageError: a strategy that clips single examples.
     """
-    gradient: list[Task] = []
-    update: list[Task] = []
+    gradient: list[AssignedStrategy] = []
+    update: list[AssignedStrategy] = []
     for pattern, (strategies, places) in enumerate(assign(names, spec, ())):
         if not places:
             continue
@@ -58,19 +58,21 @@ def tasks_of(names: Sequence[str], spec: Spec) -> Tasks:
             for depth, each in enumerate(mine):
                 ends = (depth == 0, depth == len(mine) - 1)
                 where = (pattern, side, depth)
-                home.append(Task(each, where, tuple(places), *ends, shown=True))
+                home.append(AssignedStrategy(each, where, tuple(places), *ends, shown=True))
     if update:  # what acts last is what reports and records are about
         gradient = [task._replace(shown=False) for task in gradient]
-    return Tasks(gradient, update)
+    return RunStrategies(gradient, update)
 
 
-def arrange(runs: Sequence[Sequence[Task]], layout: Layout, total_steps: int | None) -> list[Batch]:
+def make_batches(
+    runs: Sequence[Sequence[AssignedStrategy]], layout: StackedParameters, total_steps: int | None
+) -> list[StrategyBatch]:
     """Batches of runs that have, at the same place in their order, strategies of one kind."""
     kinds: dict[tuple[object, ...], list[int]] = {}
     for run, tasks in enumerate(runs):
         for place, task in enumerate(tasks):
             kinds.setdefault((place, *task[1:]), []).append(run)
-    batches: list[Batch] = []
+    batches: list[StrategyBatch] = []
     for key, rows in kinds.items():
         place = int(str(key[0]))
         tasks = [runs[row][place] for row in rows]
@@ -80,7 +82,7 @@ def arrange(runs: Sequence[Sequence[Task]], layout: Layout, total_steps: int | N
             order = math.inf if cut else 2.0 if transform else first.order
             view = layout.view(tasks[0].places, "tensor" if transform else first.scope, order)
             batches.append(
-                make(
+                make_batch(
                     merged,
                     view,
                     [rows[i] for i in members],

@@ -164,7 +164,7 @@ STACKED: dict[type[nn.Module], Any] = {
 }
 """How each kind of layer is stacked."""
 
-AS_THEY_ARE = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Identity, nn.GELU, nn.Tanh, nn.SiLU)
+RUN_INDEPENDENT = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Identity, nn.GELU, nn.Tanh, nn.SiLU)
 """Layers that work on each number or channel by itself."""
 
 

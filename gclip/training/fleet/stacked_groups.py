@@ -15,7 +15,7 @@ from gclip.clipping.norms import exact_norm, fitting, lost
 from gclip.clipping.units import Axis, Units, usual
 
 
-class Layout:
+class StackedParameters:
     """The parameters of one run, and the views of them that strategies have."""
 
     def __init__(
@@ -29,14 +29,14 @@ class Layout:
         self.parts = list(map(Units, shapes, self.axes))
         self.units = [part.count for part in self.parts]
         self.starts = [0, *accumulate(self.units)]
-        self._views: dict[tuple[tuple[int, ...], str, float], View] = {}
+        self._views: dict[tuple[tuple[int, ...], str, float], StackedGroups] = {}
         self._homes: dict[torch.device, Tensor] = {}
 
-    def view(self, places: tuple[int, ...], scope: str, order: float) -> View:
+    def view(self, places: tuple[int, ...], scope: str, order: float) -> StackedGroups:
         """What a strategy sees of the parameters at `places`; one object for the same view."""
         key = (places, scope, order)
         if key not in self._views:
-            self._views[key] = View(self, places, scope, order)
+            self._views[key] = StackedGroups(self, places, scope, order)
         return self._views[key]
 
     def by_unit(self, values: Tensor) -> Tensor:
@@ -48,11 +48,11 @@ class Layout:
         return values.index_select(1, self._homes[device])
 
 
-Kind: TypeAlias = tuple[str, float]
+NormKind: TypeAlias = tuple[str, float]
 """``each`` tensor's norms, ``units``' norms or the ``ends`` (smallest, largest), and the order."""
 
 
-class View:
+class StackedGroups:
     """The groups that a scope makes of some parameters, and how they are measured.
 
     Attributes:
@@ -60,7 +60,9 @@ class View:
         fine: whether a parameter may have several groups (its units).
     """
 
-    def __init__(self, layout: Layout, places: tuple[int, ...], scope: str, order: float) -> None:
+    def __init__(
+        self, layout: StackedParameters, places: tuple[int, ...], scope: str, order: float
+    ) -> None:
         self.layout = layout
         names = [layout.names[i] for i in places]
         shapes, axes = [layout.shapes[i] for i in places], [layout.axes[i] for i in places]
@@ -76,7 +78,7 @@ class View:
         self._index: dict[tuple[str, torch.device], Tensor] = {}
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> NormKind:
         """What has to be measured for it."""
         if self.fine:
             return "units", self.order
@@ -90,7 +92,7 @@ class View:
         return self._layers(each) if self.scope == "layer" else each
 
     @property
-    def l2(self) -> View:
+    def l2(self) -> StackedGroups:
         """The same groups, by their L2 norms."""
         return self._layout.view(self.places, self.scope, 2.0)
 

@@ -19,7 +19,7 @@ RUNS = 8  # at most this many different settings are tried
 _SAME, _NEAR = 5e-7, 1e-5
 
 
-def works(strategies: tuple[Strategy, ...]) -> bool:
+def is_vectorizable(strategies: tuple[Strategy, ...]) -> bool:
     """Whether these, one a run, decide together what each decides alone."""
     distinct = tuple(dict.fromkeys(strategies))
     if len(distinct) == 1:

@@ -17,10 +17,10 @@ from torch import Tensor
 from gclip.clipping.groups import refuse_complex, untrusted
 from gclip.clipping.norms import exact_norm, fitting, lost, norm_type, sum_type
 from gclip.clipping.units import Units
-from gclip.training.fleet.layout import Kind, Layout, View
+from gclip.training.fleet.stacked_groups import NormKind, StackedGroups, StackedParameters
 
 
-class Measured:
+class StackedNorms:
     """Stacks as they are now, each read when its norms are first asked for.
 
     Args:
@@ -34,14 +34,21 @@ class Measured:
     """
 
     def __init__(
-        self, tensors: Sequence[Tensor | None], layout: Layout, runs: int, device: torch.device,
-        *, spans: Mapping[Kind, slice] | None = None, zeros: bool = False, again: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        tensors: Sequence[Tensor | None],
+        layout: StackedParameters,
+        runs: int,
+        device: torch.device,
+        *,
+        spans: Mapping[NormKind, slice] | None = None,
+        zeros: bool = False,
+        again: bool = True,
+    ) -> None:
         self.tensors, self.layout, self.runs, self.device = tensors, layout, runs, device
         self._spans, self._zeros, self._again = spans or {}, zeros, again
         self._kept: dict[object, Tensor] = {}
 
-    def of(self, view: View) -> Tensor:
+    def of(self, view: StackedGroups) -> Tensor:
         """The norms of a view, ``(runs, groups)``; measured once."""
         if view not in self._kept:
             what, order = view.kind
@@ -49,7 +56,7 @@ class Measured:
             self._kept[view] = view.of_groups(every)
         return self._kept[view]
 
-    def tensor_norms(self, view: View) -> Tensor:
+    def tensor_norms(self, view: StackedGroups) -> Tensor:
         """Each of the view's tensors' L2 norm whatever its scope, ``(runs, tensors)``."""
         return view.tensors(self.each(2.0))
 
@@ -85,7 +92,7 @@ class Measured:
         )
         return least, most
 
-    def _span(self, kind: Kind) -> tuple[int, int]:
+    def _span(self, kind: NormKind) -> tuple[int, int]:
         span = self._spans.get(kind)
         return (0, self.runs) if span is None else (span.start, span.stop)
 

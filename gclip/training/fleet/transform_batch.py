@@ -18,13 +18,13 @@ from gclip.clipping.units import Units, rows
 from gclip.core.host import on_host
 from gclip.core.seen import Elements, Rate
 from gclip.core.strategy import Memory, Strategy, Transform
-from gclip.training.fleet.measure import Measured
-from gclip.training.fleet.strategy_batch import Batch, StepInputs
+from gclip.training.fleet.stacked_norms import StackedNorms
+from gclip.training.fleet.strategy_batch import StepInputs, StrategyBatch
 from gclip.training.fleet.vectorized_strategy import VectorizedStrategy
 
 
-class TransformBatch(Batch):
-    """As `Batch`. Memory is kept for each parameter's name."""
+class TransformBatch(StrategyBatch):
+    """As `StrategyBatch`. Memory is kept for each parameter's name."""
 
     _new: list[tuple[int, Tensor]]
 
@@ -32,7 +32,7 @@ class TransformBatch(Batch):
         super().__init__(*args, **settings)
         self._types: dict[str, torch.dtype] = {}  # of the elements that memory is made for
 
-    def ask(self, now: StepInputs, measured: Measured) -> Tensor | None:
+    def ask(self, now: StepInputs, measured: StackedNorms) -> Tensor | None:
         """Compute the new values and the memory; a transform never skips a step."""
         if self.norm.dtype != self.dtype:
             self._follow(now)
@@ -148,10 +148,10 @@ class TransformBatch(Batch):
         return column.view(len(column), *[1] * (values.ndim - 1))
 
 
-def make(merged: VectorizedStrategy, *args: Any, **settings: Any) -> Batch:
-    """The batch that puts `merged` to work; arguments as `Batch`."""
+def make_batch(merged: VectorizedStrategy, *args: Any, **settings: Any) -> StrategyBatch:
+    """The batch that puts `merged` to work; arguments as `StrategyBatch`."""
     strategy: Strategy = merged.strategies[0]
-    made = TransformBatch if isinstance(strategy, Transform) else Batch
+    made = TransformBatch if isinstance(strategy, Transform) else StrategyBatch
     return made(merged, *args, **settings)
 
 
