@@ -3,13 +3,13 @@
 ::
 
     def remember(self, like):
-        return {"mean": averages.empty(like)}
+        return {"mean": ema.empty(like)}
 
     def limit(self, seen, memory):  # inf before the first norm
-        return self.ratio * averages.mean(memory["mean"])
+        return self.ratio * ema.mean(memory["mean"])
 
     def learn(self, seen, clipped_norm, memory):
-        return {"mean": averages.push(memory["mean"], clipped_norm, self.decay, seen.valid)}
+        return {"mean": ema.push(memory["mean"], clipped_norm, self.decay, seen.valid)}
 
 An average is a plain dict of two tensors, so it is saved with the memory. Groups that are not
 valid in a step keep theirs as it was, and their own count of steps.

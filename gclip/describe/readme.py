@@ -67,7 +67,7 @@ _SNIPPET = '''\
 from dataclasses import dataclass
 
 import gclip
-from gclip import averages
+from gclip.core import ema
 
 
 @gclip.register("half_of_mean")
@@ -79,13 +79,13 @@ class HalfOfMean(gclip.Strategy):
     ratio: float = gclip.tunable(0.5, low=0.1, high=2.0, log=True, doc="share of the mean, r")
 
     def remember(self, like):  # like: zeros, (…, groups)
-        return {"mean": averages.empty(like)}
+        return {"mean": ema.empty(like)}
 
     def limit(self, seen, memory):
-        return self.ratio * averages.mean(memory["mean"])  # inf before the first norm
+        return self.ratio * ema.mean(memory["mean"])  # inf before the first norm
 
     def learn(self, seen, clipped_norm, memory):
-        return {"mean": averages.push(memory["mean"], seen.norm, 0.99, seen.valid)}
+        return {"mean": ema.push(memory["mean"], seen.norm, 0.99, seen.valid)}
 '''
 
 _SHARED = (
