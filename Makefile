@@ -2,6 +2,7 @@
 #   make demo   compare eight strategies on the embedded task: a table and figures in demo-runs/
 #   make test   format, lint, type and import checks, then the whole test suite
 # And for those who change gclip:
+#   make page       strategies/README.md again, after a change of a strategy
 #   make peers      our strategies beside other libraries' clipping, which it installs
 #   make coverage   the suite once more, with the lines that no test runs
 
@@ -10,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := none value norm soft agc percentile zclip adagc
 
-.PHONY: demo test install check peers coverage clean
+.PHONY: demo test install check page peers coverage clean
 
 demo: install
 	$(BIN)/gclip compare $(DEMO:%=-s %) --store demo-runs
@@ -43,6 +44,9 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/mypy strategies studies figures
 	$(BIN)/lint-imports --no-logo
+
+page: install
+	$(BIN)/python -m tests.describe.page
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

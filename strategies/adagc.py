@@ -29,6 +29,8 @@ class AdaGC(Strategy):
     via Adaptive Gradient Clipping, arXiv:2502.11034. Their code of 2026 has λ_rel = 1.04, β = 0.99.
     """
 
+    equation = "g ← g · min(1, λ_rel·γ/n), γ the mean of clipped norms"
+    paper = "Wang et al. 2025, arXiv:2502.11034"
     family = "past norms"
     own_warmup = True
 

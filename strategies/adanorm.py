@@ -29,6 +29,8 @@ class AdaNorm(Strategy):
     for CNNs, arXiv:2210.06364.
     """
 
+    equation = "g ← g · max(1, e/n), e the moving average of n"
+    paper = "Dubey et al. 2022, arXiv:2210.06364"
     family = "past norms"
     rules = ("scale",)
 

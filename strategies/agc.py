@@ -23,6 +23,8 @@ class AGC(Strategy):
     Normalization, arXiv:2102.06171.
     """
 
+    equation = "‖g_u‖ ≤ λ · max(‖w_u‖, ε)"
+    paper = "Brock et al. 2021, arXiv:2102.06171"
     family = "relative to weights"
     sides = ("gradient", "update", "sample")
 

@@ -42,6 +42,8 @@ class AGGC(Strategy):
     Model Training, arXiv:2601.11864.
     """
 
+    equation = "n ← min(n, high·S), S the moving average of n"
+    paper = "Li et al. 2026, arXiv:2601.11864"
     family = "past norms"
     rules = ("scale",)
 

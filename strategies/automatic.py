@@ -24,6 +24,8 @@ class Automatic(Strategy):
     Easier and Stronger, arXiv:2206.07136 (there "AUTO-S").
     """
 
+    equation = "g ← mean over i of g_i · R/(‖g_i‖ + γ)"
+    paper = "Bu et al. 2022, arXiv:2206.07136"
     family = "per example"
     sides = ("sample", "gradient", "update")
     rules = ("normalize",)

@@ -22,6 +22,8 @@ class AverageNorm(Strategy):
     the user.
     """
 
+    equation = "where ‖g‖/size > c, g ← g · c·size/‖g‖"
+    paper = "TensorFlow (Google, 2015)"
     family = "fixed limit"
     sides = ("gradient", "update", "sample")
 

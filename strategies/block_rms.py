@@ -21,6 +21,8 @@ class BlockRMS(Strategy):
     same limit on the optimizer's update is `update_rms`.
     """
 
+    equation = "g ← g / max(1, rms(g)/c)"
+    paper = "optax (DeepMind, 2020)"
     family = "fixed limit"
     sides = ("gradient", "update", "sample")
 

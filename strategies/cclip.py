@@ -36,6 +36,8 @@ class CClip(Transform):
     Attention Models?, arXiv:1912.03194.
     """
 
+    equation = "m ← m · min(1, τ/(|m| + ε))"
+    paper = "Zhang et al. 2020, arXiv:1912.03194"
     family = "changes elements"
     scopes = ("element",)
     sides = ("update",)
@@ -72,6 +74,8 @@ class ACClip(Transform):
     Attention Models?, arXiv:1912.03194.
     """
 
+    equation = "τ^α ← β₂·τ^α + (1 − β₂)·|g|^α; then m ← m · min(1, τ/(|m| + ε))"
+    paper = "Zhang et al. 2020, arXiv:1912.03194"
     family = "changes elements"
     scopes = ("element",)
     sides = ("update",)

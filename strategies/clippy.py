@@ -27,6 +27,8 @@ class Clippy(Transform):
     Stability for Multitask Ranking Models in Recommender Systems, arXiv:2302.09178.
     """
 
+    equation = "δ ← δ · min(1, min_i (λ_r·|w_i| + λ_a)/|δ_i|)"
+    paper = "Tang et al. 2023, arXiv:2302.09178"
     family = "relative to weights"
     sides = ("update",)
 

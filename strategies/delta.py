@@ -20,6 +20,8 @@ class Delta(Strategy):
     Wide and Deep Neural Networks, arXiv:2404.08624.
     """
 
+    equation = "g ← g · min(1, max(δ, c/‖g‖))"
+    paper = "Tucat et al. 2024, arXiv:2404.08624"
     family = "fixed limit"
     sides = ("gradient", "update", "sample")
     rules = ("scale",)

@@ -26,6 +26,8 @@ class EMARatio(Strategy):
     the rule is that of its published training code.
     """
 
+    equation = "c = ratio · m, m the moving average of clipped norms"
+    paper = "Groeneveld et al. 2024, arXiv:2402.00838"
     family = "past norms"
     scopes = ("global", "layer", "tensor", "unit", "element")
 

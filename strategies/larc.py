@@ -28,6 +28,8 @@ class LARC(Strategy):
     arXiv:1708.03888 (η‖w‖/‖g‖ as the learning rate); the clipping mode and η as in apex.
     """
 
+    equation = "g ← g · min(1, η‖w‖/(‖g‖ + wd·‖w‖ + ε)/lr)"
+    paper = "You et al. 2017, arXiv:1708.03888"
     family = "relative to weights"
     sides = ("gradient",)
 

@@ -37,6 +37,8 @@ class LogNormalSkip(Strategy):
     Translation, arXiv:1804.09849.
     """
 
+    equation = "skip the step when log n > μ + k·σ"
+    paper = "Chen et al. 2018, arXiv:1804.09849"
     family = "skips steps"
 
     sigmas: float = tunable(4.0, low=2.0, high=8.0, doc="deviations above the mean, k")

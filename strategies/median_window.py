@@ -35,6 +35,8 @@ class MedianWindow(Strategy):
     arXiv:2310.11230; the rule is that of icefall's ``ScaledAdam``.
     """
 
+    equation = "c = scale · median of the last window norms"
+    paper = "Yao et al. 2023, arXiv:2310.11230"
     family = "past norms"
     scopes = ("global", "layer", "tensor", "unit", "element")
 

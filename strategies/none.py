@@ -16,6 +16,8 @@ class Unclipped(Strategy):
     Steps whose gradients are not finite are still handled by the clipper's `nonfinite` policy.
     """
 
+    equation = "g ← g"
+    paper = "the baseline"
     family = "fixed limit"
     sides = ("gradient", "update", "sample")
     scopes = ("global", "layer", "tensor", "unit", "element")

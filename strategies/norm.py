@@ -20,6 +20,8 @@ class Norm(Strategy):
     arXiv:1211.5063.
     """
 
+    equation = "g ← g · min(1, c/‖g‖_p)"
+    paper = "Pascanu et al. 2013, arXiv:1211.5063"
     family = "fixed limit"
     sides = ("gradient", "update", "sample")
     scopes = ("global", "layer", "tensor", "unit", "element")

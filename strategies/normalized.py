@@ -21,6 +21,8 @@ class Normalized(Strategy):
     arXiv:1507.02030 (normalized SGD); with s and ε as ``optax.normalize_by_update_norm``.
     """
 
+    equation = "g ← g · s/(‖g‖ + ε)"
+    paper = "Hazan et al. 2015, arXiv:1507.02030"
     family = "fixed limit"
     sides = ("gradient", "update", "sample")
     rules = ("normalize", "scale")

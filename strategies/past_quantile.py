@@ -26,6 +26,8 @@ class PastQuantile(Strategy):
     arXiv:2007.14469.
     """
 
+    equation = "c_t = quantile_q(n_{t−window} … n_{t−1})"
+    paper = "Seetharaman et al. 2020, arXiv:2007.14469"
     family = "past norms"
     scopes = ("global", "layer", "tensor", "unit", "element")
 

@@ -22,6 +22,8 @@ class PerSample(Strategy):
     Privacy, arXiv:1607.00133.
     """
 
+    equation = "g ← mean over i of g_i · min(1, c/‖g_i‖)"
+    paper = "Abadi et al. 2016, arXiv:1607.00133"
     family = "per example"
     sides = ("sample",)
     rules = ("scale", "normalize", "soft")

@@ -23,6 +23,8 @@ class Percentile(Strategy):
     Separation Networks, arXiv:2007.14469.
     """
 
+    equation = "c_t = percentile_p(n_1 … n_t); then g ← g · min(1, c_t/n_t)"
+    paper = "Seetharaman et al. 2020, arXiv:2007.14469"
     family = "past norms"
     scopes = ("global", "layer", "tensor", "unit", "element")
 

@@ -26,6 +26,8 @@ class Power(Transform):
     Language Model Pre-Training, arXiv:2505.24275.
     """
 
+    equation = "g ← sign(g)·|g|^p"
+    paper = "Wang et al. 2025, arXiv:2505.24275"
     family = "changes elements"
     scopes = ("element",)
     sides = ("gradient",)

@@ -30,6 +30,8 @@ class QuantileTracking(Strategy):
     Clipping, arXiv:1905.03871.
     """
 
+    equation = "C ← C · exp(−η(b − γ)), with b = 1 where n ≤ C, else 0"
+    paper = "Andrew et al. 2021, arXiv:1905.03871"
     family = "past norms"
     sides = ("gradient", "update", "sample")
     scopes = ("global", "layer", "tensor", "unit", "element")

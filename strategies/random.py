@@ -32,6 +32,8 @@ class Random(Strategy):
     tensor draws anew for one global norm; here a group that shares a norm shares the draw.
     """
 
+    equation = "where n > c, to c with probability β^((c/n)^k), else not at all"
+    paper = "torch-clip (MIT)"
     family = "fixed limit"
 
     max_norm: float = tunable(1.0, low=1e-3, high=100.0, log=True, doc="norm clipped to, c")

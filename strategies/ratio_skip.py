@@ -27,6 +27,8 @@ class RatioSkip(Strategy):
     decay 0.99).
     """
 
+    equation = "skip the step when n > k·m, m the moving average of accepted norms"
+    paper = "Apple's axlearn"
     family = "skips steps"
 
     ratio: float = tunable(20.0, low=2.0, high=100.0, log=True, doc="limit over the average, k")

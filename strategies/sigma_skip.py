@@ -28,6 +28,8 @@ class SigmaSkip(Strategy):
     ``SkipStepOptimizer``, which holds the loss to it as well.
     """
 
+    equation = "skip the step when n > mean + k·std of the last window norms"
+    paper = "Walsh et al. 2025, arXiv:2501.00656"
     family = "skips steps"
 
     sigmas: float = tunable(6.0, low=2.0, high=12.0, doc="deviations above the mean, k")

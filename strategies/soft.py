@@ -25,6 +25,8 @@ class Soft(Strategy):
     Optimization, arXiv:2010.02519.
     """
 
+    equation = "g ← g · c/(c + ‖g‖)"
+    paper = "B. Zhang et al. 2020, arXiv:2010.02519"
     family = "fixed limit"
     sides = ("gradient", "update", "sample")
     rules = ("soft",)

@@ -30,6 +30,8 @@ class Spam(Transform):
     LLM Training, arXiv:2501.06842.
     """
 
+    equation = "where g² > θ·v, g ← sign(g)·√(θ·v)"
+    paper = "Huang et al. 2025, arXiv:2501.06842"
     family = "changes elements"
     scopes = ("element",)
     own_warmup = True

@@ -29,6 +29,8 @@ class Spectral(Transform):
     Approach for Matrix-Valued Parameters, arXiv:2605.11838.
     """
 
+    equation = "G = UΣVᵀ ← U·min(Σ, τ)·Vᵀ"
+    paper = "Yukhimchuk et al. 2026, arXiv:2605.11838"
     family = "changes elements"
     view = "matrix"
     excused: ClassVar[dict[str, str]] = {

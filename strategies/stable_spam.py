@@ -32,6 +32,8 @@ class StableSpam(Transform):
     GradientStabilizer: Fix the Norm, Not the Gradient, 2026: step 2 without the bias correction.)
     """
 
+    equation = "g ← g · m̂/max|g| where |g| > m̂; then g ← g/n · m̂ₙ/(√v̂ₙ + ε)"
+    paper = "Huang et al. 2025, arXiv:2502.17055"
     family = "changes elements"
     sides = ("gradient",)
 

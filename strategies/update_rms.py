@@ -25,6 +25,8 @@ class UpdateRMS(Strategy):
     the rms of g/√v without momentum, where this one measures the whole update).
     """
 
+    equation = "u ← u / max(1, rms(u)/d)"
+    paper = "Shazeer & Stern 2018, arXiv:1804.04235"
     family = "fixed limit"
     sides = ("update",)
 

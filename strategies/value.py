@@ -18,6 +18,8 @@ class Value(Strategy):
     The same as ``torch.nn.utils.clip_grad_value_``, and TensorFlow's ``clip_by_value``.
     """
 
+    equation = "g_i ← min(max(g_i, −c), c)"
+    paper = "Mikolov 2012"
     family = "fixed limit"
     scopes = ("element",)
     rules = ("clamp",)

@@ -32,6 +32,8 @@ class ZClip(Strategy):
     arXiv:2504.02507.
     """
 
+    equation = "where z = (n − μ)/(σ + 1e-6) > z_t, n ← μ + z_t·σ·(z_t/z)"
+    paper = "Kumar et al. 2025, arXiv:2504.02507"
     family = "past norms"
     scopes = ("global", "layer", "tensor", "unit", "element")
     own_warmup = True

@@ -199,7 +199,7 @@ def strategies(
     Examples:
       gclip bench strategies
       gclip bench strategies -s zclip -s agc
-      gclip bench strategies --write && gclip list --page > strategies/README.md
+      gclip bench strategies --write && make page
     """
     load("torch")
     import gclip

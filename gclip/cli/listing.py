@@ -53,9 +53,6 @@ def show_strategies(
             show_default="all",
         ),
     ] = None,
-    page: Annotated[
-        bool, typer.Option("--page", help="Print strategies/README.md instead, in Markdown.")
-    ] = False,
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
@@ -69,19 +66,11 @@ def show_strategies(
       gclip list --family "past norms"
       gclip list --side update
       gclip list --plugin my_strategies.py --json
-      gclip list --page > strategies/README.md
     """
     load("torch")
     from gclip.describe import families
-    from gclip.describe import page as page_of_all
-    from gclip.errors import UsageError
 
     load_plugins(plugin)
-    if page:
-        if json or family or side or plugin:
-            raise UsageError("--page is about all strategies that ship with gclip: give it alone")
-        screen.say(page_of_all().rstrip("\n"))
-        return
     found = families(_chosen(family, side))
     if json:
         screen.say_json({"strategies": [d.as_dict() for group in found.values() for d in group]})
@@ -122,7 +111,7 @@ def _cells(each: Description) -> tuple[str, ...]:
         each.defaults.scope,
         ", ".join(each.sides),
         each.memory.words,
-        _paper(each) or "–",
+        "\n".join(filter(None, (each.reference, each.arxiv and f"arXiv:{each.arxiv}"))) or "–",
     )
 
 
@@ -133,11 +122,3 @@ def _parameters(each: Description) -> str:
     searched = [p for p in each.own if p.info.kind == "tunable"]
     others = [p for p in each.own if p.info.kind != "tunable"]
     return ", ".join(f"{p.info.name}={shown(p.info.default)}" for p in (*searched, *others))
-
-
-def _paper(each: Description) -> str:
-    reference = each.docstring.reference
-    if reference is None:
-        return ""
-    id_ = f"arXiv:{reference.arxiv}" if reference.arxiv else ""
-    return "\n".join(filter(None, (reference.short, id_)))

@@ -74,7 +74,7 @@ def show(
         screen.say_json(
             {
                 **described.as_dict(),
-                "doc": described.docstring.body,
+                "doc": described.doc,
                 "spelling": str(parsed),
                 "settings": settings,
                 "example": ran.as_dict(),
@@ -95,7 +95,7 @@ def _about(each: Description, strategy: Strategy) -> Iterator[str]:
     if str(strategy) != each.name:
         yield f"here: {strategy}"
     yield ""
-    yield from wrapped(each.docstring.body)
+    yield from wrapped(each.doc)
     yield ""
     memory = each.memory
     if memory.on_lenet:
@@ -103,7 +103,10 @@ def _about(each: Description, strategy: Strategy) -> Iterator[str]:
         size = f" ({screen.plural(memory.on_lenet, 'number')} on LeNet{when})"
     else:
         size = ""
-    yield f"memory: {memory.words}{size}"
+    facts = {"equation": each.equation, "memory": f"{memory.words}{size}", "paper": each.cls.paper}
+    for name, fact in facts.items():
+        if fact:
+            yield from fill(f"{name}: {fact}", screen.prose_width())
     yield ""
 
 

@@ -1,7 +1,8 @@
 """What a class computes, where there is no file to read: in a notebook, or a console.
 
 The bytecode of its functions, its fields and constants, and of the functions and plain values of
-the same module that these name, and so on. A docstring counts here, a comment does not.
+the same module that these name, and so on. A docstring counts here; a comment does not, and
+neither do the class's equation and paper.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import types
 from typing import Any
+
+from gclip.core.strategy import DOCUMENTATION
 
 _GENERATED = ("__init__", "__repr__", "__eq__", "__hash__", "__setattr__", "__delattr__")
 _PLAIN = (bool, int, float, str, bytes, type(None))
@@ -19,6 +22,8 @@ def compiled(cls: type) -> str:
     seen: dict[int, str] = {}
     lines = [f"class {cls.__qualname__}"]
     for name, value in sorted(vars(cls).items()):
+        if name in DOCUMENTATION and isinstance(value, str):
+            continue
         if isinstance(value, staticmethod | classmethod):
             value = value.__func__
         if isinstance(value, property):

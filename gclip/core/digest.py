@@ -1,7 +1,8 @@
 """Which code a strategy is: a part of every run's identity.
 
 What counts is the text of the files in which the strategy's class and its bases are defined, less
-comments, docstrings and layout: after an edit there, that strategy's runs are made again. Bases
+comments, docstrings, layout and what a class says about itself (`equation` and `paper`): after any
+other edit there, that strategy's runs are made again. Bases
 that belong to the library (`gclip.Strategy`, `gclip.Transform`) or to Python do not count, wherever
 they lie, and neither do modules that the file imports: the library answers for itself, and a
 release that changes what it computes says so.
@@ -27,7 +28,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from gclip.core.bytecode import compiled
-from gclip.core.strategy import Strategy
+from gclip.core.strategy import DOCUMENTATION, Strategy
 
 if TYPE_CHECKING:
     from gclip.core.strategy import Chain
@@ -80,19 +81,28 @@ def _same_code() -> Mapping[str, str]:
 
 
 def _code(module: ModuleType | None, classes: Sequence[type]) -> str:
-    """A module's code in one normal form, without comments and docstrings."""
+    """A module's code in one normal form, without comments, docstrings, equations and papers."""
     try:
         tree = ast.parse(inspect.getsource(module))  # type: ignore[arg-type]
     except (OSError, TypeError, SyntaxError):
         # A notebook, a console or a frozen program: no file, but the classes themselves.
         return "\n".join(compiled(cls) for cls in dict.fromkeys(classes))
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            node.body = body[1:] or [ast.Pass()]
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            continue
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            node.body = node.body[1:] or [ast.Pass()]
+        if isinstance(node, ast.ClassDef):
+            node.body = [each for each in node.body if not _documents(each)] or [ast.Pass()]
     return ast.unparse(tree)
+
+
+def _documents(statement: ast.stmt) -> bool:
+    """Whether it gives a class its equation or its paper, as text; a field of that name counts."""
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str())):
+            return name in DOCUMENTATION
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=str())):
+            return name in DOCUMENTATION and "ClassVar" in ast.unparse(statement.annotation)
+    return False

@@ -26,6 +26,7 @@ if typing.TYPE_CHECKING:
 S = TypeVar("S", bound=type[Strategy])
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
+_OWN = "gclip.strategies"
 _RESERVED = ("chain", "true", "false", "inf", "nan")
 _classes: dict[str, type[Strategy]] = {}
 _aliases: dict[str, str] = {}
@@ -67,6 +68,11 @@ def get(name: str) -> type[Strategy]:
     if found is None:
         unknown("strategy", name, names())
     return found
+
+
+def ships_with_gclip(cls: type[Strategy]) -> bool:
+    """Whether `cls` is one of gclip's own strategies, and no plugin's."""
+    return cls.__module__.startswith(f"{_OWN}.")
 
 
 def create(name: str, **settings: Any) -> Strategy:
@@ -127,7 +133,7 @@ def _load_all() -> None:
         return
     _loaded = True
     try:
-        package = importlib.import_module("gclip.strategies")
+        package = importlib.import_module(_OWN)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{package.__name__}.{module.name}")
         for point in importlib.metadata.entry_points(group="gclip.strategies"):

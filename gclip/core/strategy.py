@@ -32,6 +32,9 @@ SCOPES: tuple[str, ...] = get_args(Scope)
 SIDES: tuple[str, ...] = get_args(Side)
 RULES: tuple[str, ...] = ("scale", "clamp", "normalize", "soft", "skip")
 
+DOCUMENTATION = ("equation", "paper")
+"""Class attributes that say what a strategy is and change nothing that it computes."""
+
 Memory: TypeAlias = Mapping[str, Any]
 """What a strategy keeps between steps: tensors, or a nested dict owned by a helper."""
 
@@ -60,6 +63,8 @@ class Strategy(ABC):
     through `scopes`, `rules` and `sides`. A tunable field may follow a `Schedule`.
 
     Attributes:
+        equation: what it does, on one line: ``g ← g · min(1, c/‖g‖)``.
+        paper: where it comes from: ``Brock et al. 2021, arXiv:2102.06171``.
         family: what ``gclip list`` groups it under.
         own_warmup: True where the method says itself what happens during its `warmup`.
         excused: promises of the contract (`gclip.testing`) that the method cannot keep, and why.
@@ -67,6 +72,8 @@ class Strategy(ABC):
 
     name: ClassVar[str] = ""
     aliases: ClassVar[tuple[str, ...]] = ()
+    equation: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
     family: ClassVar[str] = "other"
     scopes: ClassVar[tuple[str, ...]] = ("global", "layer", "tensor", "unit")
     rules: ClassVar[tuple[str, ...]] = RULES

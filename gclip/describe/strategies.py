@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,6 @@ from typing import Any
 
 from gclip.core.fields import FieldInfo, Rule, fields_of
 from gclip.core.strategy import RULES, SCOPES, SIDES, Strategy
-from gclip.describe.docstring import Docstring, read
 from gclip.describe.memory import Footprint, footprint
 
 FAMILIES = (
@@ -31,6 +31,7 @@ _SHARED_DOCS = {
     "side": "what is measured and clipped",
 }
 
+_ARXIV = ", arXiv:"
 _BOUNDS = (("above", "above"), ("at_least", "≥"), ("below", "below"), ("at_most", "≤"))
 
 
@@ -131,9 +132,29 @@ class Description:
         """The fields that are not shared by all, and those shared ones that studies search."""
         return tuple(p for p in self.parameters if not p.shared or p.info.kind == "tunable")
 
-    @cached_property
-    def docstring(self) -> Docstring:
-        return read(self.cls.__doc__)
+    @property
+    def doc(self) -> str:
+        """The docstring, without the indentation of the code."""
+        return inspect.cleandoc(self.cls.__doc__ or "")
+
+    @property
+    def summary(self) -> str:
+        """The first paragraph of the docstring, on one line."""
+        return " ".join(self.doc.partition("\n\n")[0].split())
+
+    @property
+    def equation(self) -> str:
+        return self.cls.equation
+
+    @property
+    def reference(self) -> str:
+        """The paper without its number: ``Brock et al. 2021``."""
+        return self.cls.paper.partition(_ARXIV)[0]
+
+    @property
+    def arxiv(self) -> str | None:
+        """The paper's number on arXiv, ``2102.06171``; None where it has none."""
+        return self.cls.paper.partition(_ARXIV)[2] or None
 
     @cached_property
     def memory(self) -> Footprint:
@@ -141,13 +162,13 @@ class Description:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
-        doc, memory = self.docstring, self.memory
+        memory = self.memory
         return {
             "name": self.name,
             "aliases": list(self.cls.aliases),
             "family": self.family,
-            "summary": doc.summary,
-            "equation": doc.equation,
+            "summary": self.summary,
+            "equation": self.equation,
             "scope": self.defaults.scope,
             "scopes": list(self.scopes),
             "rule": self.defaults.rule,
@@ -161,9 +182,9 @@ class Description:
                 "numbers_on_lenet": memory.on_lenet,
                 "numbers_a_parameter_on_lenet": memory.per_parameter,
             },
-            "paper": doc.reference.text if doc.reference else "",
-            "reference": doc.reference.short if doc.reference else None,
-            "arxiv": doc.reference.arxiv if doc.reference else None,
+            "paper": self.cls.paper,
+            "reference": self.reference or None,
+            "arxiv": self.arxiv,
         }
 
 

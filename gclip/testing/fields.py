@@ -22,7 +22,11 @@ DRAWN = 50
 def documented(subject: Subject) -> Iterator[str]:
     cls = subject.cls
     if not (cls.__doc__ or "").strip() or (cls.__doc__ or "").startswith(f"{cls.__name__}("):
-        yield f"{cls.__name__} has no docstring: give the equation and the paper"
+        yield f"{cls.__name__} has no docstring: say what it does"
+    for name, such_as in (("equation", "g ← g · min(1, c/‖g‖)"), ("paper", "Brock et al. 2021")):
+        text = getattr(cls, name)
+        if not isinstance(text, str) or (registry.ships_with_gclip(cls) and not text.strip()):
+            yield f"{name} must be a text such as {such_as!r}, but is {text!r}"
     for info in fields_of(cls):
         if not info.doc and not info.shared:
             yield f"the field {info.name} has no doc: write tunable(…, doc=…) or setting(…, doc=…)"

@@ -10,7 +10,7 @@ import pytest
 
 import gclip as library
 from gclip.bench import strategies as measured
-from gclip.describe import readme
+from gclip.describe import costs
 
 Command = Any  # of conftest.py
 
@@ -80,7 +80,7 @@ def test_costs_are_written_and_added_to_on_the_same_machine(
 ) -> None:
     (tmp_path / "strategies").mkdir()
     file = tmp_path / "strategies" / "costs.json"
-    monkeypatch.setattr(readme, "costs_file", lambda: file)
+    monkeypatch.setattr(costs, "costs_file", lambda: file)
     refused = gclip("bench", "strategies", "--write")
     assert refused.code == 2
     assert "checkout" in refused.err

@@ -35,7 +35,7 @@ OPTIONS: dict[str, set[str]] = {
         *("--no-figures", "--json", "--fleet", *SETTING, *PLACE),
     },
     "figures": {"--store", "--out", "--figure"},
-    "list": {"--family", "--side", "--page", "--plugin", "--json"},
+    "list": {"--family", "--side", "--plugin", "--json"},
     "show": {"--norms", "--plugin", "--json"},
     "check": {"--only", "--seed", "--json"},
     "env": {"--json"},

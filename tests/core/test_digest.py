@@ -19,6 +19,7 @@ SAME: dict[str, dict[str, str]] = json.loads((SHIPPED / "same_code.json").read_t
 
 PLUGIN = """
 from dataclasses import dataclass
+from typing import ClassVar
 import gclip
 {imports}
 
@@ -63,6 +64,29 @@ def test_a_base_of_ones_own_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             found.append(digest(tmp_path, bases, imports="import own_base as own"))
     sys.modules.pop("own_base")
     assert len(set(found)) == 4
+
+
+def test_what_a_class_says_of_itself_does_not_count(tmp_path: Path) -> None:
+    """Its equation and its paper, whatever they are; anything else by these names does."""
+    plain = digest(tmp_path, "gclip.Strategy", LIMIT)
+    for said in (
+        "equation = 'g ← g'; paper = 'Ours 2026'; ",
+        "equation: ClassVar[str] = ('g ← '\n        'g'); ",
+        "paper: 'ClassVar[str]' = 'Ours 2026'; ",
+    ):
+        body = "".join(f"{each}\n    " for each in said.split("; "))
+        assert digest(tmp_path, "gclip.Strategy", body + LIMIT) == plain, said
+    for counts in (
+        "equation: str = gclip.setting('mean')",  # fields, which the limit may read
+        "paper: str = 'mean'",
+        "paper: float = gclip.tunable(1.0, low=0.1, high=2.0)",
+        "family = 'fixed limit'",
+        "equation = paper = 'g ← g'",
+    ):
+        assert digest(tmp_path, "gclip.Strategy", f"{counts}\n    {LIMIT}") != plain, counts
+    elsewhere = "def limit(self, seen, memory):\n        paper = 'g ← g'\n        return 1.0"
+    without = digest(tmp_path, "gclip.Strategy", elsewhere.replace("paper = 'g ← g'", "pass"))
+    assert digest(tmp_path, "gclip.Strategy", elsewhere) != without
 
 
 def test_modules_that_it_imports_do_not_count(
@@ -160,6 +184,12 @@ def test_an_edited_cell_is_other_code(
     assert of_a_cell(CELL, monkeypatch) == before
     assert of_a_cell(CELL.replace("# a comment", "# another"), monkeypatch) == before
     assert of_a_cell(CELL.replace(was, becomes), monkeypatch) != before
+
+
+def test_what_a_cell_says_of_itself_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = of_a_cell(CELL, monkeypatch)
+    documented = CELL.replace("    # a comment", "    equation = 'g ← g'\n    paper = 'Ours 2026'")
+    assert of_a_cell(documented, monkeypatch) == before
 
 
 def test_the_digest_of_a_cell_is_the_same_in_another_process(tmp_path: Path) -> None:

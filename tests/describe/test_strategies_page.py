@@ -1,4 +1,4 @@
-"""``strategies/README.md`` is what ``gclip list --page`` prints, and what it says is so."""
+"""``strategies/README.md`` is what ``make page`` writes, and what it says is so."""
 
 from __future__ import annotations
 
@@ -8,24 +8,18 @@ from pathlib import Path
 import pytest
 
 import gclip
-from gclip.cli import main
 from gclip.core.strategy import RULES, SCOPES, SIDES, Strategy
-from gclip.describe import page
-from gclip.describe.readme import costs_file, read_costs
+from gclip.describe import costs_file, read_costs
+from tests.describe.page import PAGE, page
 from tests.golden import elements, fixed, past
+from tests.golden.test_peers import LIBRARIES
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "strategies" / "README.md"
 TEXT = page()
 
 
-def test_the_page_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", "--page"]) == 0
-    printed = capsys.readouterr().out
-    assert printed == TEXT
-    assert PAGE.read_text(encoding="utf-8") == printed, (
-        "run: gclip list --page > strategies/README.md"
-    )
+def test_the_page_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == TEXT, "run: make page"
 
 
 def test_every_strategy_is_on_it_once_with_a_link_to_its_file() -> None:
@@ -44,6 +38,11 @@ def test_it_counts_what_the_golden_tests_hold() -> None:
             assert f" {len(module.MUTANTS[name])} mutant" in row
     [agc] = re.findall(r"^\| \[`agc`\].*$", TEXT, re.MULTILINE)
     assert agc.endswith("heavyball, optax, pytorch_optimizer, timm |")
+
+
+def test_every_peer_is_named() -> None:
+    for library in LIBRARIES:
+        assert re.search(rf"mutants?(, \w+)*, {library}\b", TEXT), library
 
 
 def test_the_shared_settings_are_complete() -> None:

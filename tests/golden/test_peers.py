@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 import gclip
 
+LIBRARIES = ("autoclip", "heavyball", "keras", "optax", "pytorch_optimizer", "timm", "torch")
+"""The peers: ``strategies/README.md`` names those that tests called ``test_LIBRARY…`` compare."""
 STEPS = 200
 SHAPES = {"conv.weight": (4, 3, 2, 2), "conv.bias": (4,), "fc.weight": (6, 5), "fc.bias": (6,)}
 Tensors = dict[str, Tensor]

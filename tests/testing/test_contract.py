@@ -99,6 +99,21 @@ def test_a_broken_strategy_breaks_this_promise_and_no_other(cls: type[gclip.Stra
     assert set(found) == {promise}, found
 
 
+@pytest.mark.parametrize("attribute", ["equation", "paper"])
+def test_a_strategy_that_ships_says_its_equation_and_paper(
+    attribute: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of somebody else may leave them out, but what it says is text."""
+    for cls, text, broken_by in (
+        (gclip.get("agc"), " ", f"{attribute} must be a text such as"),
+        (broken.Sound, "", None),
+        (broken.Sound, 2.0, f"{attribute} must be a text such as"),
+    ):
+        monkeypatch.setattr(cls, attribute, text)
+        found = breaks(examine(cls, only=["documented"])).get("documented")
+        assert found is None if broken_by is None else found and broken_by in found
+
+
 def test_every_promise_can_be_broken() -> None:
     assert {*BREAKS.values(), *LIBRARY} == set(PROMISES)
 

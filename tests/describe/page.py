@@ -1,26 +1,25 @@
-"""The page of all strategies, ``strategies/README.md``: made from the registry, never by hand.
+"""The page of all strategies: made from the registry, the golden tests and the measured costs.
 
-What cannot be read from a class is read from beside it: the costs that
-``gclip bench strategies --write`` measured, and, in a checkout, the golden tests.
+``python -m tests.describe.page`` (or ``make page``) writes ``strategies/README.md``.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gclip.describe.held import Held, held
-from gclip.describe.strategies import SIDE_WORDS, Description, describe, families
-from gclip.errors import UsageError
+from gclip.core import registry
+from gclip.describe import SIDE_WORDS, Description, describe, families, read_costs
+from tests.describe.evidence import evidence
+
+PAGE = Path(__file__).parents[2] / "strategies" / "README.md"
 
 _INTRO = """\
 # Strategies
 
-<!-- Made by `gclip list --page > strategies/README.md`; a test fails where it is out of date. -->
+<!-- Made by `make page`; a test fails where it is out of date. -->
 
 {count} strategies: one method, one file, one paper. `gclip list` shows them in the terminal, and
 `gclip show NAME` one of them, with its parameters and what it does to a few norms.
@@ -33,15 +32,15 @@ find it by themselves. (From outside, `--plugin FILE` does the same.)
 ```python
 {snippet}```
 
-The docstring's first sentence ends with the equation, after a colon; its last paragraph names the
-paper: authors (year), title, arXiv id. A method that needs the elements themselves, not only their
-norms, derives from `gclip.Transform` and writes `transform`.
+`equation` and `paper` are what lists show; neither counts as code, so that an edit there trains no
+run again. A method that needs the elements themselves, not only their norms, derives from
+`gclip.Transform` and writes `transform`.
 
 1. `gclip show "half_of_mean(ratio=0.8)"`: does it do to those norms what you meant?
 2. `gclip check half_of_mean`: does it keep the contract, in every scope, rule and side it allows?
 3. Golden numbers in `tests/golden/`: the equation once more, in float64 NumPy, and deliberately
    wrong variants of the strategy, each of which some number must catch.
-4. `gclip bench strategies --write`, then `gclip list --page > strategies/README.md`.
+4. `gclip bench strategies --write`, then `make page`.
 
 ## What can be set on each
 
@@ -58,9 +57,10 @@ schedule: `norm(max_norm=linear(1, 0.1))`, or `cosine`, or `exponential`.
 - **memory**: what is kept between steps, measured by running the strategy; a group is what `scope`
   makes one.
 {cost}
-- **held to**: every strategy keeps the contract (`gclip check`). Beyond it: golden cases, numbers
+- **tests**: every strategy keeps the contract (`gclip check`). Beyond it: golden cases, numbers
   computed independently in float64 NumPy or published; mutants, wrong variants that these numbers
-  must and do catch; and the libraries whose gradients it is compared with over 200 steps.
+  must and do catch; and the libraries whose gradients it is compared with over 200 steps, by
+  `tests/golden/test_peers.py`.
 """
 
 _SNIPPET = '''\
@@ -73,8 +73,10 @@ from gclip.core import ema
 @gclip.register("half_of_mean")
 @dataclass(frozen=True, kw_only=True)
 class HalfOfMean(gclip.Strategy):
-    """Clip to a share of the mean norm so far: g ← g · min(1, r·mean(n)/‖g‖)."""
+    """Clip to a share of the mean norm so far."""
 
+    equation = "g ← g · min(1, r·mean(n)/‖g‖)"
+    paper = "Doe 2026"
     family = "past norms"
     ratio: float = gclip.tunable(0.5, low=0.1, high=2.0, log=True, doc="share of the mean, r")
 
@@ -106,8 +108,9 @@ _SHARED = (
 
 def page() -> str:
     """The page, in Markdown, of the strategies that ship with gclip."""
-    shipped = [d for d in _all() if d.cls.__module__.startswith("gclip.strategies.")]
-    costs, tested = read_costs(), held(folder().parent / "tests" / "golden")
+    classes = map(registry.get, registry.names())
+    shipped = [describe(cls) for cls in classes if registry.ships_with_gclip(cls)]
+    costs = read_costs()
     parts = [
         _INTRO.format(
             count=len(shipped),
@@ -121,73 +124,30 @@ def page() -> str:
     ]
     for family, members in families(shipped).items():
         parts.append(f"\n### {family[:1].upper()}{family[1:]}\n")
-        parts.append("| name | equation | side | memory | cost | from | held to |")
+        parts.append("| name | equation | side | memory | cost | from | tests |")
         parts.append("|---|---|---|---|---|---|---|")
-        parts += [_row(each, costs, tested) for each in members]
+        parts += [_row(each, costs) for each in members]
     return "\n".join(parts) + "\n"
 
 
-def folder() -> Path:
-    """Where the strategies' files are."""
-    return Path(next(iter(importlib.import_module("gclip.strategies").__path__)))
-
-
-def costs_file() -> Path:
-    """What ``gclip bench strategies --write`` writes."""
-    return folder() / "costs.json"
-
-
-def read_costs() -> Mapping[str, Any]:
-    """The committed costs: `machine`, and `costs` as `bench.strategies.summary`; or nothing."""
-    path = costs_file()
-    if not path.is_file():
-        return {}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-def write_costs(costs: Mapping[str, Any], machine: Mapping[str, Any]) -> Path:
-    """Write the file that `read_costs` reads; `UsageError` outside a checkout."""
-    path = costs_file()
-    if not (path.parents[1] / "pyproject.toml").is_file():
-        raise UsageError(f"costs belong into a checkout of gclip, and {path.parent} is none")
-    kept = {
-        "about": "what `gclip bench strategies --write` measured, read by `gclip list --page`",
-        "machine": dict(machine),
-        "costs": dict(sorted(costs.items())),
-    }
-    path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
-
-
-def _all() -> list[Description]:
-    from gclip.core import registry
-
-    return [describe(registry.get(name)) for name in registry.names()]
-
-
-def _row(each: Description, costs: Mapping[str, Any], tested: Mapping[str, Held]) -> str:
+def _row(each: Description, costs: Mapping[str, Any]) -> str:
     measured = costs.get("costs", {}).get(each.name)
     cells = (
         f"[`{each.name}`]({each.cls.__module__.rpartition('.')[2]}.py)",
-        _code(each.docstring.equation),
+        _code(each.equation),
         ", ".join(SIDE_WORDS[side] for side in each.sides),
         each.memory.words,
         "–" if measured is None else _cost(measured),
         _source(each),
-        str(tested.get(each.name, "–")),
+        str(evidence(each.name)),
     )
     return f"| {' | '.join(cells)} |"
 
 
 def _source(each: Description) -> str:
-    reference = each.docstring.reference
-    if reference is None:
-        return "–"
-    if reference.arxiv is None:
-        return reference.short
-    link = f"https://arxiv.org/abs/{reference.arxiv}"
-    return f"[{reference.short or f'arXiv:{reference.arxiv}'}]({link})"
+    if each.arxiv is None:
+        return each.reference
+    return f"[{each.reference}](https://arxiv.org/abs/{each.arxiv})"
 
 
 def _cost(measured: Mapping[str, Any]) -> str:
@@ -224,3 +184,7 @@ def _side_words() -> tuple[str, ...]:
 def _code(text: str) -> str:
     """Text as code in a table's cell, where a bar would end the cell."""
     return "`" + text.replace("`", "").replace("|", r"\|") + "`" if text else "–"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
