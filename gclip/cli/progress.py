@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from gclip.execution.progress import epoch_text
 from gclip.text.progress import TICK, Display, time_left
 from gclip.text.time_left import Estimate, TimeLeft
 
@@ -54,8 +55,6 @@ class StepsDisplay(Display):
 
     def train(self, progress: Progress) -> None:
         """The listener of a run."""
-        from gclip.execution.progress import epoch_text  # which loads NumPy
-
         self.update(progress.step, progress.steps, epoch_text(progress))
 
     def summary(self) -> str:
