@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from gclip.cli.app import App
-from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     FiguresFolder,
     Fleet,
@@ -20,47 +18,23 @@ from gclip.cli.options import (
     Place,
     Plugins,
     Setting,
-    StoreFolder,
     Workers,
     expand,
     load_data,
     load_plugins,
     parse_seeds,
 )
-from gclip.errors import UsageError
+from gclip.cli.study_answer import run_and_draw, show_answer
+from gclip.cli.study_request import combine, parse_lr_range, refuse_unused
 from gclip.execution.fleet_plan import read_fleet
-from gclip.execution.progress import RunsDisplay
-from gclip.text import screen
 from gclip.text.progress import load
-from gclip.text.table import Column, TextTable
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
-    from gclip.execution import Event
-    from gclip.training import RunConfig
-    from gclip.tuning.study import Answer, Request
-    from gclip.tuning.study_file import StudyFile
 
 app = App(no_args_is_help=True, help="Tune strategies with Optuna, and look at studies.")
 
-COMMANDS = ("study_work", "study_report")
+COMMANDS = ("study_list", "study_work", "study_report")
 """The modules beside this one that add further commands to the group."""
 
 _SEARCH = "How it searches"
-OPTIONS = {
-    "trials": "--trials",
-    "seeds": "--seeds",
-    "lr_range": "--lr-range",
-    "fixed_lr": "--fixed-lr",
-    "space": "--space",
-    "sampler": "--sampler",
-    "pruner": "--pruner",
-    "seeds_per_trial": "--seeds-per-trial",
-    "objectives": "--objective",
-    "points": "--points",
-}
-"""Fields of a request that not every study uses, and the options that set them."""
 
 
 def _search(*names: str, help: str, default: str, of: str = "", metavar: str | None = None) -> Any:
@@ -69,19 +43,6 @@ def _search(*names: str, help: str, default: str, of: str = "", metavar: str | N
     return typer.Option(
         *names, help=text, metavar=metavar, rich_help_panel=_SEARCH, show_default=default
     )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Given:
-    """What the command line and the study file say, put together."""
-
-    study: str
-    settings: dict[str, Any]
-    run: Setting
-    more: dict[str, Any]
-    plugins: tuple[str, ...]
-    workers: int | None
-    fleet: int | str
 
 
 @app.command("run")
@@ -255,7 +216,7 @@ def run(
         "strategies": tuple(strategy) if strategy else None,
         "trials": trials,
         "seeds": None if seeds is None else parse_seeds(seeds),
-        "lr_range": _lr_range(lr_range),
+        "lr_range": parse_lr_range(lr_range),
         "fixed_lr": fixed_lr or None,
         "space": parse_space(space) if space else None,
         "sampler": sampler,
@@ -265,285 +226,33 @@ def run(
         "points": points,
         "seed": seed,
     }
-    given = _together(name_of_study, options, run, plugin, workers, file)
-    together = read_fleet(given.fleet if fleet is None else fleet)
-    study = studies.get(given.study)
-    _refuse_unused(given.study, given.settings)
-    plugins = load_plugins(list(given.plugins))
-    base, dataset = load_data(_setting(study, given), given.run.data)
+    command = combine(name_of_study, options, run, plugin, workers, file)
+    fleet_size = read_fleet(command.fleet if fleet is None else fleet)
+    study = studies.get(command.study)
+    refuse_unused(command.study, command.request)
+    plugins = load_plugins(list(command.plugins))
+    base, dataset = load_data(command.base(study), command.run.data)
     request = Request(
-        **given.settings,
+        **command.request,
         base=base,
         store=Store(place.store, create=True),
-        workers=given.workers,
+        workers=command.workers,
         device=place.device,
-        data=given.run.data,
+        data=command.run.data,
         dataset=dataset,
         plugins=plugins,
         threads=place.threads,
-        fleet=together,
+        fleet=fleet_size,
     )
-    answer, drawn = _answer(study, request, out or place.store / "figures")
-    if "trials" not in studies.uses(given.study):  # trials are kept by Optuna
-        keep(given.study, request, answer, drawn)
-    if json:
-        screen.say_json(
-            {
-                "study": given.study,
-                "rows": answer.rows,
-                "notes": [note for note in answer.notes if note],
-                "figures": [str(path) for path in drawn],
-                **answer.more,
-            }
-        )
-    else:
-        _print(answer, drawn)
-    if not answer.ok:
-        raise typer.Exit(1)
-
-
-@app.command("list")
-def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
-    """List the studies that can be run, and those that a store holds with their best trials.
-
-    \b
-    Examples:
-      gclip study list
-      gclip study list --store runs --json
-    """
-    load("torch", "optuna")
-    from gclip import studies
-    from gclip.tuning.answers import answers_in
-    from gclip.tuning.sqlite import UnreadableStudy, studies_in, summary
-
-    known = [{"study": name, "question": studies.question(name)} for name in studies.names()]
-    begun, left_out = [], []
-    for path in studies_in(store).values():
-        try:
-            begun.append(summary(path))
-        except UnreadableStudy as error:
-            left_out.append(str(error))
-            screen.note(f"gclip: left out: {error}")
-    answers = answers_in(store)
-    for message in answers.unreadable:
-        left_out.append(message)
-        screen.note(f"gclip: left out: {message}")
-    if json:
-        screen.say_json(
-            {
-                "studies": known,
-                "begun": begun,
-                "answered": list(answers.found),
-                "left_out": left_out,
-            }
-        )
-        return
-    questions = TextTable(
-        columns=[Column(heading="study", words=True), Column(heading="question", words=True)]
+    answer, files = run_and_draw(
+        request,
+        functools.partial(studies.answered, study),
+        study.run_count(request) if hasattr(study, "run_count") else None,
+        out or place.store / "figures",
     )
-    for each in known:
-        questions.add(each["study"], each["question"])
-    screen.show(questions)
-    if not begun and not answers.found:
-        screen.tell(f"\nNone was begun in {store}.")
-    if begun:
-        _show_begun(store, begun)
-    if answers.found:
-        _show_answered(store, answers.found)
-
-
-def _show_begun(store: Path, begun: Sequence[Mapping[str, Any]]) -> None:
-    from gclip.tuning.sqlite_file import printable
-
-    screen.say(f"\nBegun in {store}:")
-    table = TextTable(
-        columns=[
-            Column(heading="name", words=True),
-            *(Column(heading=heading) for heading in ("trials", "pruned", "failed", "best")),
-            Column(heading="with", words=True),
-        ]
-    )
-    for found in begun:
-        table.add(
-            printable(found["name"]),
-            *(str(found[key]) for key in ("trials", "pruned", "failed")),
-            f"{screen.percent(found['score'])} %",
-            printable(found["best"] or "–"),
-        )
-    screen.show(table)
-
-
-def _show_answered(store: Path, answered: Sequence[Mapping[str, Any]]) -> None:
-    """Studies without trials: their runs are in the store, the same command shows them again."""
-    from gclip.cli.compare import describe
-    from gclip.training import RunConfig
-
-    screen.say(f"\nAnswered in {store}; the same command shows it again:")
-    table = TextTable(
-        columns=[
-            Column(heading="study", words=True),
-            Column(heading="strategies", words=True),
-            Column(heading="setting", words=True),
-            Column(heading="rows"),
-            Column(heading="date"),
-        ]
-    )
-    for each in answered:
-        table.add(
-            each["study"],
-            ", ".join(each["strategies"]) or "–",
-            describe(RunConfig.of(each["setting"])),
-            str(each["rows"]),
-            each["date"][:10],
-        )
-    screen.show(table)
-
-
-class _Growing(RunsDisplay):
-    """A display whose total is what it was told of so far."""
-
-    def __call__(self, event: Event) -> None:
-        if event.kind in ("queued", "cached"):
-            self.total += 1
-        super().__call__(event)
-
-
-def _setting(study: ModuleType, given: Given) -> RunConfig:
-    """What is trained: as asked, then as the study wants it for the task, then the defaults.
-
-    A study's own settings (`SETTINGS`, by task) are for the task's own recipe and optimizer.
-    """
-    run = given.run
-    own: dict[str, Any] = getattr(study, "SETTINGS", {}).get(run.task or "digits", {})
-    if run.recipe is not None or run.optimizer is not None:
-        own = {}
-    asked = {name for name in own if getattr(run, name, None) is not None}
-    return run.config(**{k: v for k, v in own.items() if k not in asked}, **given.more)
-
-
-def _answer(study: ModuleType, request: Request, out: Path) -> tuple[Answer, list[Path]]:
-    """Run a study under the eyes of a display, and draw its figures."""
-    from gclip import figures, studies
-    from gclip.figures._style import theme
-
-    count = study.run_count(request) if hasattr(study, "run_count") else None
-    then = "the answer and its figures"
-    display = _Growing(then=then) if count is None else RunsDisplay(count, then=then)
-
-    def kept() -> str:
-        where = request.store.path
-        return f"the runs that ended are kept in {where}; the same command goes on"
-
-    with interruptible(kept), display:
-        answer = studies.answered(study, dataclasses.replace(request, on_event=display))
-        drawn = []
-        for name, draw in answer.figures.items():
-            display.doing(f"drawing {name}")
-            with theme():
-                figure = draw()
-            drawn += [figures.save(figure, out / f"{name}.{kind}") for kind in ("png", "svg")]
-    return answer, drawn
-
-
-def _print(answer: Answer, drawn: list[Path]) -> None:
-    if answer.rows:
-        columns = [
-            Column(heading=heading, words=any(_is_word(row.get(key)) for row in answer.rows))
-            for heading, key in answer.columns.items()
-        ]
-        table = TextTable(columns=columns)
-        for row in answer.rows:
-            table.add(*(_cell(row.get(key)) for key in answer.columns.values()))
-        screen.show(table)
-        if answer.notes:
-            screen.say()
-    for note in answer.notes:
-        screen.tell(note)
-    if drawn:
-        names = ", ".join(dict.fromkeys(path.stem for path in drawn))
-        screen.tell(f"figures in {drawn[0].parent} (PNG and SVG): {names}")
-
-
-def _is_word(value: Any) -> bool:
-    """A text with no figure in front: it belongs on the left of its column. A dash is none."""
-    text = value.lstrip("+-×<>–").lstrip() if isinstance(value, str) else ""
-    return bool(text) and not text[0].isdigit()
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _together(
-    study: str | None,
-    options: dict[str, Any],
-    run: Setting,
-    plugin: list[str] | None,
-    workers: int | None,
-    file: Path | None,
-) -> Given:
-    """The options over the study file's settings, what neither says left out."""
-    from gclip.tuning.study_file import StudyFile, read_study_file
-
-    said = StudyFile() if file is None else read_study_file(file)
-    settings = {name: value for name, value in options.items() if value is not None}
-    found = {**_without_contradicted(said, settings), **settings}
-    if said.space:
-        found["space"] = {**said.space, **settings.get("space", {})}
-    written = found.pop("study", None)
-    chosen = study or written
-    if chosen is None:
-        raise UsageError(
-            "which study? gclip study run STUDY, or study = … in a --file; "
-            "gclip study list names them"
-        )
-    own = {f.name for f in dataclasses.fields(Setting)}
-    runs = {name: value for name, value in said.run.items() if name in own}
-    if "data" in runs:
-        runs["data"] = Path(str(runs["data"]))
-    runs |= {name: getattr(run, name) for name in own if getattr(run, name) is not None}
-    return Given(
-        study=chosen,
-        run=Setting(**runs),
-        more={name: value for name, value in said.run.items() if name not in own},
-        plugins=tuple(plugin or found.pop("plugins", ())),
-        workers=workers if workers is not None else found.pop("workers", None),
-        fleet=found.pop("fleet", "auto"),
-        settings={k: v for k, v in found.items() if k not in ("plugins", "workers")},
-    )
-
-
-def _without_contradicted(said: StudyFile, settings: dict[str, Any]) -> dict[str, Any]:
-    """The file's settings, but what is about the learning rate where an option is, too."""
-    about = ("lr_range", "fixed_lr")
-    asked = any(name in settings for name in about)
-    return {k: v for k, v in said.settings.items() if not (asked and k in about)}
-
-
-def _refuse_unused(name: str, settings: dict[str, Any]) -> None:
-    """An error for a setting that the study would ignore."""
-    from gclip import studies
-
-    for field, option in OPTIONS.items():
-        if field not in settings or field in studies.uses(name):
-            continue
-        others = [each for each in studies.names() if field in studies.uses(each)]
-        where = f" (studies that do: {', '.join(others)})" if others else ""
-        raise UsageError(f"the study {name} does not use {option}; leave it out{where}")
-
-
-def _lr_range(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--lr-range takes LOW,HIGH such as 0.001,0.5, but got {text!r}") from None
-    return low, high
+    if "trials" not in studies.uses(command.study):  # trials are kept by Optuna
+        keep(command.study, request, answer, files)
+    show_answer(answer, files, json, study=command.study)
 
 
 for _name in COMMANDS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import shlex
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     FiguresFolder,
     Json,
@@ -24,8 +22,8 @@ from gclip.cli.options import (
     load_plugins,
     parse_seeds,
 )
+from gclip.cli.study_answer import run_and_draw, show_answer
 from gclip.errors import UsageError
-from gclip.execution.progress import RunsDisplay
 from gclip.text import screen
 from gclip.text.progress import load
 from gclip.text.table import Column, TextTable
@@ -86,7 +84,6 @@ def report(
     """
     place.alone()
     load("torch", "optuna")
-    from gclip.cli.study import _print
     from gclip.results import Store
     from gclip.studies import _report
     from gclip.tuning.study import Request
@@ -111,31 +108,13 @@ def report(
         plugins=plugins,
         threads=place.threads,
     )
-    display = RunsDisplay(_report.run_count(request, chosen), then="the answer and its figures")
-    with (
-        interruptible(
-            lambda: f"the runs that ended are kept in {place.store}; the same command goes on"
-        ),
-        display,
-    ):
-        answer = _report.run(dataclasses.replace(request, on_event=display), chosen)
-        drawn = []
-        for name, draw in answer.figures.items():
-            display.doing(f"drawing {name}")
-            drawn += _saved(draw(), out or place.store / "figures", name)
-    if json:
-        screen.say_json(
-            {
-                "rows": answer.rows,
-                "notes": list(answer.notes),
-                "figures": [str(path) for path in drawn],
-                **answer.more,
-            }
-        )
-    else:
-        _print(answer, drawn)
-    if not answer.ok:
-        raise typer.Exit(1)
+    answer, files = run_and_draw(
+        request,
+        lambda listened: _report.run(listened, chosen),
+        _report.run_count(request, chosen),
+        out or place.store / "figures",
+    )
+    show_answer(answer, files, json)
 
 
 def show(

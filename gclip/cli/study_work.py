@@ -24,6 +24,7 @@ from gclip.cli.options import (
     load_data,
     load_plugins,
 )
+from gclip.cli.study_request import combine, parse_lr_range, refuse_unused
 from gclip.errors import UsageError
 from gclip.execution.fleet_plan import read_fleet
 from gclip.execution.progress import RunsDisplay
@@ -229,7 +230,6 @@ def _command(name: str, url: URL, request: Request) -> str:
 def _request(options: dict[str, Any], store: Path) -> Request:
     """The same as ``gclip study run`` makes of the same options."""
     from gclip import studies
-    from gclip.cli import study
     from gclip.tuning.space import parse_space
     from gclip.tuning.study import Request
 
@@ -238,28 +238,28 @@ def _request(options: dict[str, Any], store: Path) -> Request:
     chosen = {
         **{each: options[each] for each in alike},
         "strategies": tuple(strategies) if strategies else None,
-        "lr_range": study._lr_range(options["lr_range"]),
+        "lr_range": parse_lr_range(options["lr_range"]),
         "fixed_lr": options["fixed_lr"] or None,
         "space": parse_space(options["space"]) if options["space"] else None,
         "objectives": tuple(objectives) if objectives else None,
     }
-    given = study._together(
+    command = combine(
         options["name_of_study"], chosen, options["run"], options["plugin"], None, options["file"]
     )
-    studies.get(given.study)
-    if given.study != "thresholds":
+    studies.get(command.study)
+    if command.study != "thresholds":
         raise UsageError(
-            f"the study {given.study} runs on one machine: gclip study run {given.study}; "
+            f"the study {command.study} runs on one machine: gclip study run {command.study}; "
             "the one for many machines is thresholds"
         )
-    study._refuse_unused(given.study, given.settings)
-    plugins = load_plugins(list(given.plugins))
-    base, _ = load_data(given.run.config(**given.more), given.run.data)
+    refuse_unused(command.study, command.request)
+    plugins = load_plugins(list(command.plugins))
+    base, _ = load_data(command.run.config(**command.config), command.run.data)
     return Request(
-        **given.settings,
+        **command.request,
         base=base,
         store=cast("Any", store),  # a plan is made without looking into one
-        data=given.run.data,
+        data=command.run.data,
         plugins=plugins,
     )
 

@@ -12,7 +12,7 @@ import typer.main
 
 from gclip import studies
 from gclip.cli import app
-from gclip.cli.study import OPTIONS
+from gclip.cli.study_request import OPTIONS
 from gclip.training import RunConfig, task_defaults
 
 Command = Any  # of conftest.py

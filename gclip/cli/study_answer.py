@@ -1,0 +1,114 @@
+"""A study run under the eyes of a display, and its answer printed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from gclip.cli.interrupts import interruptible
+from gclip.execution.progress import RunsDisplay
+from gclip.text import screen
+from gclip.text.table import Column, TextTable
+
+if TYPE_CHECKING:
+    from gclip.execution import Event
+    from gclip.tuning.study import Answer, Request
+
+
+class _OpenDisplay(RunsDisplay):
+    """A display that learns how many runs there are from the runs themselves."""
+
+    def __call__(self, event: Event) -> None:
+        if event.kind in ("queued", "cached"):
+            self.total += 1
+        super().__call__(event)
+
+
+def run_and_draw(
+    request: Request, answer: Callable[[Request], Answer], run_count: int | None, out: Path
+) -> tuple[Answer, list[Path]]:
+    """Answer a request under the eyes of a display, and draw the answer's figures.
+
+    Args:
+        request: what is asked; its runs are listened to here.
+        answer: trains, reads and compares.
+        run_count: how many runs that will be; None where nobody knows.
+        out: the folder for the figures.
+
+    Returns:
+        The answer, and the figures' files, PNG and SVG.
+    """
+    from gclip import figures
+    from gclip.figures._style import theme
+
+    then = "the answer and its figures"
+    display = _OpenDisplay(then=then) if run_count is None else RunsDisplay(run_count, then=then)
+
+    def message() -> str:
+        where = request.store.path
+        return f"the runs that ended are kept in {where}; the same command goes on"
+
+    with interruptible(message), display:
+        answered = answer(dataclasses.replace(request, on_event=display))
+        files = []
+        for name, draw in answered.figures.items():
+            display.doing(f"drawing {name}")
+            with theme():
+                figure = draw()
+            files += [figures.save(figure, out / f"{name}.{kind}") for kind in ("png", "svg")]
+    return answered, files
+
+
+def show_answer(answer: Answer, files: Sequence[Path], json: bool, **more: Any) -> None:
+    """Print an answer and name its figures; exit with 1 where it is none."""
+    if json:
+        screen.say_json(
+            {
+                **more,
+                "rows": answer.rows,
+                "notes": [note for note in answer.notes if note],
+                "figures": [str(path) for path in files],
+                **answer.more,
+            }
+        )
+    else:
+        _print(answer, files)
+    if not answer.ok:
+        raise typer.Exit(1)
+
+
+def _print(answer: Answer, files: Sequence[Path]) -> None:
+    if answer.rows:
+        columns = [
+            Column(heading=heading, words=any(_is_word(row.get(key)) for row in answer.rows))
+            for heading, key in answer.columns.items()
+        ]
+        table = TextTable(columns=columns)
+        for row in answer.rows:
+            table.add(*(_cell(row.get(key)) for key in answer.columns.values()))
+        screen.show(table)
+        if answer.notes:
+            screen.say()
+    for note in answer.notes:
+        screen.tell(note)
+    if files:
+        names = ", ".join(dict.fromkeys(path.stem for path in files))
+        screen.tell(f"figures in {files[0].parent} (PNG and SVG): {names}")
+
+
+def _is_word(value: Any) -> bool:
+    """A text with no figure in front: it belongs on the left of its column. A dash is none."""
+    text = value.lstrip("+-×<>–").lstrip() if isinstance(value, str) else ""
+    return bool(text) and not text[0].isdigit()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,115 @@
+"""``gclip study list``: the studies there are, and those that a store holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from gclip.cli.options import Json, StoreFolder
+from gclip.text import screen
+from gclip.text.progress import load
+from gclip.text.table import Column, TextTable
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("list")(list_studies)
+
+
+def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
+    """List the studies that can be run, and those that a store holds with their best trials.
+
+    \b
+    Examples:
+      gclip study list
+      gclip study list --store runs --json
+    """
+    load("torch", "optuna")
+    from gclip import studies
+    from gclip.tuning.answers import answers_in
+    from gclip.tuning.sqlite import UnreadableStudy, studies_in, summary
+
+    known = [{"study": name, "question": studies.question(name)} for name in studies.names()]
+    begun, left_out = [], []
+    for path in studies_in(store).values():
+        try:
+            begun.append(summary(path))
+        except UnreadableStudy as error:
+            left_out.append(str(error))
+            screen.note(f"gclip: left out: {error}")
+    answers = answers_in(store)
+    for message in answers.unreadable:
+        left_out.append(message)
+        screen.note(f"gclip: left out: {message}")
+    if json:
+        screen.say_json(
+            {
+                "studies": known,
+                "begun": begun,
+                "answered": list(answers.found),
+                "left_out": left_out,
+            }
+        )
+        return
+    questions = TextTable(
+        columns=[Column(heading="study", words=True), Column(heading="question", words=True)]
+    )
+    for each in known:
+        questions.add(each["study"], each["question"])
+    screen.show(questions)
+    if not begun and not answers.found:
+        screen.tell(f"\nNone was begun in {store}.")
+    if begun:
+        _show_begun(store, begun)
+    if answers.found:
+        _show_answered(store, answers.found)
+
+
+def _show_begun(store: Path, begun: Sequence[Mapping[str, Any]]) -> None:
+    from gclip.tuning.sqlite_file import printable
+
+    screen.say(f"\nBegun in {store}:")
+    table = TextTable(
+        columns=[
+            Column(heading="name", words=True),
+            *(Column(heading=heading) for heading in ("trials", "pruned", "failed", "best")),
+            Column(heading="with", words=True),
+        ]
+    )
+    for found in begun:
+        table.add(
+            printable(found["name"]),
+            *(str(found[key]) for key in ("trials", "pruned", "failed")),
+            f"{screen.percent(found['score'])} %",
+            printable(found["best"] or "–"),
+        )
+    screen.show(table)
+
+
+def _show_answered(store: Path, answered: Sequence[Mapping[str, Any]]) -> None:
+    """Studies without trials: their runs are in the store, the same command shows them again."""
+    from gclip.cli.compare import describe
+    from gclip.training import RunConfig
+
+    screen.say(f"\nAnswered in {store}; the same command shows it again:")
+    table = TextTable(
+        columns=[
+            Column(heading="study", words=True),
+            Column(heading="strategies", words=True),
+            Column(heading="setting", words=True),
+            Column(heading="rows"),
+            Column(heading="date"),
+        ]
+    )
+    for each in answered:
+        table.add(
+            each["study"],
+            ", ".join(each["strategies"]) or "–",
+            describe(RunConfig.of(each["setting"])),
+            str(each["rows"]),
+            each["date"][:10],
+        )
+    screen.show(table)
