@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gclip.results import Results, Store
-    from gclip.survey.suggest import Suggestions
+    from gclip.survey.suggestions import Suggestions
 
 # What each format would otherwise say about the moment and the machine that drew it.
 _METADATA: dict[str, dict[str, str | None]] = {

@@ -17,7 +17,7 @@ from ._style import BASELINE, canvas, caption, looks, theme, wrapped
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from gclip.survey.suggest import Suggestion, Suggestions
+    from gclip.survey.suggestions import Suggestion, Suggestions
 
 MEASURED = {
     "global": "L2 norm of all gradients together",

@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from gclip.errors import UsageError as UsageError
     from gclip.execution.compare import compare as compare
     from gclip.execution.comparison import Comparison as Comparison
-    from gclip.survey.suggest import Suggestion as Suggestion
-    from gclip.survey.suggest import Suggestions as Suggestions
+    from gclip.survey.suggestions import Suggestion as Suggestion
+    from gclip.survey.suggestions import Suggestions as Suggestions
     from gclip.survey.survey import Survey as Survey
 
 from gclip.version import __version__ as __version__
@@ -107,8 +107,8 @@ _HOME = {
     "Side": "core.strategy",
     "Transform": "core.strategy",
     "Strategy": "core.strategy",
-    "Suggestion": "survey.suggest",
-    "Suggestions": "survey.suggest",
+    "Suggestion": "survey.suggestions",
+    "Suggestions": "survey.suggestions",
     "Survey": "survey.survey",
 }
 

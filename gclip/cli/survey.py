@@ -26,7 +26,7 @@ from gclip.errors import UsageError
 from gclip.text import screen
 
 if TYPE_CHECKING:
-    from gclip.survey.suggest import Suggestions
+    from gclip.survey.suggestions import Suggestions
     from gclip.survey.survey import Survey
     from gclip.training.norm_survey import NormSurvey
 

@@ -21,7 +21,8 @@ from gclip.core.strategy import SCOPES, Chain, Strategy, Transform
 from gclip.errors import UsageError
 from gclip.survey.norm_log import FEWEST_STEPS, NormLog, Step, Watched
 from gclip.survey.replay import clamps, order_of
-from gclip.survey.suggest import NOTES, Suggestions, suggest
+from gclip.survey.suggest import suggest
+from gclip.survey.suggestions import NOTES, Suggestions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
