@@ -15,13 +15,13 @@ from gclip.cli.options import (
     Json,
     Place,
     Plugins,
-    Setting,
     Strategies,
     Workers,
     expand,
     load_plugins,
     parse_seeds,
 )
+from gclip.cli.setting import Setting
 from gclip.execution.compare import USUAL_BASELINES
 from gclip.execution.fleet_plan import read_fleet
 from gclip.execution.progress import RunsDisplay

@@ -17,13 +17,13 @@ from gclip.cli.options import (
     Json,
     Place,
     Plugins,
-    Setting,
     Workers,
     expand,
     load_data,
     load_plugins,
     parse_seeds,
 )
+from gclip.cli.setting import Setting
 from gclip.cli.study_answer import run_and_draw, show_answer
 from gclip.cli.study_request import combine, parse_lr_range, refuse_unused
 from gclip.execution.fleet_plan import read_fleet

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gclip.cli.options import Setting
+from gclip.cli.setting import Setting
 from gclip.errors import UsageError
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from gclip.cli.options import (
     Json,
     Place,
     Plugins,
-    Setting,
     Workers,
     expand,
     load_data,
     load_plugins,
 )
+from gclip.cli.setting import Setting
 from gclip.cli.study_request import combine, parse_lr_range, refuse_unused
 from gclip.errors import UsageError
 from gclip.execution.fleet_plan import read_fleet

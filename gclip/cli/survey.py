@@ -14,7 +14,6 @@ from gclip.cli.options import (
     Json,
     Place,
     Plugins,
-    Setting,
     Strategies,
     expand,
     load_data,
@@ -22,6 +21,7 @@ from gclip.cli.options import (
     parse_seeds,
 )
 from gclip.cli.progress import StepsDisplay
+from gclip.cli.setting import Setting
 from gclip.errors import UsageError
 from gclip.text import screen
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gclip.cli.interrupts import interruptible
-from gclip.cli.options import Json, Place, Plugins, Setting, expand, load_data, load_plugins
+from gclip.cli.options import Json, Place, Plugins, expand, load_data, load_plugins
 from gclip.cli.progress import StepsDisplay
+from gclip.cli.setting import Setting
 from gclip.clipping.verdicts import DEFINITION
 from gclip.results.table_text import verdict_text
 from gclip.text import screen

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from gclip.cli.options import Setting, parse_seeds
+from gclip.cli.options import parse_seeds
+from gclip.cli.setting import Setting
 from gclip.results import Store
 
 Command = Any  # of conftest.py
