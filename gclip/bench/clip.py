@@ -31,16 +31,20 @@ PAST_STEPS = 100_000
 def rows(
     models: tuple[str, ...] = ("lenet", "resnet18"),
     seconds: float = 2.0,
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """One row a case: `case`, `peer`, both medians in microseconds, `speedup`, and `roofline`.
 
     `speedup` is the peer's median time over ours: above 1 we are faster. `roofline` is our time
     over the time that the memory traffic takes at the bandwidth measured here; None for nets that
-    a cache holds. A peer that is not installed has a row with its `reason` and no numbers. Each
-    row measures for about `seconds`. `progress` is told what is measured next.
+    a cache holds. A peer that is not installed has a row with its `reason` and no numbers.
+
+    Args:
+        models: nets, by their names.
+        seconds: each row measures for about that long.
+        progress: told what is measured next.
     """
-    found: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     progress("the bandwidth of this machine's memory")
     memory = roofline.measure()
     for model in models:
@@ -49,12 +53,12 @@ def rows(
         size = 4 * sum(p.numel() for _, p in params)
         for case, ours, peer, theirs, passes in _cases(params):
             progress(f"{model} {case}")
-            mine, other = _paired(ours, theirs, reset, seconds)
-            found.append(
+            our_time, peer_time = _paired(ours, theirs, reset, seconds)
+            measured.append(
                 {
-                    "case": f"{model} {case}", "peer": peer, "speedup": other / mine,
-                    "ours_us": mine * 1e6, "peer_us": other * 1e6,
-                    "roofline": mine / memory.floor(size, *passes) if size > CACHED else None,
+                    "case": f"{model} {case}", "peer": peer, "speedup": peer_time / our_time,
+                    "ours_us": our_time * 1e6, "peer_us": peer_time * 1e6,
+                    "roofline": our_time / memory.floor(size, *passes) if size > CACHED else None,
                 }
             )  # fmt: skip
         for case, ours, make in _jax_cases(params):
@@ -62,15 +66,20 @@ def rows(
             try:
                 theirs, restore = make()
             except ImportError:
-                found.append({**row, "speedup": None, "reason": "jax or optax is not installed"})
+                measured.append({**row, "speedup": None, "reason": "jax or optax is not installed"})
                 continue
 
             both = _after(reset, restore)
-            mine, other = _paired(ours, theirs, both, seconds)
-            found.append(
-                {**row, "speedup": other / mine, "ours_us": mine * 1e6, "peer_us": other * 1e6}
+            our_time, peer_time = _paired(ours, theirs, both, seconds)
+            measured.append(
+                {
+                    **row,
+                    "speedup": peer_time / our_time,
+                    "ours_us": our_time * 1e6,
+                    "peer_us": peer_time * 1e6,
+                }
             )
-    return found
+    return measured
 
 
 def _after(first: Call, then: Call) -> Call:

@@ -37,16 +37,16 @@ CASES = (
 )
 
 
-def rows(folder: Path, progress: Callable[[str], None] = lambda what: None) -> list[dict[str, Any]]:
+def rows(folder: Path, progress: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
     """Time per batch of normalised images, as ``case, peer, speedup, ours_ms, peer_ms``.
-
-    Args:
-        folder: class folders of images: ``train/<class>/<image>`` and ``test/<class>/<image>``.
-        progress: told what is measured next.
 
     Two rows a case: ``files`` reads and decodes the images on both sides, ``memory`` on neither.
     Each number is a median over repeats in which both take turns; the peer's workers have started
     before. Our batches are made on one thread, our files decoded on all cores.
+
+    Args:
+        folder: class folders of images: ``train/<class>/<image>`` and ``test/<class>/<image>``.
+        progress: told what is measured next.
 
     Raises:
         UsageError: `folder` has no class folders, or too few images.
@@ -54,11 +54,11 @@ def rows(folder: Path, progress: Callable[[str], None] = lambda what: None) -> l
     if not is_class_folders(folder):
         raise UsageError(f"{folder} has no train/<class>/<image> and test/<class>/<image>")
     dataset = load_dataset("cifar10", folder)
-    found = []
+    measured = []
     for case in CASES:
         progress(case[0])
-        found += [_row(folder, dataset, *case, reads) for reads in (True, False)]
-    return found
+        measured += [_row(folder, dataset, *case, reads) for reads in (True, False)]
+    return measured
 
 
 def _row(
@@ -69,12 +69,12 @@ def _row(
     count = images // batch_size
     if count < 1:
         raise UsageError(f"{folder} has too few images for batches of {batch_size}")
-    chosen = _chosen(folder, count * batch_size)
+    paths = _random_files(folder, count * batch_size)
     theirs: Any = _files(folder, augment) if reads else _Decoded(dataset, augment)
     ours, peers = [], []
     for _ in range(_REPEATS):
         peers.append(_time_batch(lambda: _peer(theirs, batch_size), count))
-        decoding = _time_decoding(chosen) / count if reads else 0.0
+        decoding = _time_decoding(paths) / count if reads else 0.0
         with reproducible(torch.device("cpu"), threads=1):  # as in a run
             ours.append(decoding + _time_batch(lambda: _ours(dataset, batch_size, augment), count))
     our_ms, peer_ms = 1e3 * statistics.median(ours), 1e3 * statistics.median(peers)
@@ -87,11 +87,11 @@ def _row(
     }
 
 
-def _chosen(folder: Path, count: int) -> list[Path]:
+def _random_files(folder: Path, count: int) -> list[Path]:
     """Files drawn at random, as the peer's shuffled loader reads them."""
     train = list_images(folder / "train")
     order = torch.randperm(len(train.files), generator=torch.Generator().manual_seed(0))
-    return [train.folder / train.files[place][0] for place in order[:count].tolist()]
+    return [train.folder / train.files[index][0] for index in order[:count].tolist()]
 
 
 def _time_decoding(paths: list[Path]) -> float:
@@ -111,10 +111,10 @@ def _time_batch(start: Callable[[], Batches], count: int) -> float:
 
 
 def _ours(dataset: Dataset, batch_size: int, augment: bool) -> Batches:
-    chance = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     normalizer = Normalizer.of(dataset.mean, dataset.std, SIZE)
     count = len(dataset.train_labels)
-    epoch = Epoch.draw(count, chance, chance if augment else None)
+    epoch = Epoch.draw(count, generator, generator if augment else None)
     return batches(dataset.train_images, dataset.train_labels, batch_size, epoch, normalizer)
 
 
@@ -145,10 +145,10 @@ class _Decoded(torch.utils.data.Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self._labels)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
         from PIL import Image
 
-        return self._transform(Image.fromarray(self._images[place])), self._labels[place]
+        return self._transform(Image.fromarray(self._images[index])), self._labels[index]
 
 
 def _peer(images: Any, batch_size: int) -> Batches:

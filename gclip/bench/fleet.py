@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from gclip.bench.rates import rate_row
 from gclip.bench.tutorial import tutorial_rate
 from gclip.errors import UsageError
 
@@ -50,68 +51,73 @@ def rows(
     strategies: Sequence[str] = ("norm",),
     seconds: float = 4.0,
     tutorial: bool = True,
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """``case, peer, speedup, ours, theirs`` (images·models/s), for each batch and fleet size.
 
     Args:
+        model: the net, by its name.
+        batches: how many images a batch has.
         sizes: runs in a fleet; by default a few that suit the batch.
+        optimizer: by its name.
         strategies: given to the runs of a fleet in turn.
         seconds: each row measures for about that long.
         tutorial: whether to measure the loop that tutorials show, too.
+        progress: told what is measured next.
+
+    Returns:
+        A row a case and peer, as `gclip.bench.rates.rate_row` gives them.
 
     Raises:
         UsageError: a number below 1, or a model or strategy that cannot be in a fleet.
     """
     from gclip.execution import cores
 
-    for what, values in (("batches", batches), ("sizes", sizes)):
+    for name, values in (("batches", batches), ("sizes", sizes)):
         wrong = [value for value in values if value < 1]
         if wrong:
-            raise UsageError(f"{what} are whole numbers of at least 1, but got {wrong[0]}")
-    found: list[dict[str, Any]] = []
+            raise UsageError(f"{name} are whole numbers of at least 1, but got {wrong[0]}")
+    measured: list[dict[str, Any]] = []
     workers = cores()
     for batch in batches:
         task = {
             "model": model, "batch_size": batch, "optimizer": optimizer,
             "strategies": list(strategies),
         }  # fmt: skip
-        chosen = tuple(sizes) or sizes_of(model, batch)
+        fleet_sizes = tuple(sizes) or sizes_of(model, batch)
         best = (0.0, 0)
-        for size in chosen:
+        for size in fleet_sizes:
             case = f"{model} batch={batch} runs={size}"
             progress(case)
             ours, theirs = _in_one_process({**task, "size": size}, seconds)
-            found.append(_row(case, f"{ALONE}, {torch.get_num_threads()} threads", ours, theirs))
+            measured.append(
+                rate_row(case, f"{ALONE}, {torch.get_num_threads()} threads", ours, theirs)
+            )
         with _Machine(workers) as machine:
-            for size in chosen:
+            for size in fleet_sizes:
                 case = f"{model} batch={batch} runs={size} workers={workers}"
                 progress(case)
                 ours, theirs = machine.race({**task, "size": size}, seconds)
                 peer = f"{workers} workers of one thread, {ALONE}"
-                found.append(_row(case, peer, ours, theirs))
+                measured.append(rate_row(case, peer, ours, theirs))
                 best = max(best, (ours, size))
         if tutorial:
             case = f"{model} batch={batch} runs={best[1]} workers={workers}"
             progress(f"{case} beside the tutorial's loop")
             theirs = tutorial_rate(model, batch, optimizer, seconds)
-            found.append(_row(case, TUTORIAL, best[0], theirs))
-    return found
-
-
-def _row(case: str, peer: str, ours: float, theirs: float) -> dict[str, Any]:
-    return {"case": case, "peer": peer, "speedup": ours / theirs, "ours": ours, "theirs": theirs}
+            measured.append(rate_row(case, TUTORIAL, best[0], theirs))
+    return measured
 
 
 def _in_one_process(task: Mapping[str, Any], seconds: float) -> tuple[float, float]:
     """Median rates of the fleet and of one run, an epoch each in turn."""
-    alone, together = _epochs(task, torch.get_num_threads())
+    alone, fleet = _epochs(task, torch.get_num_threads())
     ours: list[float] = []
     theirs: list[float] = []
     until = time.perf_counter() + seconds
     while time.perf_counter() < until or len(ours) < 4:
         theirs.append(next(alone))
-        ours.append(next(together))
+        ours.append(next(fleet))
     return statistics.median(ours), statistics.median(theirs)
 
 
@@ -126,10 +132,10 @@ def _epochs(task: Mapping[str, Any], threads: int) -> tuple[Iterator[float], Ite
     digits = load_dataset("digits")
     batch = int(task["batch_size"])
     steps = STEPS.get(batch, FEWEST_STEPS) if task["model"] == "lenet" else SLOW_STEPS
-    whole = len(digits.train_labels)
+    total = len(digits.train_labels)
     base = RunConfig(
         model=task["model"], batch_size=batch, optimizer=task["optimizer"], epochs=10**6,
-        fraction=min(1.0, batch * steps / whole), strategy=task["strategies"][0],
+        fraction=min(1.0, batch * steps / total), strategy=task["strategies"][0],
         lr=1e-4 if task["optimizer"].startswith("adam") else 1e-3,
     )  # fmt: skip
     base = base.replace(epochs=1)
@@ -144,16 +150,16 @@ def _epochs(task: Mapping[str, Any], threads: int) -> tuple[Iterator[float], Ite
 
     with reproducible(device, threads):
         run = Run(base, digits, device)
-        fleet = FleetRun([base.replace(strategy=name) for name in names], digits, device)
+        fleet_run = FleetRun([base.replace(strategy=name) for name in names], digits, device)
     # Learning rates are those of a constant schedule, so more epochs than planned change nothing.
-    alone = timed(lambda: run.train_epoch(lambda: True), run._count)
-    together = timed(fleet.train_epoch, run._count * len(names))
-    next(alone), next(together)
-    return alone, together
+    alone = timed(lambda: run.train_epoch(lambda: True), run.train_examples)
+    fleet = timed(fleet_run.train_epoch, run.train_examples * len(names))
+    next(alone), next(fleet)
+    return alone, fleet
 
 
 class _Machine:
-    """A worker process of one thread for each core, all told the same at the same time."""
+    """A worker process of one thread for each core; all get the same order at the same time."""
 
     def __init__(self, workers: int) -> None:
         self._count = workers
@@ -207,14 +213,14 @@ class _Machine:
 
 
 def serve() -> None:
-    """A worker's life: it measures what its input says, until that closes."""
+    """What a worker process does: it measures what its input says, until that closes."""
     torch.set_num_threads(1)
     streams: dict[str, Iterator[float]] = {}
     for line in sys.stdin:
         order = json.loads(line)
         if "task" in order:
-            alone, together = _epochs(order["task"], 1)
-            streams = {"alone": alone, "fleet": together}
+            alone, fleet = _epochs(order["task"], 1)
+            streams = {"alone": alone, "fleet": fleet}
             print(0.0, flush=True)
             continue
         until = time.perf_counter() + order["seconds"]

@@ -46,7 +46,7 @@ def rows(
     model: str = "resnet18",
     seconds: float = 2.0,
     warm: int = WARM,
-    progress: Callable[[str], None] = lambda name: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """One row a strategy, on the side that it works on by default.
 
@@ -57,27 +57,28 @@ def rows(
 
     Args:
         chosen: names; all registered strategies by default.
+        model: the net, by its name; examples are clipped on LeNet.
         seconds: how long each row measures, about.
         warm: calls before that, in twice the time at most.
         progress: told the name of what is measured next.
     """
     strategies = [get(name)() for name in tuple(chosen) or names()]
-    found = []
+    measured = []
     for strategy in strategies:
         progress(strategy.name)
         where = "lenet" if strategy.side == "sample" else model
         row: dict[str, Any] = {"case": f"{where} {strategy.name}", "strategy": strategy.name}
         try:
-            race = _RACES[strategy.side](strategy, build(where, 10, seed=0))
-            row |= {"peer": race.peer, **_measure(race, seconds, warm)}
+            pair = _PAIRS[strategy.side](strategy, build(where, 10, seed=0))
+            row |= {"peer": pair.peer, **_measure(pair, seconds, warm)}
         except UsageError as error:
             row["reason"] = str(error)
         row["norms_only"] = not isinstance(strategy, Transform)
-        found.append(row)
-    return found
+        measured.append(row)
+    return measured
 
 
-class Race(NamedTuple):
+class Pair(NamedTuple):
     """Two calls to be timed in turns.
 
     Attributes:
@@ -93,20 +94,20 @@ class Race(NamedTuple):
     report: Callable[[], ClipReport | None]
 
 
-def _on_gradients(strategy: Strategy, net: nn.Module) -> Race:
+def _on_gradients(strategy: Strategy, net: nn.Module) -> Pair:
     params = list(net.named_parameters())
     reset = _gradients([p for _, p in params])
     peer = create("norm", scope=strategy.scope, max_norm=1e-4)
     # Whoever reads it has a learning rate.
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     ours = Clipper(params, strategy, optimizer=optimizer)
-    return Race(
+    return Pair(
         f"norm(scope={strategy.scope})", ours.step, Clipper(params, peer).step, reset,
         lambda: ours.report,
     )  # fmt: skip
 
 
-def _on_updates(strategy: Strategy, net: nn.Module) -> Race:
+def _on_updates(strategy: Strategy, net: nn.Module) -> Pair:
     params = list(net.parameters())
     values: list[Tensor] = [p.detach() for p in params]
     start = [value.clone() for value in values]
@@ -123,10 +124,10 @@ def _on_updates(strategy: Strategy, net: nn.Module) -> Race:
 
     ours, report = stepper(strategy)
     theirs, _ = stepper(create("norm", scope=strategy.scope, side="update", max_norm=1e-4))
-    return Race(f"norm(scope={strategy.scope}, side=update)", ours, theirs, reset, report)
+    return Pair(f"norm(scope={strategy.scope}, side=update)", ours, theirs, reset, report)
 
 
-def _by_example(strategy: Strategy, net: nn.Module) -> Race:
+def _by_example(strategy: Strategy, net: nn.Module) -> Pair:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(EXAMPLES, 3, 32, 32, generator=generator)
     labels = torch.randint(10, (EXAMPLES,), generator=generator)
@@ -136,15 +137,15 @@ def _by_example(strategy: Strategy, net: nn.Module) -> Race:
         clipper.backward(images, labels)
         clipper.step()
 
-    def reset(scale: float) -> None:
+    def reset(_: float) -> None:
         net.zero_grad()
 
-    return Race(
+    return Pair(
         "none(side=sample)", lambda: step(ours), lambda: step(theirs), reset, lambda: ours.report
     )
 
 
-_RACES: dict[str, Callable[[Strategy, nn.Module], Race]] = {
+_PAIRS: dict[str, Callable[[Strategy, nn.Module], Pair]] = {
     "gradient": _on_gradients,
     "update": _on_updates,
     "sample": _by_example,
@@ -166,33 +167,33 @@ def _gradients(params: list[nn.Parameter]) -> Callable[[float], None]:
     return reset
 
 
-def _measure(race: Race, seconds: float, warm: int) -> dict[str, Any]:
+def _measure(pair: Pair, seconds: float, warm: int) -> dict[str, Any]:
     times: list[tuple[float, float]] = []
     acted: list[bool] = []
     until = time.perf_counter() + 2 * seconds
     for step in range(warm):
-        for call in (race.ours, race.theirs):
-            race.reset(_scale(step))
+        for call in (pair.ours, pair.theirs):
+            pair.reset(_scale(step))
             call()
         if time.perf_counter() > until:
             break
     until = time.perf_counter() + seconds
     while time.perf_counter() < until or len(times) < 2 * ROUND:
         step = len(times)
-        taken = [0.0, 0.0]
+        seconds_taken = [0.0, 0.0]
         # Who comes first changes with every round, not with every call: or ours would always be
         # first at a spike.
-        for place in (0, 1) if step // ROUND % 2 else (1, 0):
-            race.reset(_scale(step))
+        for i in (0, 1) if step // ROUND % 2 else (1, 0):
+            pair.reset(_scale(step))
             start = time.perf_counter()
-            (race.ours, race.theirs)[place]()
-            taken[place] = time.perf_counter() - start
-        times.append((taken[0], taken[1]))
-        acted.append(_acted(race.report()))
+            (pair.ours, pair.theirs)[i]()
+            seconds_taken[i] = time.perf_counter() - start
+        times.append((seconds_taken[0], seconds_taken[1]))
+        acted.append(_acted(pair.report()))
     share = sum(acted) / len(acted)
     if share >= ENOUGH:
-        times = [pair for pair, did in zip(times, acted, strict=True) if did]
-    ours, theirs = (statistics.median(pair[place] for pair in times) for place in (0, 1))
+        times = [each for each, clipped in zip(times, acted, strict=True) if clipped]
+    ours, theirs = (statistics.median(each[i] for each in times) for i in (0, 1))
     return {
         "speedup": theirs / ours, "cost": ours / theirs,
         "ours_us": ours * 1e6, "peer_us": theirs * 1e6, "clipped": share,

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gclip.bench.rates import rate_row
 from gclip.bench.tutorial import minimal_epoch, tutorial_rate
 from gclip.errors import UsageError
 
@@ -25,7 +26,7 @@ def rows(
     optimizer: str = "adam",
     seconds: float = 6.0,
     data: Path | None = None,
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """``case, peer, speedup, ours, theirs`` (images/s), of training alone, on all threads.
 
@@ -33,8 +34,15 @@ def rows(
     after them.
 
     Args:
+        models: nets, by their names.
+        batches: how many images a batch has.
+        optimizer: by its name.
         seconds: each row measures for about that long.
         data: class folders of images for the tutorials' loop; else random images in memory.
+        progress: told what is measured next.
+
+    Returns:
+        A row a case and peer, as `gclip.bench.rates.rate_row` gives them.
 
     Raises:
         UsageError: a batch below 1; an unknown model or optimizer.
@@ -42,21 +50,16 @@ def rows(
     wrong = [batch for batch in batches if batch < 1]
     if wrong:
         raise UsageError(f"batches are whole numbers of at least 1, but got {wrong[0]}")
-    found: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     for model in models:
         for batch in batches:
             case = f"{model} batch={batch}"
             progress(case)
             ours, theirs = _beside_minimal(model, batch, optimizer, seconds)
-            found.append(_row(case, MINIMAL, ours, theirs))
-            found.append(
-                _row(case, TUTORIAL, ours, tutorial_rate(model, batch, optimizer, seconds, data))
-            )
-    return found
-
-
-def _row(case: str, peer: str, ours: float, theirs: float) -> dict[str, Any]:
-    return {"case": case, "peer": peer, "speedup": ours / theirs, "ours": ours, "theirs": theirs}
+            measured.append(rate_row(case, MINIMAL, ours, theirs))
+            theirs = tutorial_rate(model, batch, optimizer, seconds, data)
+            measured.append(rate_row(case, TUTORIAL, ours, theirs))
+    return measured
 
 
 def _beside_minimal(model: str, batch: int, optimizer: str, seconds: float) -> tuple[float, float]:
@@ -66,15 +69,15 @@ def _beside_minimal(model: str, batch: int, optimizer: str, seconds: float) -> t
 
     device, threads = torch.device("cpu"), torch.get_num_threads()
     digits = load_dataset("digits")
-    whole = len(digits.train_labels)
-    images = IMAGES.get(model, {}).get(batch, whole)
+    total = len(digits.train_labels)
+    images = IMAGES.get(model, {}).get(batch, total)
     config = RunConfig(
         model=model, batch_size=batch, optimizer=optimizer, epochs=1, strategy="norm",
-        fraction=min(1.0, images / whole), lr=1e-4,
+        fraction=min(1.0, images / total), lr=1e-4,
     )  # fmt: skip
     with reproducible(device, threads):
         run = Run(config, digits, device)
-    count = run._count
+    count = run.train_examples
     plain = minimal_epoch(model, batch, optimizer, digits, count, config.lr)
 
     def ours() -> None:

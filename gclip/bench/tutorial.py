@@ -25,6 +25,10 @@ def tutorial_rate(
     and normalise image by image, the model, torch's default optimizer, `clip_grad_norm_`.
 
     Args:
+        model: the net, by its name.
+        batch: how many images a batch has.
+        optimizer: by its name.
+        seconds: how long to measure, about.
         folder: class folders of images; without it, random images that lie in memory as PIL's.
     """
     from torch.utils.data import DataLoader
@@ -54,6 +58,14 @@ def minimal_epoch(
 ) -> Callable[[], None]:
     """The best plain loop: images normalised once and kept in memory, ``channels_last``, a fused
     optimizer, `clip_grad_norm_`, and nothing that looks at a number.
+
+    Args:
+        model: the net, by its name.
+        batch: how many images a batch has.
+        optimizer: by its name.
+        dataset: the images.
+        count: how many of them an epoch has.
+        lr: the learning rate.
 
     Returns:
         An epoch of `count` images.
@@ -118,7 +130,7 @@ class _InMemory(torch.utils.data.Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
         from PIL import Image
 
-        return self._transform(Image.fromarray(self._images[place])), place % 10
+        return self._transform(Image.fromarray(self._images[index])), index % 10

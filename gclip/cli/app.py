@@ -20,6 +20,7 @@ class Command(TyperCommand):
     """A command."""
 
     def get_params(self, ctx: Any) -> list[Any]:
+        """As in Typer, but for the flags."""
         return _flags_without_type(super().get_params(ctx))
 
 
@@ -27,6 +28,7 @@ class Group(TyperGroup):
     """A group of commands."""
 
     def get_params(self, ctx: Any) -> list[Any]:
+        """As in Typer, but for the flags."""
         return _flags_without_type(super().get_params(ctx))
 
 

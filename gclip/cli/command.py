@@ -150,4 +150,4 @@ def _show_warning(
         text = f"gclip: warning: {message}"
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line).rstrip()
-    print(text, file=sys.stderr)
+    print(text, file=file or sys.stderr)

@@ -52,6 +52,7 @@ _NOT_CREATED = ("seeds", "workers", "out", "json", "device", "threads", "fleet")
 
 
 def add_to(app: typer.Typer) -> None:
+    """Make the commands known."""
     app.command("create")(_like_run(create))
     app.command("work")(work)
 

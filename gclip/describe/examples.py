@@ -51,6 +51,7 @@ class Example:
         )
 
     def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
         return {
             "strategy": str(self.strategy),
             "norms": list(self.norms),

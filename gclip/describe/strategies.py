@@ -46,6 +46,7 @@ class Parameter:
 
     @property
     def doc(self) -> str:
+        """What the field is."""
         return self.info.doc or _SHARED_DOCS.get(self.info.name, "")
 
     @property
@@ -65,6 +66,7 @@ class Parameter:
         return " and ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
 
     def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
         info, rule = self.info, self.rule
         return {
             "name": info.name,
@@ -88,14 +90,17 @@ class Description:
 
     @cached_property
     def defaults(self) -> Strategy:
+        """The strategy with nothing set."""
         return self.cls()
 
     @property
     def name(self) -> str:
+        """What it is registered under."""
         return self.cls.name
 
     @property
     def family(self) -> str:
+        """What it is listed among."""
         return self.cls.family
 
     @property
@@ -105,10 +110,12 @@ class Description:
 
     @property
     def scopes(self) -> tuple[str, ...]:
+        """The scopes that it may have, its default first."""
         return _first(self.defaults.scope, self.cls.scopes, SCOPES)
 
     @property
     def rules(self) -> tuple[str, ...]:
+        """The rules that it may have, its default first."""
         return _first(self.defaults.rule, self.cls.rules, RULES)
 
     @cached_property
@@ -144,6 +151,7 @@ class Description:
 
     @property
     def equation(self) -> str:
+        """What it does, on one line."""
         return self.cls.equation
 
     @property
@@ -158,6 +166,7 @@ class Description:
 
     @cached_property
     def memory(self) -> Footprint:
+        """What it keeps between steps."""
         return footprint(self.defaults)
 
     def as_dict(self) -> dict[str, Any]:

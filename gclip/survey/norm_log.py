@@ -259,15 +259,15 @@ class Watched:
                 continue
             known = values
             numbers: list[Rate] = [float(value) for value in values]  # waits for a GPU
-            made.append(_Noted(numbers).spread(key, self.groups, self.norm.device))
+            made.append(_RatesOfAStep({key: numbers}).spread(key, self.groups, self.norm.device))
         return made
 
 
-class _Noted(OptimizerHyperparameters):
+class _RatesOfAStep(OptimizerHyperparameters):
     """Rates as they were noted at a step."""
 
-    def __init__(self, values: list[Rate]) -> None:
+    def __init__(self, values: Mapping[str, list[Rate]]) -> None:
         self._values = values
 
     def each(self, key: str) -> list[Rate]:
-        return self._values
+        return self._values[key]

@@ -81,7 +81,7 @@ class Survey:
         unit_dims: UnitDims | None = None,
     ) -> None:
         self._source = source_of(parameters)
-        self._taken = named = self._source.read()
+        self._first_read = named = self._source.read()
         refuse_flat(named.params)
         self.names, self.params = named.names, list(named.params)
         self._named = named.have_names
@@ -90,15 +90,15 @@ class Survey:
         )
         self._memory = memory
         self._chosen = None if strategies is None else tuple(_one(each) for each in strategies)
-        self._tables: dict[Key, NormLog] = {}
+        self._logs: dict[Key, NormLog] = {}
         keys = [_key(scope) for scope in SCOPES]
-        keys += [_key_of(each) for each in self._strategies() if not isinstance(each, Transform)]
-        places = axes(self.names, self.params, parameters, unit_dims)
+        keys += [_key_of(each) for each in self.strategies if not isinstance(each, Transform)]
+        unit_axes = axes(self.names, self.params, parameters, unit_dims)
         for scope, order, counted in dict.fromkeys(keys):
             if scope != "layer" or self._named:
-                groups = group(self.names, self.params, scope, places)
-                elements = group(self.names, self.params, "element", places) if counted else None
-                self._tables[scope, order, counted] = NormLog(groups, order, elements=elements)
+                groups = group(self.names, self.params, scope, unit_axes)
+                elements = group(self.names, self.params, "element", unit_axes) if counted else None
+                self._logs[scope, order, counted] = NormLog(groups, order, elements=elements)
         self._finite: Tensor | None = None  # how many steps were, counted on the device
         self._last: dict[str, list[float | Tensor]] | None = None
         self.steps = 0
@@ -120,7 +120,7 @@ class Survey:
             UsageError: no parameter has a gradient, or the model has other parameters than when
                 the survey began.
         """
-        if self._source.changed() and (other := differing(self._taken, self._source.read())):
+        if self._source.changed() and (other := differing(self._first_read, self._source.read())):
             raise UsageError(
                 f"the model has other parameters than when this survey began ({other[0]} and "
                 f"{len(other) - 1} more): begin another survey"
@@ -131,30 +131,44 @@ class Survey:
         if any(map(is_sharded, self.params)):
             align(self.params)
         grads = gradients(self.params)
-        there = tuple(grad is not None for grad in grads)
+        present = tuple(grad is not None for grad in grads)
         device = next((g.device for g in grads if g is not None), None)
         if device is None:
             raise UsageError(
                 "no parameter has a gradient: call survey.watch() after backward() and before "
                 "zero_grad()"
             )
-        plain, spread = _dense(grads)
-        total = self._tables[_key("global")].groups.norms(plain, math.inf, device)
-        fine = torch.isfinite(total)
+        rows, dense = _dense(grads)
+        total = self._logs[_key("global")].groups.norms(rows, math.inf, device)
+        is_finite = torch.isfinite(total)
         if finite is not None:
-            fine = fine & finite.to(device).view(1)
-        self._finite = fine.long() if self._finite is None else self._finite.to(device) + fine
+            is_finite = is_finite & finite.to(device).view(1)
+        self._finite = (
+            is_finite.long() if self._finite is None else self._finite.to(device) + is_finite
+        )
         trained = tuple(p.requires_grad for p in self.params)
         step = Step(
-            self.steps, fine, None if all(there) else there, self._noted(),
+            self.steps, is_finite, None if all(present) else present, self._rates_now(),
             None if all(trained) else trained,
         )  # fmt: skip
         weights = [p.detach() if p.requires_grad else None for p in self.params]
-        for table in self._tables.values():
-            if table.wants(self.steps):
-                table.add(step, spread if table.groups.scope == "unit" else plain, weights)
+        for log in self._logs.values():
+            if log.wants(self.steps):
+                log.add(step, dense if log.groups.scope == "unit" else rows, weights)
         self.steps += 1
         self._fit()
+
+    @property
+    def strategies(self) -> tuple[Strategy, ...]:
+        """Those that thresholds are suggested for."""
+        if self._chosen is not None:
+            return self._chosen
+        return tuple(get(name)() for name in names())
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The scopes whose norms are watched; without ``layer`` where parameters have no names."""
+        return tuple(scope for scope in SCOPES if scope != "layer" or self._named)
 
     @property
     def finite_steps(self) -> int:
@@ -183,11 +197,11 @@ class Survey:
             order: other norms than the L2 norm are there where a strategy of the survey has them.
         """
         order = math.inf if scope == "element" else order
-        found = [t for (s, o, _), t in self._tables.items() if (s, o) == (scope, order)]
-        if not found:
-            there = ", ".join(dict.fromkeys(s for s, o, _ in self._tables if o == order))
+        logs = [t for (s, o, _), t in self._logs.items() if (s, o) == (scope, order)]
+        if not logs:
+            there = ", ".join(dict.fromkeys(s for s, o, _ in self._logs if o == order))
             raise UsageError(f"the {order:g}-norm per {scope} was not watched (there: {there})")
-        return found[0].watched()
+        return logs[0].watched()
 
     def figure(self, suggestions: Suggestions | None = None) -> Figure:
         """How the norms of each scope are spread, and where the suggested limits lie.
@@ -198,12 +212,7 @@ class Survey:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _strategies(self) -> tuple[Strategy, ...]:
-        if self._chosen is not None:
-            return self._chosen
-        return tuple(get(name)() for name in names())
-
-    def _noted(self) -> dict[str, list[float | Tensor]] | None:
+    def _rates_now(self) -> dict[str, list[float | Tensor]] | None:
         """The learning rates and weight decays now; where nothing changed, the very last ones."""
         if self._rates is None:
             return None
@@ -219,23 +228,28 @@ class Survey:
         return self._last
 
     def _fit(self) -> None:
-        """Thin the largest table until all fit into memory."""
-        while 4 * sum(table.floats for table in self._tables.values()) > self._memory:
-            most = max(self._tables.values(), key=lambda table: table.floats)
-            if len(most) < FEWEST_STEPS:
+        """Thin the largest log until all fit into memory."""
+        while 4 * sum(log.floats for log in self._logs.values()) > self._memory:
+            largest = max(self._logs.values(), key=lambda log: log.floats)
+            if len(largest) < FEWEST_STEPS:
                 return
-            most.thin()
+            largest.thin()
 
-    def _find(self, strategy: Strategy) -> Watched:
+    def watched_for(self, strategy: Strategy) -> Watched:
+        """The norms that a strategy's limit is held against.
+
+        Raises:
+            UsageError: they were not watched.
+        """
         key = _key_of(strategy)
-        if key not in self._tables:
+        if key not in self._logs:
             if key[0] == "layer":
                 check_layers(self.names, self._named)
             raise UsageError(
                 f"its norm (scope {key[0]}, order {key[1]:g}) was not watched; name it beforehand: "
                 f"gclip.Survey(model, strategies=['{strategy}'])"
             )
-        return self._tables[key].watched()
+        return self._logs[key].watched()
 
 
 def pooled(
@@ -253,17 +267,17 @@ def pooled(
         raise UsageError("nothing was watched yet: call survey.watch() after each backward()")
     if not finite:
         raise UsageError(f"gradients were not finite in all {steps} steps, so there is no norm")
-    known: dict[Key, list[Watched]] = {}
+    watched: dict[Key, list[Watched]] = {}
 
     def find(strategy: Strategy) -> list[Watched]:
         key = _key_of(strategy)
-        if key not in known:
-            known[key] = [survey._find(strategy) for survey in surveys]
-        return known[key]
+        if key not in watched:
+            watched[key] = [survey.watched_for(strategy) for survey in surveys]
+        return watched[key]
 
-    wanted = surveys[0]._strategies() if strategies is None else [_one(s) for s in strategies]
+    wanted = surveys[0].strategies if strategies is None else [_one(s) for s in strategies]
     rows = suggest(wanted, find, clip_rate)
-    every = {each[0].groups.scope: max(w.every for w in each) for each in known.values()}
+    every = {each[0].groups.scope: max(w.every for w in each) for each in watched.values()}
     thinned = [f"{scope}: every {_nth(n)} step" for scope, n in every.items() if n > 1]
     notes = list(NOTES)
     if thinned:
@@ -279,7 +293,7 @@ def drawn(surveys: Sequence[Survey], suggestions: Suggestions, setting: str = ""
 
     norms = {}
     for scope in SCOPES:
-        runs = [s.watched(scope) for s in surveys if scope != "layer" or s._named]
+        runs = [s.watched(scope) for s in surveys if scope in s.scopes]
         if runs:
             norms[scope] = torch.cat([run.norm.flatten() for run in runs]).numpy()
     figure: Figure = draw_survey(norms, suggestions, setting)
@@ -291,12 +305,12 @@ def _nth(number: int) -> str:
 
 
 def _one(strategy: str | Strategy) -> Strategy:
-    made = parse(strategy) if isinstance(strategy, str) else strategy
-    if isinstance(made, Chain):
-        raise UsageError(f"a survey looks at one strategy at a time, not at a chain: {made}")
-    if not isinstance(made, Strategy):
+    parsed = parse(strategy) if isinstance(strategy, str) else strategy
+    if isinstance(parsed, Chain):
+        raise UsageError(f"a survey looks at one strategy at a time, not at a chain: {parsed}")
+    if not isinstance(parsed, Strategy):
         raise UsageError(f"a strategy is a spelling or a gclip.Strategy, but got {strategy!r}")
-    return made
+    return parsed
 
 
 def _key(scope: str) -> Key:
@@ -318,6 +332,6 @@ def _dense(
     for grad in grads:
         sparse = grad is not None and grad.is_sparse
         each = grad.coalesce() if grad is not None and sparse else grad
-        rows.append(each._values() if each is not None and sparse else each)
+        rows.append(each.values() if each is not None and sparse else each)
         whole.append(each.to_dense() if each is not None and sparse else each)
     return rows, whole

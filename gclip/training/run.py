@@ -92,6 +92,11 @@ class Run:
         self.curve: list[dict[str, Any]] = []
 
     @property
+    def train_examples(self) -> int:
+        """How many examples an epoch has."""
+        return self._count
+
+    @property
     def epoch_under_way(self) -> int:
         """From 1; at an epoch's end still that one."""
         return max(1, math.ceil(self.step / self._epoch_steps))

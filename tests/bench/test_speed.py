@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
-from gclip.bench import fleet
-from gclip.bench.tutorial import minimal_epoch
+from gclip.bench import fleet, tutorial
 from gclip.cli import main
 from gclip.training import load_dataset
 
@@ -50,9 +52,36 @@ def test_train_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(set(row) == KEYS and row["speedup"] > 0 for row in found["rows"])
 
 
-def test_the_minimal_loop_trains() -> None:
-    epoch = minimal_epoch("lenet", 32, "adam", load_dataset("digits"), 64, 1e-3)
-    epoch()
+def test_the_minimal_loop_shows_every_image_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Normalised as in the trainer; and each batch moves the weights by a step of Adam."""
+    digits, batches, moved = load_dataset("digits"), [], []
+    steps = tutorial._steps
+
+    def recorded(net: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+        step = steps(net, optimizer)
+
+        def call(inputs: Tensor, labels: Tensor) -> None:
+            before = [p.detach().clone() for p in net.parameters()]
+            step(inputs, labels)
+            batches.append((inputs, labels))
+            pairs = zip(net.parameters(), before, strict=True)
+            moved.append(max((p.detach() - old).abs().max().item() for p, old in pairs))
+
+        return call
+
+    monkeypatch.setattr(tutorial, "_steps", recorded)
+    tutorial.minimal_epoch("lenet", 24, "adam", digits, 64, 1e-3)()
+    assert [len(labels) for _, labels in batches] == [24, 24, 16]
+    labels = torch.cat([labels for _, labels in batches])
+    assert labels.sort().values.equal(digits.train_labels[:64].sort().values)
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (digits.mean, digits.std))
+    wanted = (digits.train_images[:64].float() / 255 - mean) / std
+    shown = torch.cat([images for images, _ in batches])
+    sums = [images.flatten(1).sum(dim=1).sort().values for images in (shown, wanted)]
+    torch.testing.assert_close(*sums)
+    # The first step of Adam moves a weight by the learning rate, whatever its gradient.
+    assert moved[0] == pytest.approx(1e-3, rel=1e-3)
+    assert all(each > 0 for each in moved)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,12 @@ from gclip.results import Results, Store
 
 Fill = Callable[..., Store]
 FEW = ("none", "value(clip_value=1)", "norm(max_norm=0.3)")
+OF_DIVERGED = {
+    "accuracy": "10.0 [2, 86]  0/2",
+    "learning_curves": "none (n = 2, 2 diverged)",
+    "norms": "none n = 2, 2 diverged",
+}
+"""What figures say of two runs that diverged at once: those score chance."""
 ALL = ("accuracy", "clip_rate", "learning_curves", "norms")
 
 
@@ -66,7 +72,14 @@ def test_many_strategies_stay_legible(fill: Fill, name: str) -> None:
 
 @pytest.mark.parametrize("name", figures.names())
 def test_one_run_is_enough(fill: Fill, name: str) -> None:
-    figures.draw(name, Results.read(fill(["norm"], 1)))
+    figure = figures.draw(name, Results.read(fill(["norm"], 1)))
+    text = texts(figure)
+    assert "norm" in text
+    assert "n = 1" in text
+    assert all(
+        np.isfinite(axes.dataLim.get_points()).all() for axes in figure.axes if axes.has_data()
+    )
+    assert any(axes.has_data() for axes in figure.axes)
 
 
 @pytest.mark.parametrize("name", figures.names())
@@ -75,7 +88,9 @@ def test_runs_that_all_diverged_at_once_are_drawn(fill: Fill, name: str) -> None
     results.runs["status"] = "diverged"
     results.runs["accuracy"] = 0.1
     nothing = Results(results.runs, results.curves.iloc[:0], results.steps.iloc[:0])
-    figures.draw(name, nothing)
+    text = texts(figures.draw(name, nothing)).replace("\n", " ")
+    assert "none" in text
+    assert OF_DIVERGED.get(name, "n = 2") in text
 
 
 def test_the_same_store_gives_the_same_bytes(tmp_path: Path, fill: Fill) -> None:

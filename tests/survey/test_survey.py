@@ -257,7 +257,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for grads in shown:
         show(model, grads)
         survey.watch()
-        assert 4 * sum(table.floats for table in survey._tables.values()) <= 500_000
+        assert 4 * sum(log.floats for log in survey._logs.values()) <= 500_000
     whole = survey.watched("global")
     assert whole.every == 4
     np.testing.assert_allclose(whole.norm[:, 0], totals(shown[::4]), rtol=1e-5)
@@ -422,7 +422,7 @@ def test_what_was_not_watched_is_a_reason_and_no_error(make: Callable[[nn.Module
     assert "gclip.Survey(model, optimizer)" in larc.reason
     assert "order 3" in third.reason
     assert norm.value is not None
-    assert bool(layer.reason) == (not survey._named)
+    assert bool(layer.reason) == ("layer" not in survey.scopes)
     survey.figure(suggestions)
 
 
