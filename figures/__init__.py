@@ -52,12 +52,16 @@ class FigureWarning(UserWarning):
 
 def names() -> tuple[str, ...]:
     """All figures, by name."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if not name.startswith("_")))
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in modules if not name.startswith("_")))
 
 
 def describe(name: str) -> str:
-    """The first line of a figure's docstring. Raises UsageError for an unknown name."""
+    """The first line of a figure's docstring.
+
+    Raises:
+        UsageError: an unknown name.
+    """
     text = _module(name).__doc__ or ""
     return text.strip().partition("\n")[0]
 
@@ -65,7 +69,12 @@ def describe(name: str) -> str:
 def draw(name: str, results: Results) -> Figure:
     """Draw one figure, of the runs that finished or diverged.
 
-    Raises UsageError for an unknown name, and when there is no such run.
+    Args:
+        name: one of `names`.
+        results: the runs: ``gclip.results.Results.read("runs")``.
+
+    Raises:
+        UsageError: an unknown name, or no such run.
     """
     from ._style import finished
 
@@ -79,6 +88,7 @@ def draw_survey(
 
     Args:
         norms: by scope, norms of groups, one entry for each step and group.
+        suggestions: what `gclip.Survey.suggest` has found.
         setting: of what they are, under the title.
     """
     from ._survey import draw
@@ -104,7 +114,15 @@ def __dir__() -> list[str]:
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Save a figure in the format of its suffix; equal figures give equal bytes.
 
-    Raises UsageError for a format that is not one of FORMATS, and when the file cannot be written.
+    Args:
+        figure: what `draw` gives, or any other of matplotlib's.
+        path: the file; its folder is made. The suffix is one of `FORMATS`.
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: another format, or a file that cannot be written.
     """
     from ._style import theme
 
@@ -135,18 +153,30 @@ def draw_all(
     keys: Iterable[str] | None = None,
     only: Iterable[str] | None = None,
 ) -> list[Path]:
-    """Draw every figure (or ``only`` these) into the folder ``out``; returns the files.
+    """Draw every figure of a store.
 
-    With ``keys`` exactly these runs are drawn together, as one comparison. Without, a store with
-    several experiments (other tasks, other learning rates …) gives a folder for each; single runs,
-    such as the trials of a study, are then left out, and of runs that differ only in their
-    strategy's code the newest is drawn. Raises UsageError for an unknown figure or format, and when
-    the store is missing or has no finished run. A figure whose file raises is left out with a
-    `FigureWarning` that names its line; where none could be drawn, that is the UsageError.
+    Without `keys`, a store with several experiments (other tasks, other learning rates …) gives a
+    folder for each; single runs, such as the trials of a study, are then left out, and of runs that
+    differ only in their strategy's code the newest is drawn. A figure whose file raises is left out
+    with a `FigureWarning` that names its line.
+
+    Args:
+        store: the store, or its folder.
+        out: the folder for the files; it is made.
+        formats: of `FORMATS`.
+        keys: exactly these runs are drawn together, as one comparison.
+        only: names of figures, where not all are to be drawn.
+
+    Returns:
+        The files.
+
+    Raises:
+        UsageError: an unknown figure or format; a store that is missing or has no finished run; or
+            no figure could be drawn.
     """
     from gclip.results import Results, load
 
-    wanted = [choose(name, names(), "figure") for name in (names() if only is None else only)]
+    chosen = [choose(name, names(), "figure") for name in (names() if only is None else only)]
     kinds = [choose(kind, FORMATS, "figure format") for kind in formats]
     runs = load(store, keys)
     runs = runs[runs["status"].isin(["finished", "diverged"])]
@@ -160,7 +190,7 @@ def draw_all(
     for folder, part in parts.items():
         # Each read by itself: the blocks of steps are as long as its longest run demands.
         results = Results.read(store, part["key"])
-        for name in wanted:
+        for name in chosen:
             try:
                 figure = draw(name, results)
             except UsageError:
@@ -187,18 +217,18 @@ def _experiments(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The experiments worth a figure, by the name of their folder."""
     from gclip.results import experiments, newest
 
-    found = experiments(newest(runs))
-    compared = {name: rows for name, rows in found.items() if len(rows) > 1}
+    every = experiments(newest(runs))
+    compared = {name: rows for name, rows in every.items() if len(rows) > 1}
     if not compared:
-        if len(found) > 1:
+        if len(every) > 1:
             raise UsageError(
-                f"the {len(found)} finished runs all differ in more than strategy and seed: "
+                f"the {len(every)} finished runs all differ in more than strategy and seed: "
                 "there is nothing to compare in a figure"
             )
         return {"": runs}
-    if len(compared) < len(found):
+    if len(compared) < len(every):
         warnings.warn(
-            f"{len(found) - len(compared)} runs of other settings stand alone and are not drawn",
+            f"{len(every) - len(compared)} runs of other settings stand alone and are not drawn",
             stacklevel=3,
         )
     if len(compared) == 1:

@@ -78,7 +78,15 @@ def means(runs: pd.DataFrame, by: str, measure: str = "accuracy") -> tuple[Any, 
 
 
 def points(axes: Axes, runs: pd.DataFrame, by: str, colour: str, size: float = 13) -> None:
-    """Every run a point; a run that diverged is a cross."""
+    """Every run a point; a run that diverged is a cross.
+
+    Args:
+        axes: where.
+        runs: one row a run: `status`, `accuracy`, and what `by` names.
+        by: the column of the horizontal axis.
+        colour: of all points.
+        size: of a point, in points squared.
+    """
     for status, marker in MARKS.items():
         some = runs[runs["status"] == status]
         axes.scatter(

@@ -95,7 +95,8 @@ def finished(draw: Callable[Draws, Figure | SubFigure]) -> Callable[Draws, Figur
     """Of the runs that came to an end, in the common style, and laid out once for all formats.
 
     What is drawn into a given ``ax`` or ``figure`` keeps the style and the layout of its owner.
-    Raises UsageError when no run is finished.
+    Raises:
+        UsageError: no run is finished.
     """
 
     @functools.wraps(draw)
@@ -217,8 +218,17 @@ def around(scores: pd.Series[float]) -> tuple[float, float]:
 
 
 def whisker(axes: Axes, place: float, scores: Iterable[float], width: float = 1.5) -> Interval:
-    """The mean's 95 % interval as a black line at the height `place`; an arrow where it goes on
-    beyond the axis, which is set by then. Returns the mean with the interval."""
+    """Draw the mean's 95 % interval as a black line; an arrow where it goes on beyond the axis.
+
+    Args:
+        axes: with the limits of its horizontal axis set.
+        place: the height of the line.
+        scores: one a run.
+        width: of the line, in points.
+
+    Returns:
+        The mean with the interval.
+    """
     mean = mean_interval(list(scores))
     if not math.isnan(mean.low):
         left = axes.get_xlim()[0]

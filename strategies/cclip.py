@@ -14,6 +14,12 @@ def clip_momentum(update: Tensor, lr: Rate, limit: Tensor | float, eps: float) -
     """The update −lr·m with each element of m multiplied by min(1, limit/(|m| + ε)).
 
     With a learning rate of zero there is no update and nothing to clip: 0/0 compares as False.
+
+    Args:
+        update: the optimizer's update, ``(…, elements)``.
+        lr: its learning rate, a number or ``(…, 1)``.
+        limit: the largest |m|, τ.
+        eps: added to |m|, ε.
     """
     size = update.abs() / lr + eps
     return torch.where(size > limit, update * (limit / size), update)

@@ -35,15 +35,19 @@ Key = tuple[str, float, bool]
 class Survey:
     """Watches gradient norms per scope in a training loop, and suggests thresholds by them.
 
-    ::
-
-        survey = gclip.Survey(model, optimizer)
-        for inputs, targets in batches:  # a few hundred steps, without clipping
-            loss(model(inputs), targets).backward()
-            survey.watch()
-            optimizer.step()
-            optimizer.zero_grad()
-        print(survey.suggest())
+    >>> import torch
+    >>> import gclip
+    >>> model = torch.nn.Linear(4, 1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    >>> survey = gclip.Survey(model, optimizer)
+    >>> for _ in range(100):  # a few hundred steps, without clipping
+    ...     model(torch.randn(16, 4)).square().mean().backward()
+    ...     survey.watch()
+    ...     optimizer.step()
+    ...     optimizer.zero_grad()
+    >>> suggestions = survey.suggest(clip_rate=0.1)  # print it: a table
+    >>> suggestions["norm"].limited_rate  # of steps, with suggestions["norm"].spelling
+    0.1
 
     The norms watched are replayed through each strategy, step by step with its memory. A replay
     cannot know that clipping would have changed the steps, and with them the norms that follow:

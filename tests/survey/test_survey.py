@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import math
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 import gclip
 from gclip import figures
 from gclip.survey import norm_log
+from gclip.survey import survey as survey_module
 from gclip.survey.norm_log import Magnitudes
 from gclip.survey.survey import pooled
 from gclip.training import RunConfig, load_dataset, train
@@ -467,3 +469,10 @@ def test_a_run_that_diverges_says_so() -> None:
     config = RunConfig(fraction=0.1, epochs=2, lr=1e6)
     seen = survey_norms(config, load_dataset("digits"), device="cpu", strategies=["norm"])
     assert "not finite" in seen.diverged
+
+
+def test_its_example_is_as_it_says() -> None:
+    torch.manual_seed(0)
+    tried = doctest.testmod(survey_module)
+    assert tried.attempted > 5
+    assert not tried.failed
