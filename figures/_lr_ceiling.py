@@ -36,8 +36,8 @@ def draw(runs: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> Figure:
         rows: the table of the study ``lr_ceiling``: `strategy`, `ceiling`, `ceiling_is_least`.
     """
     scored = runs[runs["status"].isin(["finished", "diverged"])]
-    found = {row["strategy"]: row for row in rows}
-    strategies = ordered(list(found))
+    by_strategy = {row["strategy"]: row for row in rows}
+    strategies = ordered(list(by_strategy))
     look = looks_of(strategies)
     columns = columns_for(len(strategies))
     lines = -(-len(strategies) // columns)
@@ -46,19 +46,19 @@ def draw(runs: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> Figure:
     none = means(scored[scored["strategy"] == "none"], "rate")
     for axes, text in zip(grid, strategies, strict=True):
         colour = look[text].colour
-        mine = scored[scored["strategy"] == text]
-        ceiling = found[text]["ceiling"]
+        own = scored[scored["strategy"] == text]
+        ceiling = by_strategy[text]["ceiling"]
         low_rate, high_rate = runs["rate"].min(), runs["rate"].max()
         if ceiling is not None:
             axes.axvspan(low_rate / 2, ceiling, color=colour, alpha=0.09, linewidth=0, zorder=0)
             axes.axvline(ceiling, color=colour, linewidth=1.3, linestyle=(0, (4, 2)))
         if text != "none":
             axes.plot(none[0], none[1], color=BASELINE, linewidth=1, alpha=0.7)
-        at, middle, low, high = means(mine, "rate")
+        at, middle, low, high = means(own, "rate")
         axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0)
         axes.plot(at, middle, color=colour, linewidth=1.5)
-        points(axes, mine, "rate", colour)
-        axes.set_title(f"{wrapped(text, 34)}\n{_said(found[text])}", pad=5, fontsize=8.5)
+        points(axes, own, "rate", colour)
+        axes.set_title(f"{wrapped(text, 34)}\n{_said(by_strategy[text])}", pad=5, fontsize=8.5)
         axes.spines["top"].set(color=colour, linewidth=3)
         percents(axes)
         log_axis(axes, low_rate, high_rate)

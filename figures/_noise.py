@@ -41,12 +41,12 @@ def draw(runs: pd.DataFrame) -> Figure:
     heights = spread(scored)
     clean = scored[scored["disturbance"] == CLEAN].groupby("strategy")["accuracy"].mean()
     for axes, (name, level) in zip(grid, conditions, strict=True):
-        here = scored[(scored["disturbance"] == name) & (scored["level"] == level)]
+        at_level = scored[(scored["disturbance"] == name) & (scored["level"] == level)]
         axes.set_xlim(-0.03, 1.05)
         for place, text in enumerate(order):
-            mine = here[here["strategy"] == text]
-            _row(axes, mine, place, heights, look[text])
-            if name != CLEAN and text in clean.index and len(mine):
+            own = at_level[at_level["strategy"] == text]
+            _row(axes, own, place, heights, look[text])
+            if name != CLEAN and text in clean.index and len(own):
                 axes.scatter(clean[text], place, s=46, marker="|", color=BASELINE, zorder=2)
         axes.set_title(_title(name, level), pad=5)
         axes.set_xlabel(f"{_split(runs)} accuracy (%)", fontsize=8)

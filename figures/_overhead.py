@@ -27,10 +27,10 @@ def draw(rows: Sequence[Mapping[str, Any]], setting: str) -> Figure:
     colours = [look[row["strategy"]].colour for row in rows]
     figure = canvas(9.6, 1.95 + 0.33 * len(rows))
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1], sharey=True)
-    places = range(len(rows))
+    heights = range(len(rows))
     # What costs nothing at all has no place on a logarithm.
     ratios = [max(row["ratio"], 0.01) for row in rows]
-    left.barh(places, [r - 1 for r in ratios], left=1.0, color=colours, height=0.62)
+    left.barh(heights, [r - 1 for r in ratios], left=1.0, color=colours, height=0.62)
     left.axvline(1, color=BASELINE, linewidth=1.1)
     left.set_xscale("log")
     low, high = min(*ratios, 0.8), max(*ratios, 1.25)
@@ -39,15 +39,15 @@ def draw(rows: Sequence[Mapping[str, Any]], setting: str) -> Figure:
     left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     left.xaxis.set_minor_formatter(NullFormatter())
     left.set_xlabel("Time of a clip call, times that of norm")
-    for place, row, ratio in zip(places, rows, ratios, strict=True):
-        _beside(left, f"{row['ratio_text']}  ({row['call_text']})", max(ratio, 1.0), place)
-    left.set_yticks(places, [_name(row) for row in rows])
+    for height, row, ratio in zip(heights, rows, ratios, strict=True):
+        _beside(left, f"{row['ratio_text']}  ({row['call_text']})", max(ratio, 1.0), height)
+    left.set_yticks(heights, [_name(row) for row in rows])
     left.set_ylim(len(rows) - 0.4, -0.6)
     shares = [row["share"] for row in rows]
-    right.barh(places, shares, color=colours, height=0.62)
-    for place, row in zip(places, rows, strict=True):
-        said = f"{row['share_text']} · {row['memory_text']}"
-        _beside(right, said, row["share"], place)
+    right.barh(heights, shares, color=colours, height=0.62)
+    for height, row in zip(heights, rows, strict=True):
+        label = f"{row['share_text']} · {row['memory_text']}"
+        _beside(right, label, row["share"], height)
     right.set_xlim(0, max(*shares, 0.01) * 1.65)
     right.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
     right.set_xlabel("Share of a training step (%) · memory")

@@ -36,14 +36,14 @@ def draw(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
     for place, row in enumerate(shown):
         for form, prefix, down in (("tuned", "", 0.0), ("default", "default_", GAP)):
             colour = look[row["strategy"]].colour if form == "tuned" else "#8c8c8c"
-            mine = runs[(runs["strategy"] == row["strategy"]) & (runs["form"] == form)]
+            own = runs[(runs["strategy"] == row["strategy"]) & (runs["form"] == form)]
             for status, marker in MARKS.items():
-                some = mine[mine["status"] == status]
+                some = own[own["status"] == status]
                 at = place + down + heights[some.index]
                 axes.scatter(some["accuracy"], at, s=18, marker=marker, color=colour, alpha=0.7)
             if row[f"{prefix}accuracy"] is None:
                 continue
-            whisker(axes, place + down, mine["accuracy"], 1.4)
+            whisker(axes, place + down, own["accuracy"], 1.4)
             axes.scatter(row[f"{prefix}accuracy"], place + down, s=34, marker="D", color=colour,
                          edgecolors="black", zorder=4)  # fmt: skip
     axes.set_yticks(

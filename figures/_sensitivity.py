@@ -50,10 +50,10 @@ def draw(runs: pd.DataFrame, defaults: Mapping[str, float | None]) -> Figure:
         row, column = divmod(place, columns)
         above = figure.add_subplot(grid[2 * row, column])
         below = figure.add_subplot(grid[2 * row + 1, column], sharex=above)
-        mine = scored[scored["strategy"] == text]
+        own = scored[scored["strategy"] == text]
         every = runs[runs["strategy"] == text]
-        _accuracy(above, mine, look[text].colour, none, defaults[text])
-        _clip_rate(below, mine, look[text].colour, defaults[text])
+        _accuracy(above, own, look[text].colour, none, defaults[text])
+        _clip_rate(below, own, look[text].colour, defaults[text])
         _threshold_axis(above, every)
         above.set_title(wrapped(text, 34), pad=5)
         above.spines["top"].set(color=look[text].colour, linewidth=3)

@@ -52,15 +52,15 @@ class Look:
 
 def looks(strategies: Sequence[str]) -> dict[str, Look]:
     """One look a strategy: ``none`` is dark grey, the others take the colours in turn."""
-    found = {}
+    by_strategy = {}
     others = [name for name in strategies if name != "none"]
     for index, name in enumerate(others):
         turn, colour = divmod(index, len(PALETTE))
         dash = DASHES[turn % len(DASHES)]
-        found[name] = Look(PALETTE[colour], dash, MARKERS[index % len(MARKERS)])
+        by_strategy[name] = Look(PALETTE[colour], dash, MARKERS[index % len(MARKERS)])
     if "none" in strategies:
-        found["none"] = Look(BASELINE, "", "o")
-    return found
+        by_strategy["none"] = Look(BASELINE, "", "o")
+    return by_strategy
 
 
 @contextmanager

@@ -35,9 +35,9 @@ _HIGH, _ROW = 1.0, 0.21  # inches: of a distribution, of a strategy
 
 def draw(norms: Mapping[str, Norms], suggestions: Suggestions, setting: str = "") -> Figure:
     """A panel a scope: its norms above, and below them the limits that each strategy would set."""
-    found = [row for row in suggestions if row.value is not None and row.limit]
-    look = looks([row.spelling for row in found])
-    rows = {scope: [row for row in found if row.scope == scope] for scope in norms}
+    useful = [row for row in suggestions if row.value is not None and row.limit]
+    look = looks([row.spelling for row in useful])
+    rows = {scope: [row for row in useful if row.scope == scope] for scope in norms}
     heights = [part for scope in norms for part in (_HIGH, _ROW * (len(rows[scope]) + 0.6))]
     with theme():
         figure = canvas(9.5, sum(heights) + 0.42 * len(norms) + 1.7)
@@ -46,13 +46,13 @@ def draw(norms: Mapping[str, Norms], suggestions: Suggestions, setting: str = ""
             above, below = grid[2 * place], grid[2 * place + 1]
             above.sharex(below)
             _distribution(above, values)
-            _limits(below, rows[scope], {row.spelling: look[row.spelling].colour for row in found})
+            _limits(below, rows[scope], {row.spelling: look[row.spelling].colour for row in useful})
             _range(below, values, rows[scope])
             above.set_title(f"{scope}: {MEASURED[scope]}", loc="left")
         grid[-1].set_xlabel("Size of the gradient")
-        wish = f"{100 * suggestions.clip_rate:g} %"
+        target = f"{100 * suggestions.clip_rate:g} %"
         figure.suptitle(
-            f"Gradient norms without clipping, and limits for {wish} of the steps"
+            f"Gradient norms without clipping, and limits for {target} of the steps"
             + (f"\n{setting}" if setting else ""),
             x=0.01,
             ha="left",

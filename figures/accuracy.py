@@ -54,21 +54,21 @@ def draw(results: Results, ax: Axes | None = None) -> Figure | SubFigure:
     heights = spread(runs)
     labels, texts = [], []
     for row, strategy in enumerate(order):
-        mine = runs[runs["strategy"] == strategy]
+        own = runs[runs["strategy"] == strategy]
         colour = look[strategy].colour
         for status, marker in MARKS.items():
-            some = mine[mine["status"] == status]
+            some = own[own["status"] == status]
             at = row + heights[some.index]
             axes.scatter(some["accuracy"], at, s=22, marker=marker, color=colour, alpha=0.8)
-        found = trained_summary(mine, least)
-        if not math.isnan(found["mean_trained_low"]):
-            axes.hlines(row, found["mean_trained_low"], found["mean_trained_high"],
+        trained = trained_summary(own, least)
+        if not math.isnan(trained["mean_trained_low"]):
+            axes.hlines(row, trained["mean_trained_low"], trained["mean_trained_high"],
                         color=colour, linewidth=7, alpha=0.35, zorder=2)  # fmt: skip
-        mean = whisker(axes, row, mine["accuracy"])
+        mean = whisker(axes, row, own["accuracy"])
         axes.scatter(mean.value, row, s=36, marker="D", color=colour, edgecolors="black", zorder=4)
-        labels.append(f"{wrapped(strategy, 34)}  (n = {len(mine)})")
+        labels.append(f"{wrapped(strategy, 34)}  (n = {len(own)})")
         ends = "[n/a]" if math.isnan(mean.low) else f"[{100 * mean.low:.0f}, {100 * mean.high:.0f}]"
-        texts.append(f"{100 * mean.value:.1f} {ends}  {found['trained']}/{len(mine)}")
+        texts.append(f"{100 * mean.value:.1f} {ends}  {trained['trained']}/{len(own)}")
     axes.set_yticks(range(len(order)), labels)
     numbers.set_yticks(range(len(order)), texts)
     for side in (axes, numbers):

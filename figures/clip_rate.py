@@ -39,9 +39,13 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.35])
     heights = spread(runs)
     for row, strategy in enumerate(order):
-        mine = runs[runs["strategy"] == strategy]
-        rates, at, colour = mine["limited_rate"], row + heights[mine.index], look[strategy].colour
-        left.scatter(mine["clip_rate"].mean(), row, s=90, marker="|", color="#888888")
+        own = runs[runs["strategy"] == strategy]
+        rates, at, colour = (
+            own["limited_rate"],
+            row + heights[own.index],
+            look[strategy].colour,
+        )
+        left.scatter(own["clip_rate"].mean(), row, s=90, marker="|", color="#888888")
         left.scatter(rates, at, s=14, color=colour, alpha=0.7, linewidths=0)
         left.scatter(rates.mean(), row, s=36, marker="D", color=colour, edgecolors="black")
     verdicts = [_verdict(runs[runs["strategy"] == strategy]) for strategy in order]

@@ -111,11 +111,11 @@ def _together(
     figure = room(into, 11.0, 4.4)
     for axes, (measure, label) in zip(figure.subplots(1, 2), measures.items(), strict=True):
         for place, strategy in reversed(list(enumerate(results.strategies))):
-            mine = curves[curves["strategy"] == strategy]
+            own = curves[curves["strategy"] == strategy]
             if _one_epoch(curves):
-                _points(axes, mine, measure, look[strategy], place)
+                _points(axes, own, measure, look[strategy], place)
             else:
-                _curve(axes, mine, measure, look[strategy])
+                _curve(axes, own, measure, look[strategy])
         _finish(axes, measure, from_zero=not _one_epoch(curves))
         axes.set(xlabel="Epoch", ylabel=label)
         if _one_epoch(curves):
@@ -153,17 +153,17 @@ def _apart(
         means = curves.groupby(["strategy", "epoch"])[measure].mean().unstack(0)
         grid = panels(part, count, columns, sharex=True, sharey=True)
         for axes, strategy in zip(grid, results.strategies, strict=True):
-            mine = curves[curves["strategy"] == strategy]
+            own = curves[curves["strategy"] == strategy]
             if _one_epoch(curves):
                 axes.scatter([1] * means.shape[1], means, s=8, color="#c8c8c8", zorder=1)
-                _points(axes, mine, measure, look[strategy], 1)
+                _points(axes, own, measure, look[strategy], 1)
                 axes.set_xlim(0, 2)
             else:
                 others = [np.column_stack([means.index, means[name]]) for name in means]
                 grey = LineCollection(others, colors="#c8c8c8", linewidths=0.5, zorder=1)
                 axes.add_collection(grey)
-                alone = mine["epoch"].nunique() == 1  # one point is no line
-                _curve(axes, mine, measure, look[strategy], markers=alone)
+                alone = own["epoch"].nunique() == 1  # one point is no line
+                _curve(axes, own, measure, look[strategy], markers=alone)
             name = f"{wrapped(strategy, 27)}\n{counted(_of(results.runs, strategy))}"
             axes.set_title(name, fontsize=7, pad=4)
             axes.spines["top"].set(color=look[strategy].colour, linewidth=3)

@@ -73,14 +73,14 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     title(figure, f"{what} over training", results)
     for axes in grid[-columns:]:
         axes.set_xlabel("Step")
-    shown = f"Of the optimizer's update, not the gradient: {', '.join(updates)}." if updates else ""
-    caption(figure, *_notes(results.runs, steps, width), shown)
+    note = f"Of the optimizer's update, not the gradient: {', '.join(updates)}." if updates else ""
+    caption(figure, *_notes(results.runs, steps, width), note)
     return figure
 
 
 def _on_updates(strategies: Iterable[str]) -> list[str]:
     """Those that clip, and so record, the optimizer's update."""
-    found = []
+    on_updates = []
     for spelling in strategies:
         try:
             parsed = gclip.parse(spelling)
@@ -88,8 +88,8 @@ def _on_updates(strategies: Iterable[str]) -> list[str]:
             continue
         parts = parsed.strategies if isinstance(parsed, gclip.Chain) else (parsed,)
         if any(part.side == "update" for part in parts):
-            found.append(spelling)
-    return found
+            on_updates.append(spelling)
+    return on_updates
 
 
 def _thinned(steps: pd.DataFrame, points: int) -> tuple[pd.DataFrame, int]:

@@ -83,8 +83,8 @@ def data(
     from gclip.bench import data as measured
 
     screen.note("reading images")
-    found = measured.rows(data, _Measuring(len(measured.CASES)))
-    _report("data", found, json, "ours_ms, peer_ms: milliseconds a batch.")
+    rows = measured.rows(data, _Measuring(len(measured.CASES)))
+    _report("data", rows, json, "ours_ms, peer_ms: milliseconds a batch.")
 
 
 @app.command("train")
@@ -115,11 +115,11 @@ def train(
     from gclip.bench import train as measured
 
     models, batches = tuple(model or ("lenet", "resnet9")), tuple(batch or (4, 32, 128))
-    found = measured.rows(
+    rows = measured.rows(
         models, batches, optimizer=optimizer, seconds=_positive(seconds), data=data,
         progress=_Measuring(len(models) * len(batches)),
     )  # fmt: skip
-    _report("train", found, json, "ours, theirs: images a second.")
+    _report("train", rows, json, "ours, theirs: images a second.")
 
 
 @app.command("fleet")
@@ -161,7 +161,7 @@ def fleet(
     from gclip.bench import fleet as measured
 
     progress = _Measuring()
-    found = [
+    rows = [
         row
         for each in model or ("lenet",)
         for row in measured.rows(
@@ -170,7 +170,7 @@ def fleet(
             tutorial=tutorial, progress=progress,
         )
     ]  # fmt: skip
-    _report("fleet", found, json, "ours, theirs: images · models a second.")
+    _report("fleet", rows, json, "ours, theirs: images · models a second.")
 
 
 @app.command("strategies")
@@ -209,17 +209,17 @@ def strategies(
     if write and plugin:
         raise UsageError("--write is for the strategies that ship with gclip: leave --plugin out")
     load_plugins(plugin)
-    here = machine()
-    kept = _costs_to_keep(here, bool(strategy)) if write else {}
+    this_machine = machine()
+    kept_costs = _costs_to_keep(this_machine, bool(strategy)) if write else {}
     total = len(strategy or gclip.names())
-    found = measured.rows(tuple(strategy or ()), seconds=seconds, progress=_Measuring(total))
+    rows = measured.rows(tuple(strategy or ()), seconds=seconds, progress=_Measuring(total))
     if write:
         from gclip.describe import write_costs
 
-        path = write_costs({**kept, **measured.summary(found)}, here)
+        path = write_costs({**kept_costs, **measured.summary(rows)}, this_machine)
         screen.note(f"written to {path}")
     if json:
-        screen.say_json({"bench": "strategies", "machine": here, "rows": found})
+        screen.say_json({"bench": "strategies", "machine": this_machine, "rows": rows})
         return
     numbers = (Column(heading=name) for name in ("cost", "ours µs", "its µs", "clipped"))
     table = TextTable(
@@ -229,7 +229,7 @@ def strategies(
             *numbers,
         ]
     )
-    for row in found:
+    for row in rows:
         if "reason" in row:
             table.add(row["strategy"], row["reason"])
             continue
@@ -238,7 +238,7 @@ def strategies(
             f"{row['peer_us']:.0f}", f"{screen.percent(row['clipped'], 0)} %",
         )  # fmt: skip
     screen.show(table)
-    slow = measured.too_slow(found)
+    slow = measured.too_slow(rows)
     screen.say()
     screen.tell(
         "cost: our median time over that of what it is beside; below 1 we are faster. clipped: "
@@ -271,19 +271,19 @@ class _Measuring:
         self._time.starts(self._place, ())
 
 
-def _costs_to_keep(here: dict[str, Any], some: bool) -> dict[str, Any]:
+def _costs_to_keep(this_machine: dict[str, Any], is_partial: bool) -> dict[str, Any]:
     """The costs in the file that are not measured again: they must be of the same machine."""
     from gclip.describe import read_costs
 
-    if not some:
+    if not is_partial:
         return {}
-    old = read_costs()
-    if old and old["machine"] != here:
+    committed = read_costs()
+    if committed and committed["machine"] != this_machine:
         raise UsageError(
             "costs.json was measured on another machine or torch, and costs of both cannot stand "
             "side by side: measure all, without --strategy"
         )
-    return dict(old.get("costs", {}))
+    return dict(committed.get("costs", {}))
 
 
 def _positive(seconds: float) -> float:

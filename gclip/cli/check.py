@@ -58,19 +58,19 @@ def check(
     import gclip
     from gclip.testing import examine
 
-    found = {}
+    checked = {}
     names = _chosen(what)
     with StepsDisplay(len(names)) as display:
         for name in names:
             display.begin(f"checking the contract of {name}")
-            found[name] = examine(gclip.get(name), only=only, seed=seed)
+            checked[name] = examine(gclip.get(name), only=only, seed=seed)
         display.end()
     if not json:
-        for name, results in found.items():
+        for name, results in checked.items():
             _print(name, results)
     if json:
-        screen.say_json({"strategies": {n: _as_json(results) for n, results in found.items()}})
-    if any(result.state == "broken" for results in found.values() for result in results):
+        screen.say_json({"strategies": {n: _as_json(results) for n, results in checked.items()}})
+    if any(result.state == "broken" for results in checked.values() for result in results):
         raise typer.Exit(1)
 
 
@@ -79,9 +79,9 @@ def _chosen(what: list[str]) -> list[str]:
     import gclip
 
     plugins = [each for each in what if _is_plugin(each)]
-    theirs = [name for plugin in plugins for name in gclip.load_plugins(plugin)]
+    registered = [name for plugin in plugins for name in gclip.load_plugins(plugin)]
     named = [gclip.get(each).name for each in what if each not in plugins]
-    return list(dict.fromkeys(named or theirs))
+    return list(dict.fromkeys(named or registered))
 
 
 def _is_plugin(text: str) -> bool:
@@ -103,8 +103,8 @@ def _print(name: str, results: list[Result]) -> None:
     counts = {s: sum(r.state == s for r in results) for s in ("ok", "broken", "does not apply")}
     screen.say(name)
     screen.show(table)
-    away = counts["does not apply"]
-    rest = f", {away} {'does' if away == 1 else 'do'} not apply" if away else ""
+    exempt = counts["does not apply"]
+    rest = f", {exempt} {'does' if exempt == 1 else 'do'} not apply" if exempt else ""
     screen.say(f"{name}: {counts['ok']} kept, {counts['broken']} broken{rest}\n")
 
 

@@ -37,28 +37,28 @@ def env(json: Json = False) -> None:
       gclip env --json
     """
     load("torch")
-    found = facts()
+    every = facts()
     if json:
-        screen.say_json(found)
+        screen.say_json(every)
         return
     lines: dict[str, str] = {
-        "gclip": found["gclip"],
-        "Python": found["python"],
-        **{name: version or "not installed" for name, version in found["packages"].items()},
-        "system": found["system"],
-        "processor": found["processor"],
-        "cores": f"{found['cores']} of {found['cores_installed']} may be used",
-        "threads": f"{found['threads']} by torch's default; a run has {found['threads_of_a_run']}",
-        "devices": ", ".join(_device(each) for each in found["devices"]),
-        "cache": found["cache"],
-        "store": f"{found['store']} by default",
+        "gclip": every["gclip"],
+        "Python": every["python"],
+        **{name: version or "not installed" for name, version in every["packages"].items()},
+        "system": every["system"],
+        "processor": every["processor"],
+        "cores": f"{every['cores']} of {every['cores_installed']} may be used",
+        "threads": f"{every['threads']} by torch's default; a run has {every['threads_of_a_run']}",
+        "devices": ", ".join(_device(each) for each in every["devices"]),
+        "cache": every["cache"],
+        "store": f"{every['store']} by default",
     }
     lines |= {
         f"extra {name}": ", ".join(
             f"{package} {version}" if version else f"{package} not installed"
             for package, version in packages.items()
         )
-        for name, packages in found["extras"].items()
+        for name, packages in every["extras"].items()
     }
     width = max(map(len, lines))
     for name, text in lines.items():
@@ -117,9 +117,9 @@ def _extra(name: str) -> dict[str, str | None]:
 
 def _bare(requirement: str) -> str:
     """``psycopg[binary]>=3.2`` as ``psycopg``."""
-    for place, letter in enumerate(requirement):
+    for index, letter in enumerate(requirement):
         if not (letter.isalnum() or letter in "-_."):
-            return requirement[:place]
+            return requirement[:index]
     return requirement
 
 
@@ -137,15 +137,19 @@ def _processor() -> str:
 def _devices() -> list[dict[str, Any]]:
     import torch
 
-    found: list[dict[str, Any]] = [{"device": "cpu"}]
-    for place in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        facts = torch.cuda.get_device_properties(place)
-        found.append(
-            {"device": f"cuda:{place}", "name": facts.name, "memory_bytes": facts.total_memory}
+    devices: list[dict[str, Any]] = [{"device": "cpu"}]
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        gpu = torch.cuda.get_device_properties(index)
+        devices.append(
+            {
+                "device": f"cuda:{index}",
+                "name": gpu.name,
+                "memory_bytes": gpu.total_memory,
+            }
         )
     if torch.backends.mps.is_available():
-        found.append({"device": "mps"})
-    return found
+        devices.append({"device": "mps"})
+    return devices
 
 
 def _device(each: dict[str, Any]) -> str:

@@ -46,10 +46,10 @@ def figures(
 
     for name in figure or ():
         choose(name, drawings.names(), "figure")
-    kept = Store(store)
+    opened = Store(store)
     with Display() as display:
         display.load("pandas", "seaborn")
         display.doing("drawing")
-        drawn = drawings.draw_all(kept, out or store / "figures", only=figure or None)
-    for path in drawn:
+        files = drawings.draw_all(opened, out or store / "figures", only=figure or None)
+    for path in files:
         screen.say(str(path))

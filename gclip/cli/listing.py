@@ -71,12 +71,12 @@ def show_strategies(
     from gclip.describe import families
 
     load_plugins(plugin)
-    found = families(_chosen(family, side))
+    grouped = families(_chosen(family, side))
     if json:
-        screen.say_json({"strategies": [d.as_dict() for group in found.values() for d in group]})
+        screen.say_json({"strategies": [d.as_dict() for group in grouped.values() for d in group]})
         return
     table = TextTable(columns=_COLUMNS)
-    for name, members in found.items():
+    for name, members in grouped.items():
         table.section(f"{name} ({len(members)})")
         for each in members:
             table.add(*_cells(each))
@@ -91,17 +91,17 @@ def _chosen(family: str | None, side: str | None) -> list[Description]:
     from gclip.describe import describe, families
     from gclip.errors import UsageError, choose
 
-    found = [describe(gclip.get(name)) for name in gclip.names()]
+    descriptions = [describe(gclip.get(name)) for name in gclip.names()]
     if side is not None:
         choose(side, SIDES, "side")
-        found = [each for each in found if side in each.sides]
+        descriptions = [each for each in descriptions if side in each.sides]
     if family is not None:
-        everywhere = families(describe(gclip.get(name)) for name in gclip.names())
-        choose(family, everywhere, "family")
-        found = [each for each in found if each.family == family]
-    if not found:
+        every_family = families(describe(gclip.get(name)) for name in gclip.names())
+        choose(family, every_family, "family")
+        descriptions = [each for each in descriptions if each.family == family]
+    if not descriptions:
         raise UsageError(f"no strategy of the family {family!r} has the side {side!r}")
-    return found
+    return descriptions
 
 
 def _cells(each: Description) -> tuple[str, ...]:

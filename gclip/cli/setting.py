@@ -195,9 +195,9 @@ class Setting:
             start = recipes[self.recipe]
         else:
             start = task_defaults(self.task or "digits")
-        chosen = {
+        given = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if field.name not in ("recipe", "data") and getattr(self, field.name) is not None
         }
-        return start.replace(**{**chosen, **more})
+        return start.replace(**{**given, **more})

@@ -62,30 +62,30 @@ def show(
     from gclip.describe import describe, example
 
     load_plugins(plugin)
-    given = _norms(norms)
+    example_norms = _norms(norms)
     parsed = gclip.parse(strategy)
     if not isinstance(parsed, gclip.Strategy):
         raise UsageError(
             f"show takes one strategy, not the chain {strategy!r}; show each by itself"
         )
-    described, ran = describe(type(parsed)), example(parsed, given)
+    description, shown = describe(type(parsed)), example(parsed, example_norms)
     if json:
-        settings = {p.info.name: getattr(parsed, p.info.name) for p in described.parameters}
+        settings = {p.info.name: getattr(parsed, p.info.name) for p in description.parameters}
         screen.say_json(
             {
-                **described.as_dict(),
-                "doc": described.doc,
+                **description.as_dict(),
+                "doc": description.doc,
                 "spelling": str(parsed),
                 "settings": settings,
-                "example": ran.as_dict(),
+                "example": shown.as_dict(),
             }
         )
         return
-    for line in _about(described, parsed):
+    for line in _about(description, parsed):
         screen.say(line)
-    screen.show(_parameters(described, parsed))
+    screen.show(_parameters(description, parsed))
     screen.say()
-    for line in _example(ran):
+    for line in _example(shown):
         screen.say(line)
 
 
@@ -148,30 +148,32 @@ def _parameters(each: Description, strategy: Strategy) -> TextTable:
     return table
 
 
-def _example(ran: Example) -> Iterator[str]:
+def _example(shown: Example) -> Iterator[str]:
     from gclip.describe import number
 
-    yield from fill(f"What {ran.strategy} does to these norms, one a step:", screen.prose_width())
-    rows: list[tuple[str, Sequence[str]]] = [("norm", [number(n) for n in ran.norms])]
-    if ran.limits is not None:
-        rows.append(("limit", [number(n) for n in ran.limits]))
-    rows.append(("left", [number(n) for n in ran.left]))
-    skips = ran.strategy.rule == "skip"
-    rows.append(("factor", [_factor(f, skips) for f in ran.factors]))
-    beside = max(1, (screen.prose_width() - _LABEL) // _CELL)
-    for start in range(0, len(ran.norms), beside):
+    yield from fill(f"What {shown.strategy} does to these norms, one a step:", screen.prose_width())
+    rows: list[tuple[str, Sequence[str]]] = [("norm", [number(n) for n in shown.norms])]
+    if shown.limits is not None:
+        rows.append(("limit", [number(n) for n in shown.limits]))
+    rows.append(("left", [number(n) for n in shown.left]))
+    skips = shown.strategy.rule == "skip"
+    rows.append(("factor", [_factor(f, skips) for f in shown.factors]))
+    per_line = max(1, (screen.prose_width() - _LABEL) // _CELL)
+    for start in range(0, len(shown.norms), per_line):
         yield ""
-        end = min(start + beside, len(ran.norms))
-        yield _cells("step", [str(ran.first + place) for place in range(start, end)])
+        end = min(start + per_line, len(shown.norms))
+        yield _cells("step", [str(shown.first + place) for place in range(start, end)])
         for name, cells in rows:
             yield _cells(name, cells[start:end])
     yield ""
-    if ran.shortened:
-        said = [f"{name}={is_} instead of {was}" for name, (was, is_) in ran.shortened.items()]
-        yield f"Warm-up shortened for the example: {', '.join(said)}."
-    if ran.first:
-        yield f"The {ran.first} steps before these saw the same norms over and over."
-    yield from textwrap.wrap(_NOTE.get(ran.strategy.side, _NOTE["gradient"]), screen.prose_width())
+    if shown.shortened:
+        changes = [f"{name}={is_} instead of {was}" for name, (was, is_) in shown.shortened.items()]
+        yield f"Warm-up shortened for the example: {', '.join(changes)}."
+    if shown.first:
+        yield f"The {shown.first} steps before these saw the same norms over and over."
+    yield from textwrap.wrap(
+        _NOTE.get(shown.strategy.side, _NOTE["gradient"]), screen.prose_width()
+    )
 
 
 _NOTE = {

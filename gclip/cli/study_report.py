@@ -90,11 +90,11 @@ def report(
 
     plugins = load_plugins(plugin or [])
     chosen = names or []
-    found = _report.tuned_in(_existing(place.store), chosen, _left_out)
-    base, dataset = load_data(found[0].plan.base.replace(data=""), data)
-    if found[0].plan.base.data not in ("", base.data):
+    tuned = _report.tuned_in(_existing(place.store), chosen, _left_out)
+    base, dataset = load_data(tuned[0].plan.base.replace(data=""), data)
+    if tuned[0].plan.base.data not in ("", base.data):
         raise UsageError(
-            f"the studies were made with the data {found[0].plan.base.data}, but these images are "
+            f"the studies were made with the data {tuned[0].plan.base.data}, but these images are "
             f"{base.data}; give the same --data"
         )
     request = Request(
@@ -137,33 +137,33 @@ def show(
     from gclip.tuning.sqlite_file import printable, storage_url
 
     path = find_study(_existing(store), name)
-    found = shown(path, best)
-    searched = [key.removeprefix("param_") for key in _params(found["best"])]
-    drawn = _slices(rows(path), searched, name, out or store / "figures")
+    study = shown(path, best)
+    searched = [key.removeprefix("param_") for key in _params(study["best"])]
+    files = _slices(rows(path), searched, name, out or store / "figures")
     url = storage_url(path)
     if json:
-        screen.say_json({**found, "storage": url, "figures": [str(each) for each in drawn]})
+        screen.say_json({**study, "storage": url, "figures": [str(each) for each in files]})
         return
-    screen.say(f"{printable(name)}: {found['counts']}")
-    if not found["best"]:
+    screen.say(f"{printable(name)}: {study['counts']}")
+    if not study["best"]:
         screen.say("No trial was completed, so there is no best.")
-    _table("The best by validation accuracy, which looks better than it is:", found["best"])
-    if found["best"]:
+    _table("The best by validation accuracy, which looks better than it is:", study["best"])
+    if study["best"]:
         screen.say()
         screen.tell(
             "clipped: share of the steps in which anything was clipped; s: seconds a trial."
         )
-    if found["front"]:
-        _table("No finished trial beats one of these in one objective at no cost:", found["front"])
-    if found["importances"] is None:
+    if study["front"]:
+        _table("No finished trial beats one of these in one objective at no cost:", study["front"])
+    if study["importances"] is None:
         screen.tell(
             f"Importances need {FEWEST} complete trials, two searched fields and different scores."
         )
     else:
-        said = ", ".join(f"{key} {value:.0%}" for key, value in found["importances"].items())
+        said = ", ".join(f"{key} {value:.0%}" for key, value in study["importances"].items())
         screen.tell(f"Share of the accuracy's variance that each explains (fANOVA): {said}")
-    if drawn:
-        screen.tell(f"figures in {drawn[0].parent} (PNG and SVG): {drawn[0].stem}")
+    if files:
+        screen.tell(f"figures in {files[0].parent} (PNG and SVG): {files[0].stem}")
     screen.say(f"In a browser: pip install optuna-dashboard && optuna-dashboard {shlex.quote(url)}")
 
 
@@ -188,13 +188,13 @@ def export(
     from gclip.tuning.inspection import rows
     from gclip.tuning.sqlite import find_study
 
-    found = rows(find_study(_existing(store), name))
-    if not found:
+    trials = rows(find_study(_existing(store), name))
+    if not trials:
         raise UsageError(f"the study {name} has no trial yet, so there is nothing to export")
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(trials[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found)
+    writer.writerows(trials)
     if csv_file is None:
         print(text.getvalue(), end="")
         return
@@ -205,7 +205,7 @@ def export(
         raise UsageError(f"{csv_file} exists; give another file, or delete it first") from None
     except OSError as error:
         raise UsageError(f"{csv_file} cannot be written: {error.strerror}") from None
-    screen.say(f"{len(found)} trials written to {csv_file}")
+    screen.say(f"{len(trials)} trials written to {csv_file}")
 
 
 def _left_out(message: str) -> None:
@@ -218,12 +218,12 @@ def _existing(store: Path) -> Path:
     return store
 
 
-def _params(found: list[dict[str, Any]]) -> list[str]:
-    return [key for key in (found[0] if found else {}) if key.startswith("param_")]
+def _params(trials: list[dict[str, Any]]) -> list[str]:
+    return [key for key in (trials[0] if trials else {}) if key.startswith("param_")]
 
 
-def _table(heading: str, found: list[dict[str, Any]]) -> None:
-    if not found:
+def _table(heading: str, trials: list[dict[str, Any]]) -> None:
+    if not trials:
         return
     screen.tell(heading)
     table = TextTable(
@@ -237,7 +237,7 @@ def _table(heading: str, found: list[dict[str, Any]]) -> None:
             Column(heading="s"),
         ]
     )
-    for row in found:
+    for row in trials:
         clipped, seconds = row["share_clipped"], row["seconds"]
         table.add(
             str(row["trial"]),

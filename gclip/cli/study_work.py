@@ -96,9 +96,9 @@ def create(
 
     url = read_url(storage)
     request = _request(options, store)
-    made = plans(request)
-    trials = trials_of(request, made)
-    created = [distributed.create(url, plan, trials, heartbeat) for plan in made]
+    study_plans = plans(request)
+    trials = trials_of(request, study_plans)
+    created = [distributed.create(url, plan, trials, heartbeat) for plan in study_plans]
     commands = [_command(each.name, url, request) for each in created]
     if json:
         screen.say_json(
@@ -236,7 +236,7 @@ def _request(options: dict[str, Any], store: Path) -> Request:
 
     alike = ("name", "trials", "sampler", "pruner", "seeds_per_trial", "points", "seed")
     strategies, objectives = options["strategy"], options["objective"]
-    chosen = {
+    request = {
         **{each: options[each] for each in alike},
         "strategies": tuple(strategies) if strategies else None,
         "lr_range": parse_lr_range(options["lr_range"]),
@@ -245,7 +245,7 @@ def _request(options: dict[str, Any], store: Path) -> Request:
         "objectives": tuple(objectives) if objectives else None,
     }
     command = combine(
-        options["name_of_study"], chosen, options["run"], options["plugin"], None, options["file"]
+        options["name_of_study"], request, options["run"], options["plugin"], None, options["file"]
     )
     studies.get(command.study)
     if command.study != "thresholds":
@@ -271,9 +271,9 @@ def _like_run(command: Any) -> Any:
 
     own = inspect.signature(command, eval_str=True).parameters
     named = [each for each in own.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
-    theirs = inspect.signature(study.run).parameters
+    of_run = inspect.signature(study.run).parameters
     borrowed = [
-        each for name, each in theirs.items() if name not in _NOT_CREATED and name not in own
+        each for name, each in of_run.items() if name not in _NOT_CREATED and name not in own
     ]
 
     def wrapped(**values: Any) -> Any:

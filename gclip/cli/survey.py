@@ -71,9 +71,9 @@ def survey(
     """
     place.alone()
     _check(clip_rate, steps)
-    chosen = parse_seeds(seeds)
-    found: list[NormSurvey] = []
-    display = StepsDisplay(len(chosen), then="replaying")
+    seed_list = parse_seeds(seeds)
+    surveyed: list[NormSurvey] = []
+    display = StepsDisplay(len(seed_list), then="replaying")
     with interruptible(lambda: "nothing is kept"), display:
         display.load("torch")
         import gclip
@@ -82,7 +82,7 @@ def survey(
         from gclip.training.norm_survey import STEPS, survey_norms
 
         load_plugins(plugin)
-        spelled = [_parsed(each) for each in strategy] if strategy else None
+        chosen = [_parsed(each) for each in strategy] if strategy else None
         config = run.config(strategy="none")
         device = resolve_device(place.device)
         display.doing("reading images")
@@ -90,14 +90,14 @@ def survey(
         folder = out or place.store / "figures"
         if not no_figures:
             _prove(folder)
-        for seed in chosen:
+        for seed in seed_list:
             display.begin(f"watching seed {seed}")
-            found.append(
+            surveyed.append(
                 survey_norms(
                     config.replace(seed=seed),
                     dataset,
                     steps=STEPS if steps is None else steps,
-                    strategies=spelled,
+                    strategies=chosen,
                     device=str(device),
                     threads=place.threads,
                     on_step=display.update,
@@ -105,32 +105,32 @@ def survey(
             )
         display.end()
         display.doing("replaying the norms through each strategy")
-        surveys = [each.survey for each in found]
+        surveys = [each.survey for each in surveyed]
         suggestions = pooled(surveys, clip_rate)
         setting = describe(config)
         if not no_figures:
             display.doing("drawing the figure")
-        drawn = [] if no_figures else _draw(surveys, suggestions, setting, folder)
-    notes = _notes(found, chosen)
+        files = [] if no_figures else _draw(surveys, suggestions, setting, folder)
+    notes = _notes(surveyed, seed_list)
     if json:
         screen.say_json(
             {
                 "gclip": gclip.__version__,
                 "setting": setting,
-                "seeds": list(chosen),
+                "seeds": list(seed_list),
                 **suggestions.as_dict(),
                 "notes": [*suggestions.notes, *notes],
-                "figures": [str(path) for path in drawn],
+                "figures": [str(path) for path in files],
             }
         )
         return
-    screen.tell(f"{setting}, {screen.plural(len(chosen), 'seed')}")
+    screen.tell(f"{setting}, {screen.plural(len(seed_list), 'seed')}")
     screen.say()
     screen.say(suggestions.text(screen.width()))
     for note in notes:
         screen.tell(note)
-    if drawn:
-        kinds = " and ".join(path.suffix[1:].upper() for path in drawn)
+    if files:
+        kinds = " and ".join(path.suffix[1:].upper() for path in files)
         screen.tell(f"figure in {folder} ({kinds}): survey")
 
 
@@ -144,10 +144,10 @@ def _check(clip_rate: float, steps: int | None) -> None:
 def _parsed(spelling: str) -> Any:
     from gclip import Strategy, parse
 
-    made = parse(spelling)
-    if not isinstance(made, Strategy):
-        raise UsageError(f"a survey looks at one strategy at a time, not at a chain: {made}")
-    return made
+    parsed = parse(spelling)
+    if not isinstance(parsed, Strategy):
+        raise UsageError(f"a survey looks at one strategy at a time, not at a chain: {parsed}")
+    return parsed
 
 
 def _prove(folder: Path) -> None:
@@ -170,10 +170,10 @@ def _draw(
     return [figures.save(figure, folder / f"survey.{kind}") for kind in ("png", "svg")]
 
 
-def _notes(found: list[NormSurvey], seeds: tuple[int, ...]) -> list[str]:
+def _notes(surveyed: list[NormSurvey], seeds: tuple[int, ...]) -> list[str]:
     """What makes these norms doubtful: they are of trainings that went wrong without clipping."""
     notes = []
-    for seed, each in zip(seeds, found, strict=True):
+    for seed, each in zip(seeds, surveyed, strict=True):
         before, after = each.losses
         if each.diverged:
             notes.append(f"Seed {seed} diverged: {each.diverged}.")

@@ -80,8 +80,8 @@ def train(
         display.doing("reading images")
         config, dataset = load_data(config, run.data)
         store = Store(place.store, create=True)
-        known = store.has(config.key)
-        if known:
+        is_stored = store.has(config.key)
+        if is_stored:
             result = store.load(config.key)
         else:
             display.begin(f"training {config.strategy}")
@@ -97,11 +97,11 @@ def train(
     folder = store.path / config.key
     if json:
         stored = {key: value for key, value in result.to_dict().items() if key != "steps"}
-        screen.say_json({"key": config.key, "folder": str(folder), "read": known, **stored})
+        screen.say_json({"key": config.key, "folder": str(folder), "read": is_stored, **stored})
         return
     for line in report(result):
         screen.tell(line)
-    screen.tell(f"{'read from' if known else 'stored in'} {folder}")
+    screen.tell(f"{'read from' if is_stored else 'stored in'} {folder}")
 
 
 def report(result: RunResult) -> list[str]:
@@ -119,14 +119,14 @@ def report(result: RunResult) -> list[str]:
     return lines
 
 
-def _clipping(found: dict[str, Any]) -> list[str]:
-    steps = max(int(found["steps"]), 1)
-    shares = {name: found.get(name, 0) / steps for name in ("skipped", "not_finite")}
-    verdict = verdict_text({**found, **shares}, "skipped", "not_finite")
-    said = f"limited {screen.percent(found['limited_rate'])} % of the steps: {verdict}"
-    if found["clip_rate"] != found["limited_rate"]:
-        said += f"; something was clipped in {screen.percent(found['clip_rate'])} %"
-    return [said, DEFINITION]
+def _clipping(clipping: dict[str, Any]) -> list[str]:
+    steps = max(int(clipping["steps"]), 1)
+    shares = {name: clipping.get(name, 0) / steps for name in ("skipped", "not_finite")}
+    verdict = verdict_text({**clipping, **shares}, "skipped", "not_finite")
+    sentence = f"limited {screen.percent(clipping['limited_rate'])} % of the steps: {verdict}"
+    if clipping["clip_rate"] != clipping["limited_rate"]:
+        sentence += f"; something was clipped in {screen.percent(clipping['clip_rate'])} %"
+    return [sentence, DEFINITION]
 
 
 def _kept(checkpoint: Path | None) -> str:

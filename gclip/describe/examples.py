@@ -93,17 +93,17 @@ def _run(
 ) -> Example:
     """The last `shown` of the `norms`."""
     limits, left = simulate(strategy, norms)
-    kept = slice(len(norms) - shown, None)
+    last = slice(len(norms) - shown, None)
     # In float32, as in training: what came out as it went in is not shown as changed.
-    before = torch.tensor(norms[kept], dtype=torch.float32).tolist()
-    after = left.flatten().tolist()[kept]
+    before = torch.tensor(norms[last], dtype=torch.float32).tolist()
+    after = left.flatten().tolist()[last]
     return Example(
         strategy,
-        norms[kept],
-        None if isinstance(strategy, Transform) else tuple(limits.flatten().tolist()[kept]),
+        norms[last],
+        None if isinstance(strategy, Transform) else tuple(limits.flatten().tolist()[last]),
         tuple(
             norm if was == now else now
-            for norm, was, now in zip(norms[kept], before, after, strict=True)
+            for norm, was, now in zip(norms[last], before, after, strict=True)
         ),
         len(norms) - shown,
         shortened,

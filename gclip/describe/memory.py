@@ -41,10 +41,10 @@ class Footprint:
 
 def footprint(strategy: Strategy) -> Footprint:
     """Run `strategy` for a few steps and look at its memory."""
-    few, more = (_kept(strategy, size) for size in _sizes(strategy))
-    grows = bool(few) and _count(few) > _count(_kept(strategy, _sizes(strategy)[0], 0))
+    few, more = (_memory_after(strategy, size) for size in _sizes(strategy))
+    grows = bool(few) and _count(few) > _count(_memory_after(strategy, _sizes(strategy)[0], 0))
     if grows:
-        grows = _count(_kept(strategy, _sizes(strategy)[0], 2 * _STEPS)) > _count(few)
+        grows = _count(_memory_after(strategy, _sizes(strategy)[0], 2 * _STEPS)) > _count(few)
     numbers = _numbers_on(strategy, _lenet(), 2 * _STEPS if grows else 0)
     total = sum(math.prod(shape) for _, shape in _lenet())
     words = "every norm so far" if grows else _words(strategy, few, more)
@@ -84,7 +84,7 @@ def _transform_words(strategy: Transform, few: Memory, more: Memory) -> str:
     else:
         rows, columns = _sizes(strategy)[0]
         base, tall, wide, both = (
-            _count(_kept(strategy, size))
+            _count(_memory_after(strategy, size))
             for size in (
                 (rows, columns), (rows + 1, columns), (rows, columns + 1), (rows + 1, columns + 1)
             )
@@ -116,7 +116,7 @@ def _sizes(strategy: Strategy) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (3,), (5,)
 
 
-def _kept(strategy: Strategy, size: Sequence[int], steps: int = _STEPS) -> Memory:
+def _memory_after(strategy: Strategy, size: Sequence[int], steps: int = _STEPS) -> Memory:
     """The memory of `strategy` after some steps in which every norm (or element) is near 1."""
     total = 4 * _STEPS
     now = at_step(strategy, 0, total)
@@ -132,8 +132,8 @@ def _kept(strategy: Strategy, size: Sequence[int], steps: int = _STEPS) -> Memor
             values, step=step, weight_norm=torch.ones_like(values), size=torch.ones_like(values),
             lr=1.0, weight_decay=0.0, total_steps=total,
         )  # fmt: skip
-        made = decide(now, seen, memory)
-        memory = remember_step(now, seen, made.clipped_norm, memory, None)
+        decision = decide(now, seen, memory)
+        memory = remember_step(now, seen, decision.clipped_norm, memory, None)
     return memory
 
 
@@ -146,9 +146,9 @@ def _numbers_on(
             seen: list[tuple[int, ...]] = [(math.prod(shape),) for shape in shapes]
         else:
             seen = [(s[0], math.prod(s[1:])) for s in shapes if len(s) > 1]
-        return sum(_count(_kept(strategy, size, steps)) for size in seen)
+        return sum(_count(_memory_after(strategy, size, steps)) for size in seen)
     names, shapes = [n for n, _ in parameters], [s for _, s in parameters]
-    return _count(_kept(strategy, (Groups(names, shapes, strategy.scope).count,), steps))
+    return _count(_memory_after(strategy, (Groups(names, shapes, strategy.scope).count,), steps))
 
 
 @cache

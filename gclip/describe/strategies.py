@@ -204,11 +204,11 @@ def describe(cls: type[Strategy]) -> Description:
 
 def families(descriptions: Iterable[Description]) -> dict[str, list[Description]]:
     """The descriptions by family, in the order of `FAMILIES`."""
-    found: dict[str, list[Description]] = {}
+    grouped: dict[str, list[Description]] = {}
     for each in descriptions:
-        found.setdefault(each.family, []).append(each)
-    order = {family: place for place, family in enumerate(FAMILIES)}
-    return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+        grouped.setdefault(each.family, []).append(each)
+    order = {family: index for index, family in enumerate(FAMILIES)}
+    return dict(sorted(grouped.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
 
 
 def shown(value: Any) -> str:

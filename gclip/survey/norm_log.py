@@ -62,17 +62,17 @@ class Magnitudes(NamedTuple):
         """Of the tensors of a step, whose largest elements are known."""
         counts = largest.new_zeros(len(tensors), BINS)
         squares = torch.zeros_like(counts)
-        for place, tensor in enumerate(tensors):
+        for index, tensor in enumerate(tensors):
             if tensor is None or not tensor.numel():
                 continue
-            flat, top = tensor.detach().reshape(-1), largest[place]
+            flat, top = tensor.detach().reshape(-1), largest[index]
             stride = -(-flat.numel() // _SAMPLE) | 1  # odd, not to stay in one column of a matrix
-            part = flat[::stride]
-            share = (part.abs().to(top) / top).nan_to_num(0.0, 0.0).clamp(max=1.0)
-            places = share.log2().mul(-PER_OCTAVE).clamp(max=BINS - 1).long()
-            ones = torch.full_like(share, flat.numel() / part.numel())
-            counts[place].scatter_add_(0, places, ones)
-            squares[place].scatter_add_(0, places, share.square() * ones)
+            sample = flat[::stride]
+            share = (sample.abs().to(top) / top).nan_to_num(0.0, 0.0).clamp(max=1.0)
+            bins = share.log2().mul(-PER_OCTAVE).clamp(max=BINS - 1).long()
+            ones = torch.full_like(share, flat.numel() / sample.numel())
+            counts[index].scatter_add_(0, bins, ones)
+            squares[index].scatter_add_(0, bins, share.square() * ones)
         return cls(largest, counts, squares)
 
     def total(self) -> Tensor:
@@ -238,29 +238,29 @@ class Watched:
     @cached_property
     def valid(self) -> tuple[Tensor | None, ...]:
         """For each step which groups had a gradient; None where all had."""
-        found: dict[tuple[bool, ...], Tensor] = {}
+        by_presence: dict[tuple[bool, ...], Tensor] = {}
         blank = torch.zeros((), dtype=torch.float32)
         for step in self.steps:
-            if step.present is not None and step.present not in found:
-                there = [blank if each else None for each in step.present]
-                found[step.present] = self.groups.present(there, self.norm.device)
-        return tuple(None if s.present is None else found[s.present] for s in self.steps)
+            if step.present is not None and step.present not in by_presence:
+                presence = [blank if each else None for each in step.present]
+                by_presence[step.present] = self.groups.present(presence, self.norm.device)
+        return tuple(None if s.present is None else by_presence[s.present] for s in self.steps)
 
     def rates(self, key: str) -> list[Rate] | None:
         """For each step, `lr` or `weight_decay`; None where no optimizer was given."""
-        made: list[Rate] = []
-        known: list[Rate] | None = None
+        rates: list[Rate] = []
+        previous: list[Rate] | None = None
         for step in self.steps:
             if step.rates is None:
                 return None
             values = step.rates[key]
-            if values is known:  # most steps have those of the step before
-                made.append(made[-1])
+            if values is previous:  # most steps have those of the step before
+                rates.append(rates[-1])
                 continue
-            known = values
+            previous = values
             numbers: list[Rate] = [float(value) for value in values]  # waits for a GPU
-            made.append(_RatesOfAStep({key: numbers}).spread(key, self.groups, self.norm.device))
-        return made
+            rates.append(_RatesOfAStep({key: numbers}).spread(key, self.groups, self.norm.device))
+        return rates
 
 
 class _RatesOfAStep(OptimizerHyperparameters):

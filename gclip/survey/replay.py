@@ -70,7 +70,7 @@ def replay(strategy: Strategy, watched: Watched, *, at_once: bool = False) -> Ou
         )
         return _outcome(strategy, watched, [decide(strategy, seen, {})])
     memory: Memory | None = None
-    made: list[Decision] = []
+    decisions: list[Decision] = []
     follows = bool(strategy.varying) or beyond(strategy)
     weights, valid = watched.weight_norm.unbind(0), watched.valid
     for step, norm in enumerate(watched.norm.unbind(0)):
@@ -87,9 +87,9 @@ def replay(strategy: Strategy, watched: Watched, *, at_once: bool = False) -> Ou
             valid=valid[step],
             total_steps=len(watched),
         )
-        made.append(decide(now, seen, memory))
-        memory = remember_step(now, seen, made[-1].clipped_norm, memory, valid[step])
-    return _outcome(strategy, watched, made)
+        decisions.append(decide(now, seen, memory))
+        memory = remember_step(now, seen, decisions[-1].clipped_norm, memory, valid[step])
+    return _outcome(strategy, watched, decisions)
 
 
 def memoryless(strategy: Strategy, watched: Watched) -> bool:
@@ -126,32 +126,32 @@ class _Rates:
 
     def _each(self) -> list[Rate]:
         if self._known is None:
-            found = self._watched.rates(self._key)
-            if found is None:
+            rates = self._watched.rates(self._key)
+            if rates is None:
                 raise UsageError(
                     "it reads the optimizer's learning rate: gclip.Survey(model, optimizer)"
                 )
-            self._known = found
+            self._known = rates
         return self._known
 
 
-def _outcome(strategy: Strategy, watched: Watched, made: list[Decision]) -> Outcome:
-    together = len(made) == 1 and made[0].norm.ndim == 2
-    joined = torch.cat if together else torch.stack
-    limit = joined([each.limit for each in made])
+def _outcome(strategy: Strategy, watched: Watched, decisions: list[Decision]) -> Outcome:
+    all_at_once = len(decisions) == 1 and decisions[0].norm.ndim == 2
+    joined = torch.cat if all_at_once else torch.stack
+    limit = joined([each.limit for each in decisions])
     if clamps(strategy):
-        if any(isinstance(each.bounds, Band) for each in made):
+        if any(isinstance(each.bounds, Band) for each in decisions):
             raise UsageError("its bounds are not symmetric, and only sizes of elements are watched")
         before, after = _clamped(watched, limit)
-        skips = [each.skip for each in made if each.skip is not None]
+        skips = [each.skip for each in decisions if each.skip is not None]
         if skips:
             after = torch.where(joined(skips).squeeze(-1), 0.0, after)
     else:
         before = _total(watched.l2)
         if strategy.order == 2.0:
-            after = _total(joined([each.clipped_norm for each in made]))
+            after = _total(joined([each.clipped_norm for each in decisions]))
         else:
-            after = _total(watched.l2 * joined([each.factor for each in made]))
+            after = _total(watched.l2 * joined([each.factor for each in decisions]))
     return Outcome(limit, after < LIMITED * before)
 
 

@@ -203,8 +203,8 @@ class Survey:
         order = math.inf if scope == "element" else order
         logs = [t for (s, o, _), t in self._logs.items() if (s, o) == (scope, order)]
         if not logs:
-            there = ", ".join(dict.fromkeys(s for s, o, _ in self._logs if o == order))
-            raise UsageError(f"the {order:g}-norm per {scope} was not watched (there: {there})")
+            watched = ", ".join(dict.fromkeys(s for s, o, _ in self._logs if o == order))
+            raise UsageError(f"the {order:g}-norm per {scope} was not watched (there: {watched})")
         return logs[0].watched()
 
     def figure(self, suggestions: Suggestions | None = None) -> Figure:

@@ -158,8 +158,8 @@ def load(*modules: str) -> None:
 def time_left(estimate: Estimate, then: str = "") -> str:
     """``about 0:40 left, then figures``; ``0:30 to 2:00 left``."""
     low, high = _rounded(estimate.low), _rounded(estimate.high)
-    said = f"about {high} left" if low == high else f"{low} to {high} left"
-    return f"{said}, then {then}" if then else said
+    text = f"about {high} left" if low == high else f"{low} to {high} left"
+    return f"{text}, then {then}" if then else text
 
 
 def _rounded(seconds: float) -> str:

@@ -21,9 +21,9 @@ _PROSE_WIDTH = 100
 
 def width(*, stderr: bool = False) -> int:
     """How wide to write: COLUMNS where that is set, else the terminal; 100 into a file or pipe."""
-    asked = os.environ.get("COLUMNS", "")
-    if asked.isdecimal() and int(asked):
-        return int(asked)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
     stream = sys.stderr if stderr else sys.stdout
     try:
         return os.get_terminal_size(stream.fileno()).columns or _PLAIN_WIDTH
@@ -40,8 +40,8 @@ def console(*, stderr: bool = False) -> Console:
     """A console `width` columns wide."""
     from rich.console import Console
 
-    wide = width(stderr=stderr)
-    return Console(stderr=stderr, width=wide, highlight=False, markup=False, emoji=False)
+    columns = width(stderr=stderr)
+    return Console(stderr=stderr, width=columns, highlight=False, markup=False, emoji=False)
 
 
 def say(text: str = "") -> None:

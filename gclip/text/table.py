@@ -61,54 +61,54 @@ class TextTable:
 
     def text(self, width: int) -> str:
         """The table in lines of at most ``width`` characters, but for a word longer than that."""
-        places = list(range(len(self.columns)))
-        leaving = sorted((i for i in places if self.columns[i].leaves), key=self._leaves)
-        whole = dict.fromkeys(places, True)
-        while not self._fits(places, whole, width):
-            if leaving:
-                places.remove(leaving.pop(0))
-            elif any(whole.values()):
-                whole = dict.fromkeys(whole, False)
+        shown = list(range(len(self.columns)))
+        removable = sorted((i for i in shown if self.columns[i].leaves), key=self._leaves)
+        unbroken = dict.fromkeys(shown, True)
+        while not self._fits(shown, unbroken, width):
+            if removable:
+                shown.remove(removable.pop(0))
+            elif any(unbroken.values()):
+                unbroken = dict.fromkeys(unbroken, False)
             else:
                 return "\n".join(self._blocks(width))
-        lines = self._grid(places, whole, width)
-        gone = [self.columns[i].heading for i in range(len(self.columns)) if i not in places]
-        if gone:
-            needed = _together(self._smallest(i, True) for i in range(len(self.columns)))
-            said = (
-                f"No room for: {', '.join(gone)}. A terminal of {needed} columns (or "
+        lines = self._grid(shown, unbroken, width)
+        left_out = [self.columns[i].heading for i in range(len(self.columns)) if i not in shown]
+        if left_out:
+            needed = _total_width(self._smallest(i, True) for i in range(len(self.columns)))
+            sentence = (
+                f"No room for: {', '.join(left_out)}. A terminal of {needed} columns (or "
                 f"COLUMNS={needed}) shows them, and {self.elsewhere}."
             )
-            lines += ["", *fill(said, width)]
+            lines += ["", *fill(sentence, width)]
         return "\n".join(lines)
 
-    def _leaves(self, place: int) -> int:
-        return -self.columns[place].leaves
+    def _leaves(self, index: int) -> int:
+        return -self.columns[index].leaves
 
-    def _cells(self, place: int) -> list[str]:
-        return [row[place] for row in self.rows if row[0] != _SECTION]
+    def _cells(self, index: int) -> list[str]:
+        return [row[index] for row in self.rows if row[0] != _SECTION]
 
-    def _tokens(self, place: int, text: str, whole: bool) -> list[str]:
-        if self.columns[place].words:
+    def _tokens(self, index: int, text: str, whole: bool) -> list[str]:
+        if self.columns[index].words:
             return tokens(text)
         return [text] if whole else _numbers(text)
 
-    def _smallest(self, place: int, whole: bool) -> int:
+    def _smallest(self, index: int, whole: bool) -> int:
         """The least width of a column: its longest word, or number."""
-        column = self.columns[place]
+        column = self.columns[index]
         longest = max((len(word) for word in tokens(column.heading)), default=0)
-        for cell in self._cells(place):
+        for cell in self._cells(index):
             for line in cell.splitlines():
-                wish = min(column.least, len(line))
-                longest = max(longest, wish, *map(len, self._tokens(place, line, whole)), 0)
+                wanted = min(column.least, len(line))
+                longest = max(longest, wanted, *map(len, self._tokens(index, line, whole)), 0)
         return longest
 
-    def _natural(self, place: int) -> int:
-        lines = [line for cell in self._cells(place) for line in cell.splitlines()]
-        return max(map(len, (self.columns[place].heading, *lines)))
+    def _natural(self, index: int) -> int:
+        lines = [line for cell in self._cells(index) for line in cell.splitlines()]
+        return max(map(len, (self.columns[index].heading, *lines)))
 
     def _fits(self, places: Sequence[int], whole: dict[int, bool], width: int) -> bool:
-        return _together(self._smallest(i, whole[i]) for i in places) <= width
+        return _total_width(self._smallest(i, whole[i]) for i in places) <= width
 
     def _widths(self, places: Sequence[int], whole: dict[int, bool], width: int) -> list[int]:
         """As wide as can be, and alike where there is not room for all."""
@@ -116,7 +116,7 @@ class TextTable:
         # A heading may wrap rather than make a column of short numbers wide.
         most = [max(small, self._natural(i)) for small, i in zip(least, places, strict=True)]
         cap = max(most)
-        while _together(_capped(least, most, cap)) > width:
+        while _total_width(_capped(least, most, cap)) > width:
             cap -= 1
         return _capped(least, most, cap)
 
@@ -126,7 +126,7 @@ class TextTable:
         heads = [wrap(tokens(c.heading), size) for c, size in zip(columns, widths, strict=True)]
         high = max(map(len, heads))
         lines = self._lines([[""] * (high - len(h)) + h for h in heads], columns, widths)
-        lines.append("─" * _together(widths))
+        lines.append("─" * _total_width(widths))
         for row in self.rows:
             if row[0] == _SECTION:
                 lines += ["", *fill(row[1], width)]
@@ -183,14 +183,14 @@ def tokens(text: str) -> list[str]:
     """
     parts: list[str] = []
     depth, start, before = 0, 0, ""
-    for place, letter in enumerate(text):
+    for position, letter in enumerate(text):
         if letter == "(" and (depth or before.isalnum() or before == "_"):
             depth += 1
         elif letter == ")" and depth:
             depth -= 1
         elif letter == " " and not depth:
-            parts.append(text[start:place])
-            start = place + 1
+            parts.append(text[start:position])
+            start = position + 1
         before = letter
     parts.append(text[start:])
     if depth:
@@ -200,15 +200,15 @@ def tokens(text: str) -> list[str]:
 
 def _joined(parts: Iterable[str]) -> list[str]:
     """A number stays with its unit, and an option with its number."""
-    found: list[str] = []
+    tokens_: list[str] = []
     for part in parts:
-        unit = part[0] == "%" and found and found[-1][-1].isdigit()
-        value = part[0].isdigit() and found and found[-1].startswith("--")
+        unit = part[0] == "%" and tokens_ and tokens_[-1][-1].isdigit()
+        value = part[0].isdigit() and tokens_ and tokens_[-1].startswith("--")
         if unit or value:
-            found[-1] += f" {part}"
+            tokens_[-1] += f" {part}"
         else:
-            found.append(part)
-    return found
+            tokens_.append(part)
+    return tokens_
 
 
 def _numbers(text: str) -> list[str]:
@@ -261,6 +261,6 @@ def _capped(least: Sequence[int], most: Sequence[int], cap: int) -> list[int]:
     return [min(large, max(small, cap)) for small, large in zip(least, most, strict=True)]
 
 
-def _together(widths: Iterable[int]) -> int:
-    found = list(widths)
-    return sum(found) + GAP * (len(found) - 1)
+def _total_width(widths: Iterable[int]) -> int:
+    every = list(widths)
+    return sum(every) + GAP * (len(every) - 1)

@@ -174,12 +174,12 @@ class TimeLeft:
             if own is not None:
                 for key in (*run.kind, None):
                     under_way[key].append(own)
-        found: dict[Hashable, float] = {}
+        costs_by_kind: dict[Hashable, float] = {}
         for costs in (self._spent, under_way, self._early):  # the best source first
             for key, values in costs.items():
-                if key not in found and values:
-                    found[key] = statistics.fmean(values)
-        return found
+                if key not in costs_by_kind and values:
+                    costs_by_kind[key] = statistics.fmean(values)
+        return costs_by_kind
 
     def _own(self, run: _Run) -> float | None:
         """What a run under way will have cost, by its own pace."""
