@@ -359,7 +359,7 @@ def _notes(
     missing = [rival for rival in RIVALS if all(each.strategy != rival for each in found)]
     if missing:
         first = found[0]
-        options = as_options(first.default, data=request.data, plugins=request.plugins)
+        options = as_options(first.default, request.execution)
         which = " ".join(f"-s {rival}" for rival in missing)
         notes.append(
             f"Not compared with tuned {listed(missing)}, which was not tuned here. To tune it:\n"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import gclip
 from gclip.errors import UsageError
-from gclip.execution.run_all import run_all
+from gclip.execution.run_all import train_missing
 from gclip.results.statistics import mean_interval, trained_summary, wilson
 from gclip.studies._words import interval, percent
 from gclip.tuning.space import LR, single
@@ -76,19 +76,9 @@ def trained(request: Request, cells: Sequence[Cell]) -> pd.DataFrame:
     A row holds the run's config, its `status`, `accuracy`, `clip_rate` and `seconds`, and what
     the study calls it, which goes before the config's own words.
     """
-    found = run_all(
-        [config for _, config in cells],
-        request.store,
-        workers=request.workers,
-        device=request.device,
-        data=request.data,
-        dataset=request.dataset,
-        plugins=request.plugins,
-        threads=request.threads,
-        fleet=request.fleet,
-        on_event=request.on_event,
-    )
-    return table_of([(labels, run) for (labels, _), run in zip(cells, found, strict=True)])
+    configs = [config for _, config in cells]
+    runs = train_missing(configs, request.store, request.execution)
+    return table_of([(labels, run) for (labels, _), run in zip(cells, runs, strict=True)])
 
 
 def table_of(found: Iterable[tuple[Mapping[str, Any], RunResult]]) -> pd.DataFrame:

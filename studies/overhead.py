@@ -65,8 +65,8 @@ def run(request: Request, *, seconds: float = SECONDS, warm: int = WARM) -> Answ
     from gclip.training.device import environment, reproducible
 
     chosen = spellings(request)
-    device = resolve_device(request.device)
-    with reproducible(device, request.threads) as threads:
+    device = resolve_device(request.execution.device)
+    with reproducible(device, request.execution.threads) as threads:
         measured = [measure(text, request.base, device, seconds, warm) for text in chosen]
         machine = environment(device, threads)
     rows = [row(each) for each in measured]

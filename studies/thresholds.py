@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
-from gclip.execution.fleet_plan import read_fleet
-from gclip.execution.machine import workers_for
 from gclip.execution.run_all import open_pool
 from gclip.tuning.commands import as_options
 from gclip.tuning.fleet_size import fleet_size
@@ -194,39 +192,13 @@ def trials_of(request: Request, made: Sequence[Plan]) -> int:
 
 def tune(request: Request, plan: Plan, trials: int) -> Outcome:
     """Make the trials of one plan, as far as they were not made, in the request's store."""
-    from gclip.training import resolve_device
-
-    where = str(resolve_device(request.device))
     plan.check_trials(trials)
-    count = workers_for(where, request.workers)
-    asked = read_fleet(request.fleet)
+    execution = request.execution.resolved()
     with open_study(request.store.path, plan.name, plan.settings, plan.objectives) as study:
         waiting = trials - len(counted(study))
-        with open_pool(
-            request.store,
-            workers=count,
-            device=where,
-            data=request.data,
-            dataset=request.dataset,
-            plugins=request.plugins,
-            threads=request.threads,
-            listener=request.on_event,
-        ) as pool:
-            size = fleet_size(
-                asked,
-                plan,
-                waiting,
-                request.store.path,
-                workers=count,
-                device=where,
-                threads=request.threads,
-                dataset=request.dataset,
-                data=request.data,
-                listener=request.on_event,
-                by=pool.measure,
-            )
-            pool.resize(size)
-            plan.coordinator(study, request.store, request.on_event).run(pool, trials)
+        with open_pool(request.store, execution) as pool:
+            pool.resize(fleet_size(plan, waiting, request.store.path, execution, pool.measure))
+            plan.coordinator(study, request.store, execution.listener).run(pool, trials)
         return outcome_of(plan, counted(study))
 
 
@@ -308,7 +280,7 @@ def _notes(outcomes: Sequence[Outcome], request: Request) -> list[str]:
     best = first.best
     if best is None:
         return notes
-    options = as_options(best, data=request.data, plugins=request.plugins)
+    options = as_options(best, request.execution)
     seeds = first.plan.seeds_per_trial
     words = "one seed" if seeds == 1 else f"{seeds} seeds"
     what = "This score is" if len(tuned) == 1 else "These scores are each"

@@ -168,9 +168,9 @@ class _Machine:
     def __enter__(self) -> _Machine:
         import os
 
-        from gclip.execution.pool import _THREAD_VARIABLES
+        from gclip.execution.worker_process import THREAD_VARIABLES
 
-        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, "1")}
+        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
         self._workers = [
             subprocess.Popen(
                 [sys.executable, "-c", _BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +24,6 @@ from gclip.cli.options import (
 )
 from gclip.cli.setting import Setting
 from gclip.execution.compare import USUAL_BASELINES
-from gclip.execution.fleet_plan import read_fleet
 from gclip.execution.progress import RunsDisplay
 from gclip.results.table_text import comparison_table, notes
 from gclip.text import screen
@@ -88,7 +88,7 @@ def compare(
       gclip compare --task cifar10 --data cifar-10-batches-py --epochs 10
     """
     place.alone()
-    together = read_fleet("auto" if fleet is None else fleet)
+    execution = place.execution(workers, fleet)
     display = RunsDisplay(then="" if no_figures else "figures")
 
     def kept() -> str:
@@ -101,32 +101,24 @@ def compare(
     with interruptible(kept), display:
         display.load("torch")
         import gclip
-        from gclip import execution
-        from gclip.execution.compare import default_seeds, plan
+        from gclip.execution.compare import (
+            choose_baseline,
+            compare_configs,
+            default_seeds,
+            paired_configs,
+        )
         from gclip.training import RunConfig
 
         plugins = load_plugins(plugin)
         names = tuple(strategy) if strategy else gclip.names()
         chosen = default_seeds(names) if seeds is None else parse_seeds(seeds)
         base = run.config()
-        reference = execution.choose_baseline(names, baseline)
-        execution.workers_for("cpu", workers)  # a wrong number is told before anything begins
-        display.total = len(plan(names, chosen, base))
+        reference = choose_baseline(names, baseline)
+        configs = paired_configs(names, chosen, base)
+        display.total = len(configs)
         display.doing("reading images")
-        found = execution.compare(
-            names,
-            chosen,
-            base=base,
-            store=place.store,
-            workers=workers,
-            device=place.device,
-            data=run.data,
-            plugins=plugins,
-            baseline=reference,
-            threads=place.threads,
-            fleet=together,
-            on_event=display,
-        )
+        execution = dataclasses.replace(execution, data=run.data, plugins=plugins, listener=display)
+        found = compare_configs(configs, reference, place.store, execution)
         if not no_figures:
             display.doing("drawing figures")
         drawn = [] if no_figures else _draw(found, out or place.store / "figures" / folder(found))

@@ -22,6 +22,7 @@ from gclip.cli.setting import Setting
 from gclip.errors import UsageError
 
 if TYPE_CHECKING:
+    from gclip.execution.execution import Execution
     from gclip.training import Dataset, RunConfig
 
 _PLACE = "Where and how"
@@ -98,6 +99,17 @@ class Place:
         int,
         _place("--threads", help="Threads of each run; the last bits of a result depend on it."),
     ] = 1
+
+    def execution(self, workers: int | None, fleet: int | str | None) -> Execution:
+        """How runs are trained here; without a word about fleets, their size is measured."""
+        from gclip.execution.execution import Execution
+
+        return Execution(
+            workers=workers,
+            device=self.device,
+            threads=self.threads,
+            fleet="auto" if fleet is None else fleet,
+        )
 
     def alone(self) -> None:
         """`UsageError` where a launcher such as torchrun has started the command several times."""

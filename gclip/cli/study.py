@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -26,7 +27,6 @@ from gclip.cli.options import (
 from gclip.cli.setting import Setting
 from gclip.cli.study_answer import run_and_draw, show_answer
 from gclip.cli.study_request import combine, parse_lr_range, refuse_unused
-from gclip.execution.fleet_plan import read_fleet
 from gclip.text.progress import load
 
 app = App(no_args_is_help=True, help="Tune strategies with Optuna, and look at studies.")
@@ -227,7 +227,7 @@ def run(
         "seed": seed,
     }
     command = combine(name_of_study, options, run, plugin, workers, file)
-    fleet_size = read_fleet(command.fleet if fleet is None else fleet)
+    execution = place.execution(command.workers, command.fleet if fleet is None else fleet)
     study = studies.get(command.study)
     refuse_unused(command.study, command.request)
     plugins = load_plugins(list(command.plugins))
@@ -236,13 +236,9 @@ def run(
         **command.request,
         base=base,
         store=Store(place.store, create=True),
-        workers=command.workers,
-        device=place.device,
-        data=command.run.data,
-        dataset=dataset,
-        plugins=plugins,
-        threads=place.threads,
-        fleet=fleet_size,
+        execution=dataclasses.replace(
+            execution, data=command.run.data, dataset=dataset, plugins=plugins
+        ),
     )
     answer, files = run_and_draw(
         request,

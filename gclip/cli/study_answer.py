@@ -53,7 +53,8 @@ def run_and_draw(
         return f"the runs that ended are kept in {where}; the same command goes on"
 
     with interruptible(message), display:
-        answered = answer(dataclasses.replace(request, on_event=display))
+        execution = dataclasses.replace(request.execution, listener=display)
+        answered = answer(dataclasses.replace(request, execution=execution))
         files = []
         for name, draw in answered.figures.items():
             display.doing(f"drawing {name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import shlex
 from pathlib import Path
@@ -83,6 +84,7 @@ def report(
       gclip study report --store runs --data DIR --json
     """
     place.alone()
+    execution = place.execution(workers, "off")
     load("torch", "optuna")
     from gclip.results import Store
     from gclip.studies import _report
@@ -101,12 +103,7 @@ def report(
         base=base,
         store=Store(place.store, create=True),
         seeds=None if seeds is None else parse_seeds(seeds),
-        workers=workers,
-        device=place.device,
-        data=data,
-        dataset=dataset,
-        plugins=plugins,
-        threads=place.threads,
+        execution=dataclasses.replace(execution, data=data, dataset=dataset, plugins=plugins),
     )
     answer, files = run_and_draw(
         request,

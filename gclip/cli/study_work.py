@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import shlex
 import signal
@@ -26,7 +27,7 @@ from gclip.cli.options import (
 from gclip.cli.setting import Setting
 from gclip.cli.study_request import combine, parse_lr_range, refuse_unused
 from gclip.errors import UsageError
-from gclip.execution.fleet_plan import read_fleet
+from gclip.execution.execution import Execution
 from gclip.execution.progress import RunsDisplay
 from gclip.text import screen
 from gclip.text.progress import load
@@ -155,7 +156,7 @@ def work(
     from gclip.tuning.postgres import read_url
 
     url = read_url(storage)
-    together = read_fleet("auto" if fleet is None else fleet)
+    execution = place.execution(workers, fleet)
     plugins = load_plugins(plugin)
     plan, trials, heartbeat = distributed.plan_at(url, name)
     dataset = load_dataset(plan.base.task, data)
@@ -168,15 +169,10 @@ def work(
             url,
             plan,
             store,
+            dataclasses.replace(
+                execution, data=data, dataset=dataset, plugins=plugins, listener=display
+            ),
             heartbeat=heartbeat,
-            workers=workers,
-            device=place.device,
-            data=data,
-            dataset=dataset,
-            plugins=plugins,
-            threads=place.threads,
-            fleet=together,
-            on_event=display,
             on_trouble=screen.note,
         )
     _report(plan, ended, display.trained, json=json)
@@ -221,9 +217,10 @@ def _command(name: str, url: URL, request: Request) -> str:
 
     parts = ["gclip", "study", "work", name, "--storage", shown(url)]
     parts += ["--store", str(request.store)]
-    if request.data is not None:
-        parts += ["--data", str(request.data)]
-    for plugin in request.plugins:
+    execution = request.execution
+    if execution.data is not None:
+        parts += ["--data", str(execution.data)]
+    for plugin in execution.plugins:
         parts += ["--plugin", str(plugin)]
     return shlex.join(parts)
 
@@ -260,8 +257,7 @@ def _request(options: dict[str, Any], store: Path) -> Request:
         **command.request,
         base=base,
         store=cast("Any", store),  # a plan is made without looking into one
-        data=command.run.data,
-        plugins=plugins,
+        execution=Execution(data=command.run.data, plugins=plugins),
     )
 
 

@@ -5,12 +5,13 @@ from gclip.execution.compare import compare as compare
 from gclip.execution.comparison import Comparison as Comparison
 from gclip.execution.events import Event as Event
 from gclip.execution.events import Listener as Listener
+from gclip.execution.execution import Execution as Execution
+from gclip.execution.in_process import InProcess as InProcess
 from gclip.execution.job import Job as Job
 from gclip.execution.machine import cores as cores
 from gclip.execution.machine import workers_for as workers_for
-from gclip.execution.pool import InProcess as InProcess
 from gclip.execution.pool import Pool as Pool
-from gclip.execution.pool import Processes as Processes
-from gclip.execution.pool import WorkersFailed as WorkersFailed
+from gclip.execution.processes import Processes as Processes
+from gclip.execution.processes import WorkersFailed as WorkersFailed
 from gclip.execution.run_all import open_pool as open_pool
 from gclip.execution.run_all import run_all as run_all

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError, unknown
 from gclip.execution.events import Listener, ignore
+from gclip.execution.execution import Execution
 from gclip.execution.fleet_plan import FleetSize
-from gclip.execution.run_all import run_all
+from gclip.execution.run_all import train_missing
 
 if TYPE_CHECKING:
     from gclip.core.strategy import Chain, Strategy
@@ -26,7 +27,9 @@ _VARIED = ("strategy", "seed", "code", "data", "selection")
 """What `compare` fills in for each run."""
 
 
-def plan(strategies: Sequence[str], seeds: Iterable[int], base: RunConfig) -> list[RunConfig]:
+def paired_configs(
+    strategies: Sequence[str], seeds: Iterable[int], base: RunConfig
+) -> list[RunConfig]:
     """One config for every strategy and seed, otherwise like `base`.
 
     Seed by seed, so that a comparison that is interrupted has whole pairs.
@@ -155,14 +158,8 @@ def compare(
     Raises:
         UsageError: with one sentence that says what is wrong and what would be right.
     """
-    import gclip.results as results
     from gclip.core import registry
     from gclip.core.plugins import load_plugins
-    from gclip.execution.comparison import Comparison
-    from gclip.execution.plugin_paths import plugins_of, workers_that_reach
-    from gclip.results import statistics
-    from gclip.results.identical_runs import identical_runs
-    from gclip.training import load_dataset, resolve_device
 
     plugins = tuple(plugins)
     for plugin in plugins:
@@ -170,34 +167,61 @@ def compare(
     base = _setting(base, settings)
     chosen = registry.names() if strategies is None else _spelled(strategies)
     reference = choose_baseline(chosen, baseline) if chosen else ""
-    configs = plan(chosen, default_seeds(chosen) if seeds is None else _listed(seeds), base)
-    needed, here = plugins_of(config.strategy for config in configs)
-    workers = workers_that_reach(here, workers)
-    resolve_device(device)
-    dataset = load_dataset(base.task, data)
-    configs = [config.with_data(dataset) for config in configs]
-    kept = results.Store(store, create=True)
+    configs = paired_configs(
+        chosen, default_seeds(chosen) if seeds is None else _listed(seeds), base
+    )
     with _display(len(configs), progress) if on_event is None else nullcontext(on_event) as listen:
-        runs = run_all(
-            configs,
-            kept,
+        execution = Execution(
             workers=workers,
             device=device,
             data=data,
-            dataset=dataset,
-            plugins=(*plugins, *needed),
+            plugins=plugins,
             threads=threads,
             fleet=fleet,
-            on_event=listen,
+            listener=listen,
         )
+        return compare_configs(configs, reference, store, execution)
+
+
+def compare_configs(
+    configs: Sequence[RunConfig], baseline: str, store: str | Path, execution: Execution
+) -> Comparison:
+    """Train the runs of `paired_configs` and compare them; see `compare`.
+
+    Args:
+        configs: the runs, without the identity of their data.
+        baseline: the strategy that differences are to.
+        store: the folder that keeps the runs.
+        execution: how they are trained; what strategies need is added to its plugins.
+
+    Raises:
+        UsageError: before the first run trains, for anything that can be known to be wrong.
+    """
+    import gclip.results as results
+    from gclip.execution.comparison import Comparison
+    from gclip.execution.plugin_paths import plugins_of, workers_that_reach
+    from gclip.results import statistics
+    from gclip.results.identical_runs import identical_runs
+    from gclip.training import load_dataset, resolve_device
+
+    needed, here = plugins_of(config.strategy for config in configs)
+    workers = workers_that_reach(here, execution.workers)
+    resolve_device(execution.device)
+    dataset = load_dataset(configs[0].task, execution.data)
+    configs = [config.with_data(dataset) for config in configs]
+    opened = results.Store(store, create=True)
+    execution = dataclasses.replace(
+        execution, workers=workers, dataset=dataset, plugins=(*execution.plugins, *needed)
+    )
+    runs = train_missing(configs, opened, execution)
     keys = [run.config.key for run in runs]
-    frame = results.load(kept, keys=keys)
+    frame = results.load(opened, keys=keys)
     return Comparison(
         outcomes=tuple(runs),
-        table=statistics.compare_table(frame, baseline=reference),
-        baseline=reference,
-        store=kept,
-        same=identical_runs(kept, keys),
+        table=statistics.compare_table(frame, baseline=baseline),
+        baseline=baseline,
+        store=opened,
+        same=identical_runs(opened, keys),
     )
 
 

@@ -55,7 +55,7 @@ def _why_alone(strategy: str, model: str) -> str:
     return said.replace(strategy, strategy.partition("(")[0])
 
 
-def plan(configs: Sequence[RunConfig], size: int, workers: int = 1) -> list[list[int]]:
+def group_into_fleets(configs: Sequence[RunConfig], size: int, workers: int = 1) -> list[list[int]]:
     """The fleets, each a list of places in `configs`: every place once, in order of their first.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from gclip.execution.fleet_plan import plan, why_alone
+from gclip.execution.fleet_plan import group_into_fleets, why_alone
 from gclip.execution.job import Job
 
 
@@ -59,7 +59,9 @@ class JobQueue:
 
     def _arrange(self, idle: int) -> None:
         configs = [job.config for job in self._new]
-        for places in plan(configs, self.size, self._workers if self.complete else idle):
+        for places in group_into_fleets(
+            configs, self.size, self._workers if self.complete else idle
+        ):
             jobs = [self._new[place] for place in places]
             self._fleets.append(jobs)
             reason = why_alone(jobs[0].config) if self.size > 1 and len(jobs) == 1 else ""

@@ -7,40 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gclip.execution.events import Event, Listener, ignore
-from gclip.execution.fleet_plan import FleetSize, read_fleet
+from gclip.execution.execution import Execution
+from gclip.execution.fleet_plan import FleetSize
+from gclip.execution.in_process import InProcess
 from gclip.execution.job import Job
-from gclip.execution.machine import workers_for
-from gclip.execution.pool import InProcess, Processes, Training
-from gclip.execution.worker import WorkerSettings
+from gclip.execution.pool import TrainingPool
+from gclip.execution.processes import Processes
 
 if TYPE_CHECKING:
     from gclip.results import Store
     from gclip.training import Dataset, RunConfig, RunResult
 
 
-def open_pool(
-    store: Store,
-    *,
-    workers: int,
-    device: str = "cpu",
-    data: str | Path | None = None,
-    dataset: Dataset | None = None,
-    plugins: Iterable[str | Path] = (),
-    threads: int = 1,
-    listener: Listener = ignore,
-) -> Training:
-    """The pool for `workers` runs at a time; one trains in this process. For fleets of runs see
-    `Training.resize`."""
-    settings = WorkerSettings(
-        store=str(store.path.resolve()),
-        device=device,
-        data=None if data is None else str(data),
-        plugins=tuple(str(plugin) for plugin in plugins),
-        threads=threads,
-    )
-    if workers == 1:
-        return InProcess(store, settings, listener, dataset)
-    return Processes(store, settings, workers, listener)
+def open_pool(store: Store, execution: Execution) -> TrainingPool:
+    """The pool for these workers; one trains in this process. The device must be chosen
+    (`Execution.resolved`)."""
+    return (InProcess if execution.processes == 1 else Processes)(store, execution)
 
 
 def run_all(
@@ -78,59 +60,52 @@ def run_all(
     A run that raises has the status ``failed`` and a message; the others go on. Ctrl-C
     (``KeyboardInterrupt``) passes through; everything finished by then is in the store.
     """
-    from gclip.training import resolve_device
+    execution = Execution(
+        workers=workers,
+        device=device,
+        data=data,
+        dataset=dataset,
+        plugins=tuple(plugins),
+        threads=threads,
+        fleet=fleet,
+        listener=on_event,
+    )
+    return train_missing(configs, store, execution)
 
-    where, asked = str(resolve_device(device)), read_fleet(fleet)
+
+def train_missing(
+    configs: Sequence[RunConfig], store: Store, execution: Execution
+) -> list[RunResult]:
+    """As `run_all`, with everything about how they are trained in one value."""
+    tell = execution.listener
+    execution = execution.resolved()
     results: dict[str, RunResult] = {}
-    todo: list[Job] = []
+    jobs: dict[str, Job] = {}
     for index, config in enumerate(configs):
-        if config.key in results:
+        if config.key in results or config.key in jobs:
             continue
         if store.has(config.key):
             results[config.key] = store.load(config.key)
-            on_event(Event(kind="cached", index=index, config=config, result=results[config.key]))
-        elif all(job.config.key != config.key for job in todo):
-            todo.append(Job(index, config))
-    for job in todo:
-        on_event(Event(kind="queued", index=job.index, config=job.config))
-    if todo:
-        count = min(workers_for(where, workers), len(todo))
-
-        def note(message: str) -> None:
-            first = todo[0]
-            on_event(Event(kind="note", index=first.index, config=first.config, message=message))
-
-        def doing(message: str) -> None:
-            first = todo[0]
-            on_event(Event(kind="doing", index=first.index, config=first.config, message=message))
-
-        with open_pool(
-            store,
-            workers=count,
-            device=where,
-            data=data,
-            dataset=dataset,
-            plugins=plugins,
-            threads=threads,
-            listener=on_event,
-        ) as pool:
-            if asked != 1:
+            tell(Event(kind="cached", index=index, config=config, result=results[config.key]))
+        else:
+            jobs[config.key] = Job(index, config)
+    missing = list(jobs.values())
+    for job in missing:
+        tell(Event(kind="queued", index=job.index, config=job.config))
+    if missing:
+        execution = execution.resolved(most=len(missing))
+        with open_pool(store, execution) as pool:
+            if execution.fleet != 1:
                 from gclip.execution import fleet_sizing
 
                 work = fleet_sizing.Workload(
-                    configs=list(configs),
-                    waiting=len(todo),
-                    workers=count,
-                    device=where,
-                    threads=threads,
-                    dataset=dataset,
-                    data=data,
+                    configs=list(configs), waiting=len(missing), execution=execution
                 )
-                pool.resize(fleet_sizing.choose(asked, work, store.path, note, pool.measure, doing))
-            pool.submit_all(todo)
-            left = len(todo)
+                pool.resize(fleet_sizing.choose(work, store.path, missing[0], pool.measure))
+            pool.submit_all(missing)
+            left = len(missing)
             while left:
-                for job, result in pool.wait():
-                    results[job.config.key] = result
-                    left -= 1
+                ended = pool.wait()
+                results |= {job.config.key: result for job, result in ended}
+                left -= len(ended)
     return [results[config.key] for config in configs]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gclip.execution import Execution
     from gclip.training import RunConfig
 
 # Given by other options, found out from the data, or the study's own.
@@ -17,9 +16,7 @@ _APART = {"task", "data", "split", "selection", "strategy", "code", "stepping", 
 _UNSPOKEN = {"optimizer_settings", "nonfinite"}
 
 
-def as_options(
-    config: RunConfig, *, data: str | Path | None = None, plugins: Iterable[str | Path] = ()
-) -> str:
+def as_options(config: RunConfig, execution: Execution) -> str:
     """`` --fraction 0.1 --epochs 1 --lr 0.05``: what differs from the task's defaults.
 
     Without strategy, seed and split; the learning rate is always there.
@@ -29,8 +26,8 @@ def as_options(
     usual = task_defaults(config.task).replace(optimizer=config.optimizer)
     usual_optimizer = task_defaults(config.task).optimizer
     parts = [] if config.task == "digits" else [f"--task {config.task}"]
-    if data is not None:
-        parts.append(f"--data {shlex.quote(str(data))}")
+    if execution.data is not None:
+        parts.append(f"--data {shlex.quote(str(execution.data))}")
     for field in dataclasses.fields(config):
         name, value = field.name, getattr(config, field.name)
         if name in _APART | _UNSPOKEN:
@@ -43,5 +40,5 @@ def as_options(
         else:
             parts.append(f"{flag} {value:g}" if isinstance(value, float) else f"{flag} {value}")
     parts.append(f"--lr {config.lr:g}")
-    parts += [f"--plugin {shlex.quote(str(plugin))}" for plugin in plugins]
+    parts += [f"--plugin {shlex.quote(str(plugin))}" for plugin in execution.plugins]
     return " " + " ".join(parts)

@@ -160,9 +160,9 @@ class Coordinator:
 
     def _ask(self) -> Job | None:
         """The next trial's first job, or None if the trial has ended without training."""
-        if not self._waiting():
+        if not self.waiting():
             add_trial(self.study, next(free_places(self.study.get_trials(deepcopy=False))))
-        trial = self._waiting()[0]
+        trial = self.waiting()[0]
         self._claim(trial._trial_id)
         return self._begin(self._taken_up(trial))
 
@@ -329,7 +329,8 @@ class Coordinator:
 
         return list(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
-    def _waiting(self) -> list[FrozenTrial]:
+    def waiting(self) -> list[FrozenTrial]:
+        """The trials that wait to be taken."""
         from optuna.trial import TrialState
 
         return list(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))

@@ -13,19 +13,17 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
 from gclip.execution.events import Listener, ignore
-from gclip.execution.fleet_plan import FleetSize, read_fleet
+from gclip.execution.execution import Execution
 from gclip.execution.job import Job
-from gclip.execution.machine import workers_for
 from gclip.execution.pool import Pool
 from gclip.execution.run_all import open_pool
 from gclip.tuning.coordinator import Coordinator, may_be_repeated
@@ -137,16 +135,9 @@ def work(
     url: URL,
     plan: Plan,
     store: Store,
+    execution: Execution,
     *,
     heartbeat: int = HEARTBEAT,
-    workers: int | None = None,
-    device: str = "auto",
-    data: str | Path | None = None,
-    dataset: Dataset | None = None,
-    plugins: Iterable[str | Path] = (),
-    threads: int = 1,
-    fleet: FleetSize = "off",
-    on_event: Listener = ignore,
     on_trouble: Callable[[str], None] = lambda message: None,
     patience: int = 8,
 ) -> list[FrozenTrial]:
@@ -156,12 +147,13 @@ def work(
     for: about four minutes.
 
     Args:
-        plan, heartbeat: of `plan_at`.
+        url: of the storage.
+        plan: of `plan_at`.
+        store: where results go.
+        execution: how trials are trained here. Fleets of ``auto`` leave trials for other machines.
+        heartbeat: of `plan_at`.
         on_trouble: is told when the server does not answer.
         patience: so often it is asked again, each time after twice as long.
-        fleet: how many trials are trained as one program, at most; ``auto`` for what is measured
-            to be the fastest here and leaves trials for other machines.
-        workers, device, data, dataset, plugins, threads, on_event: as `gclip.execution.run_all`.
 
     Raises:
         UsageError: the storage cannot be used, or not any more.
@@ -169,41 +161,18 @@ def work(
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
-    from gclip.training import resolve_device
-
-    where, asked = str(resolve_device(device)), read_fleet(fleet)
-    count = workers_for(where, workers)
+    execution = execution.resolved()
     failures = 0
     while True:
         worker = None
         try:
             with connect(url, grace=SILENT * heartbeat) as storage:
-                worker = Worker.of(
-                    plan, find(storage, url, plan.name), storage, store, heartbeat, on_event
-                )
-                with open_pool(
-                    store,
-                    workers=count,
-                    device=where,
-                    data=data,
-                    dataset=dataset,
-                    plugins=plugins,
-                    threads=threads,
-                    listener=on_event,
-                ) as pool:
+                study = find(storage, url, plan.name)
+                worker = Worker.of(plan, study, storage, store, heartbeat, execution.listener)
+                with open_pool(store, execution) as pool:
+                    waiting = len(worker.waiting())
                     size = fleet_size(
-                        asked,
-                        plan,
-                        len(worker._waiting()),
-                        store.path,
-                        workers=count,
-                        device=where,
-                        threads=threads,
-                        dataset=dataset,
-                        data=data,
-                        shared=True,
-                        listener=on_event,
-                        by=pool.measure,
+                        plan, waiting, store.path, execution, pool.measure, shared=True
                     )
                     pool.resize(size)
                     worker.work(pool)
@@ -294,7 +263,7 @@ class Worker(Coordinator):
             if time.monotonic() - looked >= self.heartbeat:
                 self.settle()
                 looked = time.monotonic()
-            while pool.free and self._waiting():
+            while pool.free and self.waiting():
                 job = self._take_up()
                 if job is not None:
                     pool.submit(job)
@@ -306,7 +275,7 @@ class Worker(Coordinator):
                 continue
             self.settle()
             looked = time.monotonic()
-            if self._waiting():
+            if self.waiting():
                 continue
             if not self._under_way():
                 return
@@ -315,7 +284,7 @@ class Worker(Coordinator):
     def _take_up(self) -> Job | None:
         """The first job of a waiting trial; None if there is none, or it ended without training."""
         with self._alone():
-            for trial in self._waiting():
+            for trial in self.waiting():
                 number, identity = trial.number, trial._trial_id
                 # First the heartbeat: no running trial is ever without, and so none is forgotten.
                 self._database.record_heartbeat(identity)

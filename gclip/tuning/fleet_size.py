@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from gclip.execution.events import Event, Listener
+from gclip.execution.execution import Execution
+from gclip.execution.job import Job
 
 if TYPE_CHECKING:
     from gclip.execution.fleet_sizing import Measure
-    from gclip.training import Dataset
     from gclip.tuning.plan import Plan
 
 WAVES = 4
@@ -17,19 +17,13 @@ WAVES = 4
 
 
 def fleet_size(
-    asked: int | Literal["auto"],
     plan: Plan,
     waiting: int,
     folder: Path,
+    execution: Execution,
+    measure: Measure,
     *,
-    workers: int,
-    device: str,
-    threads: int = 1,
-    dataset: Dataset | None = None,
-    data: str | Path | None = None,
     shared: bool = False,
-    listener: Listener,
-    by: Measure | None = None,
 ) -> int:
     """The largest fleet; 1 for no fleets.
 
@@ -38,37 +32,24 @@ def fleet_size(
     where other machines take from the same trials.
 
     Args:
-        asked: a number, or ``auto`` for what is measured to be the fastest.
+        plan: of the study.
         waiting: trials that are still to be made.
         folder: where measurements are kept.
+        execution: with the device chosen; its listener is told how it was decided.
+        measure: `gclip.execution.pool.TrainingPool.measure`.
         shared: whether other machines make trials of the study too.
-        listener: is told how it was decided.
-        by: who measures: `gclip.execution.pool.Training.measure`.
-        workers, device, threads, dataset, data: as `gclip.execution.run_all`.
     """
-    if asked == 1 or waiting < 1:
+    if execution.fleet == 1 or waiting < 1:
         return 1
     from gclip.execution import fleet_sizing
 
     learns = plan.sampler not in ("random", "qmc", "grid") or plan.pruner != "none"
     examples = plan.examples(fleet_sizing.MANY)
-
-    def note(message: str) -> None:
-        first = examples[0]
-        listener(Event(kind="note", index=0, config=first, message=message))
-
-    def doing(message: str) -> None:
-        listener(Event(kind="doing", index=0, config=examples[0], message=message))
-
     work = fleet_sizing.Workload(
         configs=examples,
         waiting=waiting,
-        workers=workers,
-        most=max(1, waiting // (WAVES * workers)) if learns or shared else None,
+        execution=execution,
+        largest=max(1, waiting // (WAVES * execution.processes)) if learns or shared else None,
         rounds=plan.seeds_per_trial,
-        device=device,
-        threads=threads,
-        dataset=dataset,
-        data=data,
     )
-    return fleet_sizing.choose(asked, work, folder, note, by, doing)
+    return fleet_sizing.choose(work, folder, Job(0, examples[0]), measure)

@@ -7,19 +7,17 @@ Setting a field that a study does not read is an error, never ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gclip.execution.events import Listener, ignore
-from gclip.execution.fleet_plan import FleetSize
+from gclip.execution.execution import Execution
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from gclip.results import Store
-    from gclip.training import Dataset, RunConfig
+    from gclip.training import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +39,7 @@ class Request:
         points: how many values of a grid.
         seed: of the sampler and of the trials' training.
         name: of the study.
-        workers, device, data, dataset, plugins, threads, fleet, on_event: as
-            `gclip.execution.run_all`.
+        execution: how runs are trained.
     """
 
     base: RunConfig
@@ -60,14 +57,7 @@ class Request:
     points: int | None = None
     seed: int = 0
     name: str | None = None
-    workers: int | None = None
-    device: str = "auto"
-    data: str | Path | None = None
-    dataset: Dataset | None = None
-    plugins: Iterable[str | Path] = ()
-    threads: int = 1
-    fleet: FleetSize = "off"
-    on_event: Listener = ignore
+    execution: Execution = field(default_factory=Execution)
 
 
 @dataclass(frozen=True, kw_only=True)

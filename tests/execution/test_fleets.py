@@ -11,18 +11,27 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from gclip.errors import UsageError
-from gclip.execution import Event, InProcess, Job, Processes, fleet_sizing, run_all
-from gclip.execution.compare import plan as compared
-from gclip.execution.fleet_plan import evenly, plan, read_fleet, why_alone
+from gclip.execution import (
+    Event,
+    Execution,
+    InProcess,
+    Job,
+    Processes,
+    fleet_measurement,
+    fleet_sizing,
+    run_all,
+    speedup,
+)
+from gclip.execution.compare import paired_configs
+from gclip.execution.fleet_plan import evenly, group_into_fleets, read_fleet, why_alone
 from gclip.execution.progress import RunsDisplay
 from gclip.execution.queue import JobQueue
-from gclip.execution.worker import WorkerSettings
 from gclip.results import Store
 from gclip.studies import thresholds
 from gclip.training import Progress, RunConfig, load_dataset
@@ -33,7 +42,7 @@ from gclip.tuning.trials import counted
 
 TINY = RunConfig(fraction=0.1, epochs=1, batch_size=64, lr=0.02)
 LONG = TINY.replace(epochs=3)
-MIXED = compared(["none", "norm", "agc"], range(2), TINY)
+MIXED = paired_configs(["none", "norm", "agc"], range(2), TINY)
 posix = pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
 PLUGIN = '''
 import os, signal
@@ -60,8 +69,8 @@ def kinds(events: list[Event]) -> Counter[str]:
     return Counter(event.kind for event in events if event.kind not in ("progress", "doing"))
 
 
-def settings(store: Store, **more: Any) -> WorkerSettings:
-    return WorkerSettings(store=str(store.path), **more)
+def on_cpu(workers: int = 1, **more: Any) -> Execution:
+    return Execution(**{"workers": workers, "device": "cpu", **more})
 
 
 # -- who trains with whom ------------------------------------------------------------------------
@@ -72,13 +81,20 @@ def seeds_of(configs: list[RunConfig], fleets: list[list[int]]) -> list[list[int
 
 
 def test_runs_of_one_seed_come_first_together() -> None:
-    configs = compared(["none", "norm", "agc", "value", "soft"], range(3), TINY)
-    assert seeds_of(configs, plan(configs, 8)) == [[0] * 5, [1] * 5, [2] * 5]
-    assert seeds_of(configs, plan(configs, 3)) == [[s] * n for s in range(3) for n in (3, 2)]
+    configs = paired_configs(["none", "norm", "agc", "value", "soft"], range(3), TINY)
+    assert seeds_of(configs, group_into_fleets(configs, 8)) == [[0] * 5, [1] * 5, [2] * 5]
+    assert seeds_of(configs, group_into_fleets(configs, 3)) == [
+        [s] * n for s in range(3) for n in (3, 2)
+    ]
     # Too few of each seed for a fleet of their own: seeds share fleets, and stay whole.
-    few = compared(["none", "norm"], range(7), TINY)
-    assert seeds_of(few, plan(few, 6)) == [[0, 0, 1, 1], [2, 2, 3, 3], [4, 4, 5, 5], [6, 6]]
-    assert plan(few, 1) == [[place] for place in range(14)]
+    few = paired_configs(["none", "norm"], range(7), TINY)
+    assert seeds_of(few, group_into_fleets(few, 6)) == [
+        [0, 0, 1, 1],
+        [2, 2, 3, 3],
+        [4, 4, 5, 5],
+        [6, 6],
+    ]
+    assert group_into_fleets(few, 1) == [[place] for place in range(14)]
 
 
 @pytest.mark.parametrize("size", [2, 5, 8, 32])
@@ -88,7 +104,7 @@ def test_every_run_is_planned_once_and_workers_share_evenly(
     size: int, workers: int, count: int
 ) -> None:
     configs = [TINY.replace(lr=0.01 + 0.001 * place) for place in range(count)]
-    fleets = plan(configs, size, workers)
+    fleets = group_into_fleets(configs, size, workers)
     assert sorted(place for fleet in fleets for place in fleet) == list(range(count))
     sizes = [len(fleet) for fleet in fleets]
     assert max(sizes) <= size
@@ -105,7 +121,7 @@ def test_other_shapes_and_what_cannot_be_stacked_stay_apart() -> None:
         TINY.replace(lr=0.01, strategy="agc"),
         TINY.replace(batch_size=32, strategy="norm"),
     ]
-    assert plan(configs, 8) == [[0, 3], [1], [2, 4]]
+    assert group_into_fleets(configs, 8) == [[0, 3], [1], [2, 4]]
     assert why_alone(configs[1]) == "norm clips single examples, whose gradients are not stacked"
     assert why_alone(configs[0]) == ""
 
@@ -231,10 +247,10 @@ def test_each_run_of_a_fleet_is_judged_by_itself(tmp_path: Path) -> None:
         asked.append((job.index, progress.epoch))
         return job.index != 1
 
-    with InProcess(store, settings(store, fleet=3)) as pool:
+    with InProcess(store, on_cpu(fleet=3)) as pool:
         assert pool.free == 3
         pool.should_continue = should_continue
-        for index, config in enumerate(compared(["none", "norm", "agc"], [0], LONG)):
+        for index, config in enumerate(paired_configs(["none", "norm", "agc"], [0], LONG)):
             pool.submit(Job(index, config))
         assert pool.free == 0
         ended = {job.index: result for job, result in pool.wait()}
@@ -250,8 +266,8 @@ def test_each_run_of_a_fleet_is_judged_by_itself(tmp_path: Path) -> None:
 @posix
 def test_a_killed_worker_costs_what_had_not_ended(tmp_path: Path) -> None:
     store, events = Store(tmp_path / "a", create=True), list[Event]()
-    configs = compared(["none", "norm", "agc"], [0], LONG)
-    asked: list[int] = []
+    configs = paired_configs(["none", "norm", "agc"], [0], LONG)
+    judged: list[int] = []
 
     def kill(event: Event) -> None:
         events.append(event)
@@ -260,10 +276,10 @@ def test_a_killed_worker_costs_what_had_not_ended(tmp_path: Path) -> None:
             os.kill(pool.pids()[0], signal.SIGKILL)
 
     def should_continue(job: Job, progress: Progress) -> bool:
-        asked.append(job.index)
+        judged.append(job.index)
         return job.index != 0
 
-    with Processes(store, settings(store, fleet=4), 1, kill) as pool:
+    with Processes(store, on_cpu(fleet=4, listener=kill)) as pool:
         pool.should_continue = should_continue
         assert pool.free == 4
         for index, config in enumerate(configs):
@@ -292,8 +308,9 @@ def test_a_poisonous_run_takes_no_other_with_it(tmp_path: Path) -> None:
     plugin = str(tmp_path / "mine.py")
     gclip.load_plugins(plugin)
     store, events = Store(tmp_path / "runs", create=True), list[Event]()
-    configs = compared(["none", "loud", "norm", "poison"], [0], TINY)
-    with Processes(store, settings(store, fleet=2, plugins=(plugin,)), 1, events.append) as pool:
+    configs = paired_configs(["none", "loud", "norm", "poison"], [0], TINY)
+    execution = on_cpu(fleet=2, plugins=(plugin,), listener=events.append)
+    with Processes(store, execution) as pool:
         pool.submit_all([Job(index, config) for index, config in enumerate(configs)])
         ended = [pool.wait() for _ in range(4)]
         assert pool.free == 2
@@ -314,9 +331,9 @@ def test_two_processes_share_a_store(tmp_path: Path) -> None:
     script = f"""
 from gclip.results import Store
 from gclip.execution import compare, run_all
-from gclip.execution.compare import plan
+from gclip.execution.compare import paired_configs
 from gclip.training import RunConfig
-configs = plan(["none", "norm", "agc"], range(2), RunConfig.from_json({TINY.to_json()!r}))
+configs = paired_configs(["none", "norm", "agc"], range(2), RunConfig.from_json({TINY.to_json()!r}))
 found = run_all(configs, Store({str(tmp_path)!r}, create=True), workers=1, device="cpu", fleet=3)
 print(sorted(run.status for run in found))
 """
@@ -338,8 +355,19 @@ print(sorted(run.status for run in found))
 
 
 def asked(path: Path, *, base: RunConfig = TINY, **more: Any) -> Request:
-    given = {"strategies": ("norm",), "workers": 1, "device": "cpu", **more}
-    return Request(base=base, store=Store(path, create=True), **given)
+    names = Execution.__dataclass_fields__
+    how = {name: more.pop(name) for name in list(more) if name in names}
+    return Request(
+        base=base,
+        store=Store(path, create=True),
+        execution=on_cpu(**how),
+        **{"strategies": ("norm",), **more},
+    )
+
+
+def listening(request: Request, listener: Any) -> Request:
+    execution = dataclasses.replace(request.execution, listener=listener)
+    return dataclasses.replace(request, execution=execution)
 
 
 def trials(request: Request, row: Any) -> list[Any]:
@@ -377,7 +405,7 @@ def test_a_study_with_pruning_and_fleets_has_exactly_its_trials(tmp_path: Path) 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        thresholds.run(dataclasses.replace(request, on_event=stop))
+        thresholds.run(listening(request, stop))
     [row] = thresholds.run(request).rows
     assert (row["trials"], row["failed"]) == (11, 0)
     ended = trials(request, row)
@@ -391,7 +419,7 @@ def test_a_study_with_pruning_and_fleets_has_exactly_its_trials(tmp_path: Path) 
         assert set(stored) <= {"pruned", "finished", None}
     # The same again makes nothing.
     events: list[Event] = []
-    thresholds.run(dataclasses.replace(request, on_event=events.append))
+    thresholds.run(listening(request, events.append))
     assert set(kinds(events)) == {"cached"}
 
 
@@ -402,7 +430,7 @@ def test_what_cannot_be_stacked_is_asked_for_one_by_one(tmp_path: Path) -> None:
         strategies=("norm(side=sample)",),
         trials=2,
         fleet=8,
-        on_event=events.append,
+        listener=events.append,
     )
     thresholds.run(request)
     notes = [event.message for event in events if event.kind == "note"]
@@ -416,17 +444,32 @@ def test_what_cannot_be_stacked_is_asked_for_one_by_one(tmp_path: Path) -> None:
 
 def work(count: int, **more: Any) -> fleet_sizing.Workload:
     configs = [TINY.replace(lr=0.01 + 1e-4 * place, strategy="norm") for place in range(count)]
-    given = {"configs": configs, "waiting": count, "workers": 2, "device": "cpu", **more}
-    return fleet_sizing.Workload(**given)
+    execution = on_cpu(2, **{"fleet": "auto", **more})
+    return fleet_sizing.Workload(configs=configs, waiting=count, execution=execution)
+
+
+def chosen(work: fleet_sizing.Workload, folder: Path) -> int:
+    """What is chosen by those who measure in this process, with as many workers as `work` has."""
+    digits = load_dataset("digits")
+
+    def measure(*what: Any) -> Any:
+        return fleet_measurement.measure(what[0], digits, work.execution, *what[1:])
+
+    return fleet_sizing.choose(work, folder, Job(0, work.configs[0]), measure)
+
+
+def notes(said: list[str]) -> Any:
+    """A listener that writes down what it is told about many runs."""
+    return lambda event: said.append(event.message) if event.kind == "note" else None
 
 
 def test_the_smallest_of_the_fastest_is_taken_and_none_that_gains_nothing() -> None:
-    found = fleet_sizing.Speedup({4: 2.0, 8: 3.0, 16: 3.05, 32: 2.5}, 32)
+    found = speedup.Speedup({4: 2.0, 8: 3.0, 16: 3.05, 32: 2.5}, 32)
     assert found.best(32) == 8
     assert found.best(7) == 4
     assert found.best(3) == 1
-    assert fleet_sizing.Speedup({4: 1.04, 8: 0.9}, 8).best(8) == 1
-    assert fleet_sizing.Speedup({}, 8).best(8) == 1
+    assert speedup.Speedup({4: 1.04, 8: 0.9}, 8).best(8) == 1
+    assert speedup.Speedup({}, 8).best(8) == 1
 
 
 def test_nothing_is_measured_where_it_would_not_pay(
@@ -435,54 +478,52 @@ def test_nothing_is_measured_where_it_would_not_pay(
     def never(*_: Any) -> None:
         raise AssertionError("measured")
 
-    monkeypatch.setattr(fleet_sizing, "_compare", never)
+    monkeypatch.setattr(fleet_measurement, "_compare", never)
     said: list[str] = []
-    assert fleet_sizing.choose("auto", work(2), tmp_path, said.append) == 1, "one run a worker"
-    assert fleet_sizing.choose("auto", work(40), tmp_path, said.append) == 1, "a few steps each"
+    assert chosen(work(2, listener=notes(said)), tmp_path) == 1, "one run a worker"
+    assert chosen(work(40, listener=notes(said)), tmp_path) == 1, "a few steps each"
     monkeypatch.setattr(fleet_sizing, "LEAST_STEPS", 0)
-    assert fleet_sizing.choose("auto", work(40), tmp_path, said.append) == 1, "a few seconds"
-    assert fleet_sizing.choose("auto", work(40, most=1), tmp_path, said.append) == 1
-    assert fleet_sizing.choose(1, work(40), tmp_path, said.append) == 1
-    assert fleet_sizing.choose(5, work(40), tmp_path, said.append) == 5
+    assert chosen(work(40, listener=notes(said)), tmp_path) == 1, "a few seconds"
+    assert chosen(dataclasses.replace(work(40, listener=notes(said)), largest=1), tmp_path) == 1
+    assert chosen(work(40, fleet=1, listener=notes(said)), tmp_path) == 1
+    assert chosen(work(40, fleet=5, listener=notes(said)), tmp_path) == 5
     assert said == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_it_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet_sizing, "LEAST_STEPS", 0)
-    monkeypatch.setattr(fleet_sizing, "LEAST_SECONDS", 0)
-    monkeypatch.setattr(fleet_sizing, "SHARE", 1e9)
+    monkeypatch.setattr(fleet_measurement, "LEAST_SECONDS", 0)
+    monkeypatch.setattr(fleet_measurement, "SHARE", 1e9)
     said: list[str] = []
-    todo = work(16, dataset=load_dataset("digits"))
+    todo = work(16, dataset=load_dataset("digits"), listener=notes(said))
     began = time.monotonic()
-    size = fleet_sizing.choose("auto", todo, tmp_path, said.append)
-    assert time.monotonic() - began < 4 * fleet_sizing.BUDGET  # however busy the machine is
-    measured = fleet_sizing.measure
-    monkeypatch.setattr(fleet_sizing, "measure", None)
-    assert fleet_sizing.choose("auto", todo, tmp_path, said.append) == size
+    size = chosen(todo, tmp_path)
+    assert time.monotonic() - began < 4 * fleet_measurement.BUDGET  # however busy the machine is
+    monkeypatch.setattr(fleet_measurement, "measure", None)
+    assert chosen(todo, tmp_path) == size
     assert said[0].replace("measured", "measured before") == said[1]
     if size > 1:
         assert said[0].startswith(f"fleets of {size}: ")
         assert said[0].endswith("x one after another, measured")
     # Fewer runs that wait are decided from the same finding; of another shape, anew.
-    fleet_sizing.choose("auto", dataclasses.replace(todo, waiting=10), tmp_path, said.append)
+    chosen(dataclasses.replace(todo, waiting=10), tmp_path)
     other = [config.replace(batch_size=32) for config in todo.configs]
     with pytest.raises(TypeError):
-        fleet_sizing.choose("auto", dataclasses.replace(todo, configs=other), tmp_path, said.append)
+        chosen(dataclasses.replace(todo, configs=other), tmp_path)
     # A file that is damaged is as good as none.
-    (tmp_path / fleet_sizing.FILE).write_text("[")
-    assert fleet_sizing.read(tmp_path, fleet_sizing.describe(todo, todo.configs)) is None
-    monkeypatch.setattr(fleet_sizing, "measure", measured)
-    found = fleet_sizing.Speedup({4: 2.0}, 8)
-    fleet_sizing.keep(tmp_path, fleet_sizing.describe(todo, todo.configs), found)
-    assert fleet_sizing.read(tmp_path, fleet_sizing.describe(todo, todo.configs)) == found
-    assert [path.name for path in tmp_path.iterdir()] == [fleet_sizing.FILE]
+    (tmp_path / speedup.FILE).write_text("[")
+    assert speedup.read(tmp_path, fleet_sizing.describe(todo, todo.configs)) is None
+    found = speedup.Speedup({4: 2.0}, 8)
+    speedup.write(tmp_path, fleet_sizing.describe(todo, todo.configs), found)
+    assert speedup.read(tmp_path, fleet_sizing.describe(todo, todo.configs)) == found
+    assert [path.name for path in tmp_path.iterdir()] == [speedup.FILE]
 
 
 def test_several_workers_measure_together_and_then_train(tmp_path: Path) -> None:
     store, todo = Store(tmp_path, create=True), work(8)
-    with Processes(store, settings(store), 2) as pool:
-        found = pool.measure(todo.configs, load_dataset("digits"), todo, 4, 1e6)
+    with Processes(store, on_cpu(2)) as pool:
+        found = pool.measure(todo.configs, 4, 1e6)
         assert found is not None
         assert (set(found.times), found.most) == ({4}, 4)
         assert 0.1 < found.times[4] < 100
@@ -500,24 +541,23 @@ def test_several_workers_measure_together_and_then_train(tmp_path: Path) -> None
 @posix
 def test_workers_that_cannot_measure_train_one_by_one(tmp_path: Path) -> None:
     store, todo = Store(tmp_path, create=True), work(8)
-    digits = load_dataset("digits")
-    with Processes(store, settings(store), 2) as pool:
+    with Processes(store, on_cpu(2)) as pool:
         # Too little work is worth no measurement.
-        assert pool.measure(todo.configs, digits, todo, 4, 10) is None
+        assert pool.measure(todo.configs, 4, 10) is None
         # What these workers do not know is for the runs to say.
         other = [config.replace(task="cifar10", data="") for config in todo.configs]
-        assert pool.measure(other, digits, todo, 4, 1e6) is None
+        assert pool.measure(other, 4, 1e6) is None
         # One that is killed is another's to replace.
-        listen, killed = pool._listen, []
+        receive, killed = pool._receive, []
 
         def kill() -> Any:
             if not killed:
                 killed.append(pool.pids()[0])
                 os.kill(killed[0], signal.SIGKILL)
-            return listen()
+            return receive()
 
-        pool._listen = kill  # type: ignore[method-assign]
-        assert pool.measure(todo.configs, digits, todo, 4, 1e6) is None
+        pool._receive = kill  # type: ignore[method-assign]
+        assert pool.measure(todo.configs, 4, 1e6) is None
         assert killed[0] not in pool.pids()
         pool.submit_all([Job(place, config) for place, config in enumerate(todo.configs[:2])])
         ended: list[Any] = []
@@ -528,12 +568,12 @@ def test_workers_that_cannot_measure_train_one_by_one(tmp_path: Path) -> None:
 
 def test_what_workers_found_is_one_finding() -> None:
     one, other = (
-        fleet_sizing.Speedup({4: 2.0, 8: 3.0, 16: 9.0}, 16),
-        fleet_sizing.Speedup({8: 4.0, 4: 1.0}, 8),
+        speedup.Speedup({4: 2.0, 8: 3.0, 16: 9.0}, 16),
+        speedup.Speedup({8: 4.0, 4: 1.0}, 8),
     )
-    assert fleet_sizing.Speedup.together([one, other]) == fleet_sizing.Speedup({4: 1.5, 8: 3.5}, 8)
-    assert fleet_sizing.Speedup.of(json.loads(json.dumps(one.to_json()))) == one
-    assert fleet_sizing.Speedup.of({"times": {"x": 1}, "most": 2}) is None
+    assert speedup.Speedup.mean([one, other]) == speedup.Speedup({4: 1.5, 8: 3.5}, 8)
+    assert speedup.Speedup.of(json.loads(json.dumps(one.to_json()))) == one
+    assert speedup.Speedup.of({"times": {"x": 1}, "most": 2}) is None
 
 
 def test_sampling_that_learns_keeps_some_rounds(
@@ -541,20 +581,16 @@ def test_sampling_that_learns_keeps_some_rounds(
 ) -> None:
     caps, found = {}, {}
 
-    def note(
-        size: Any, work: fleet_sizing.Workload, folder: Path, say: Any, by: Any, *more: Any
-    ) -> int:
-        caps[size, work.most] = work.cap
+    def choose(work: fleet_sizing.Workload, *_: Any) -> int:
+        caps[work.execution.fleet, work.largest] = work.cap
         return 1
 
-    monkeypatch.setattr(fleet_sizing, "choose", note)
+    monkeypatch.setattr(fleet_sizing, "choose", choose)
     for sampler in ("tpe", "random"):
         request = asked(tmp_path / sampler, sampler=sampler, trials=24, fleet="auto", workers=2)
         [made] = thresholds.plans(request)
         for shared in (False, True):
-            fleet_size(
-                "auto", made, 24, tmp_path, workers=2, device="cpu", shared=shared, listener=print
-            )  # fmt: skip
+            fleet_size(made, 24, tmp_path, request.execution, cast("Any", None), shared=shared)
             found[sampler, shared] = caps.popitem()[1]
     # Where other machines take from the same trials, there must be some left for them.
     assert found == {

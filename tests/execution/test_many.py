@@ -7,7 +7,7 @@ import pytest
 from gclip.core import registry
 from gclip.errors import UsageError
 from gclip.execution import Event, choose_baseline, compare, run_all
-from gclip.execution.compare import plan
+from gclip.execution.compare import paired_configs
 from gclip.results import Store
 from gclip.training import RunConfig, RunResult
 
@@ -58,7 +58,7 @@ def test_a_run_that_raises_fails_alone_and_is_made_again(
 
 def test_ctrl_c_passes_through_and_keeps_what_is_finished(tmp_path: Path) -> None:
     store = Store(tmp_path, create=True)
-    configs = plan(["none"], range(3), TINY)
+    configs = paired_configs(["none"], range(3), TINY)
 
     def stop_at_second(event: Event) -> None:
         if event.kind == "started" and event.index == 1:
@@ -70,7 +70,7 @@ def test_ctrl_c_passes_through_and_keeps_what_is_finished(tmp_path: Path) -> Non
 
 
 def test_a_plan_is_paired_seed_by_seed() -> None:
-    configs = plan(["none", "norm(max_norm=0.5)"], [0, 7], TINY)
+    configs = paired_configs(["none", "norm(max_norm=0.5)"], [0, 7], TINY)
     assert [(config.seed, config.strategy) for config in configs] == [
         (0, "none"),
         (0, "norm(max_norm=0.5)"),
@@ -93,7 +93,7 @@ def test_a_plan_is_paired_seed_by_seed() -> None:
 )
 def test_a_senseless_plan_is_refused(strategies: list[str], seeds: list[int], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        plan(strategies, seeds, TINY)
+        paired_configs(strategies, seeds, TINY)
 
 
 def test_the_baseline_is_none_where_it_takes_part() -> None:

@@ -10,9 +10,17 @@ from typing import Any
 
 import pytest
 
-from gclip.execution import Event, Job, Processes, WorkersFailed, cores, run_all, workers_for
+from gclip.execution import (
+    Event,
+    Execution,
+    Job,
+    Processes,
+    WorkersFailed,
+    cores,
+    run_all,
+    workers_for,
+)
 from gclip.execution.run_all import open_pool
-from gclip.execution.worker import WorkerSettings
 from gclip.results import Store
 from gclip.training import RunConfig
 
@@ -21,8 +29,8 @@ ENDLESS = RunConfig(epochs=10_000)
 posix = pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
 
 
-def settings(store: Store) -> WorkerSettings:
-    return WorkerSettings(store=str(store.path))
+def on_cpu(workers: int = 1, **more: Any) -> Execution:
+    return Execution(workers=workers, device="cpu", **more)
 
 
 def alive(pid: int) -> bool:
@@ -38,7 +46,7 @@ def alive(pid: int) -> bool:
 @posix
 def test_a_run_whose_worker_is_killed_is_trained_again_with_the_same_bits(tmp_path: Path) -> None:
     store, events = Store(tmp_path / "a", create=True), list[Event]()
-    with Processes(store, settings(store), 1, events.append) as pool:
+    with Processes(store, on_cpu(listener=events.append)) as pool:
         pool.submit(Job(0, TINY))
         os.kill(pool.pids()[0], signal.SIGKILL)
         [(job, result)] = pool.wait()
@@ -62,7 +70,7 @@ def test_a_run_whose_worker_is_killed_is_trained_again_with_the_same_bits(tmp_pa
 @posix
 def test_a_run_that_loses_two_workers_has_failed(tmp_path: Path) -> None:
     store = Store(tmp_path, create=True)
-    with Processes(store, settings(store), 1) as pool:
+    with Processes(store, on_cpu()) as pool:
         start = pool._start
 
         def start_and_kill() -> Any:
@@ -86,8 +94,7 @@ def test_a_run_that_loses_two_workers_has_failed(tmp_path: Path) -> None:
 
 def test_workers_that_cannot_start_say_why(tmp_path: Path) -> None:
     store = Store(tmp_path, create=True)
-    broken = WorkerSettings(store=str(tmp_path), plugins=("no.such.module",))
-    with Processes(store, broken, 2) as pool:
+    with Processes(store, on_cpu(2, plugins=("no.such.module",))) as pool:
         pool.submit(Job(0, TINY))
         with pytest.raises(WorkersFailed, match=r"no\.such\.module"):
             pool.wait()
@@ -99,8 +106,8 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
 from gclip.results import Store
 from gclip.execution import *
 from gclip.training import RunConfig
-pool = open_pool(Store({str(tmp_path)!r}, create=True), workers=2, listener=lambda e: print(
-    e.kind, *pool.pids(), flush=True))
+pool = open_pool(Store({str(tmp_path)!r}, create=True), Execution(
+    workers=2, device="cpu", listener=lambda e: print(e.kind, *pool.pids(), flush=True)))
 for seed in range(2):
     pool.submit(Job(seed, RunConfig(epochs=10_000, seed=seed)))
 pool.wait()
@@ -124,7 +131,7 @@ pool.wait()
 
 def test_closing_a_pool_ends_its_workers(tmp_path: Path) -> None:
     store = Store(tmp_path, create=True)
-    with open_pool(store, workers=2) as pool:
+    with open_pool(store, on_cpu(2)) as pool:
         assert isinstance(pool, Processes)
         assert pool.free == 2
         pool.submit(Job(0, ENDLESS))
@@ -135,7 +142,7 @@ def test_closing_a_pool_ends_its_workers(tmp_path: Path) -> None:
 
 
 def test_waiting_for_nothing_is_an_error_and_not_forever(tmp_path: Path) -> None:
-    pool = Processes(Store(tmp_path, create=True), WorkerSettings(store="x"), 1)
+    pool = Processes(Store(tmp_path, create=True), on_cpu())
     with pool, pytest.raises(RuntimeError, match="no run submitted"):
         pool.wait()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from gclip.execution import Execution
 from gclip.results import Store
 from gclip.training import RunConfig
 from gclip.tuning.study import Request
@@ -38,10 +39,12 @@ def frame(*rows: Any) -> pd.DataFrame:
 
 def asked(path: Path, *strategies: str, base: RunConfig = TINY, **more: Any) -> Request:
     """A request that trains in this process."""
+    names = Execution.__dataclass_fields__
+    how = {name: more.pop(name) for name in list(more) if name in names}
     return Request(
         base=base,
         store=Store(path, create=True),
         strategies=strategies,
-        device="cpu",
-        **{"workers": 1, **more},
+        execution=Execution(**{"device": "cpu", "workers": 1, **how}),
+        **more,
     )

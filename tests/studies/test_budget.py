@@ -133,7 +133,7 @@ def test_equal_budgets_then_fresh_seeds(tmp_path: Path) -> None:
     events: list[Event] = []
     request = asked(
         tmp_path, "agc(eps=0.5)", trials=3, seeds=(0, 1), lr_range=(0.01, 0.2),
-        space={"clip_factor": "0.1..0.5"}, on_event=events.append,
+        space={"clip_factor": "0.1..0.5"}, listener=events.append,
     )  # fmt: skip
     answer = budget.run(request)
     trained = [event.config for event in events if event.kind == "done"]

@@ -86,7 +86,7 @@ def test_it_trains_the_grid_once(tmp_path: Path) -> None:
     events: list[Event] = []
     request = asked(
         tmp_path, "norm", "none", points=2, seeds=(3,), lr_range=(0.01, 0.1),
-        on_event=events.append,
+        listener=events.append,
     )  # fmt: skip
     answer = lr_ceiling.run(request)
     trained = [event.config for event in events if event.kind == "done"]

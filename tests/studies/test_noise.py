@@ -93,7 +93,7 @@ def test_whoever_cannot_train_has_nothing_to_lose() -> None:
 
 def test_the_same_disturbances_for_all(tmp_path: Path) -> None:
     events: list[Event] = []
-    request = asked(tmp_path, "norm", points=1, seeds=(0,), on_event=events.append)
+    request = asked(tmp_path, "norm", points=1, seeds=(0,), listener=events.append)
     answer = noise.run(request)
     trained = [event.config for event in events if event.kind == "done"]
     assert len(trained) == noise.run_count(request) == 2 * 4

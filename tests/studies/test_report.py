@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 
 from gclip.errors import UsageError
-from gclip.execution import Event
+from gclip.execution import Event, Execution
 from gclip.results import Store
 from gclip.studies import _report, thresholds
 from gclip.training import RunConfig
@@ -135,19 +135,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "runs"
     request = Request(
         base=TINY, store=Store(path, create=True), strategies=("none", "agc"), trials=9,
-        sampler="random", device="cpu", workers=1,
+        sampler="random", execution=Execution(device="cpu", workers=1),
     )  # fmt: skip
     thresholds.run(request)
     return path
 
 
 def asked(path: Path, **more: Any) -> Request:
-    return Request(base=TINY, store=Store(path), device="cpu", workers=1, **more)
+    names = Execution.__dataclass_fields__
+    how = {name: more.pop(name) for name in list(more) if name in names}
+    execution = Execution(**{"device": "cpu", "workers": 1, **how})
+    return Request(base=TINY, store=Store(path), execution=execution, **more)
 
 
 def test_a_report_trains_winners_and_defaults_once(store: Path) -> None:
     events: list[Event] = []
-    request = asked(store, seeds=(0, 1), on_event=events.append)
+    request = asked(store, seeds=(0, 1), listener=events.append)
     answer = _report.run(request)
     trained = [event.config for event in events if event.kind == "done"]
     assert len(trained) == _report.run_count(request) == 8

@@ -93,7 +93,7 @@ def test_it_trains_the_grid_once(tmp_path: Path) -> None:
     events: list[Event] = []
     request = asked(
         tmp_path, "agc", points=2, seeds=(0, 1), space={"clip_factor": "0.01..0.1"},
-        on_event=events.append,
+        listener=events.append,
     )  # fmt: skip
     answer = sensitivity.run(request)
     assert answer.ok

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from gclip import studies
 from gclip.errors import UsageError
-from gclip.execution import Event, Job, open_pool
+from gclip.execution import Event, Execution, Job, open_pool
 from gclip.results import Store
 from gclip.studies import thresholds
 from gclip.training import Progress, RunConfig
@@ -17,18 +18,10 @@ from gclip.tuning.plan import TUNING_SEEDS
 from gclip.tuning.sqlite import read_study, study_file
 from gclip.tuning.study import Request
 from gclip.tuning.trials import counted
+from tests.studies import synthetic
 
 TINY = RunConfig(fraction=0.1, epochs=1, batch_size=64)
-
-
-def asked(path: Path, *strategies: str, base: RunConfig = TINY, **more: Any) -> Request:
-    return Request(
-        base=base,
-        store=Store(path, create=True),
-        strategies=strategies,
-        device="cpu",
-        **{"workers": 1, **more},
-    )
+asked = functools.partial(synthetic.asked, base=TINY)
 
 
 def test_studies_are_found_by_their_files() -> None:
@@ -69,7 +62,7 @@ def test_several_strategies_are_a_study_each_with_equal_budgets(tmp_path: Path) 
     assert "pruned" not in answer.columns.values()
     # The same again reads; a larger total makes what is missing.
     events: list[Event] = []
-    again = thresholds.run(asked(tmp_path, "none", trials=3, on_event=events.append))
+    again = thresholds.run(asked(tmp_path, "none", trials=3, listener=events.append))
     assert again.rows[0]["trials"] == 3
     kinds = [event.kind for event in events if event.kind != "progress"]
     assert kinds == ["cached", "cached", "queued", "started", "done"]
@@ -127,7 +120,7 @@ def test_a_run_in_this_process_is_stopped_between_epochs(tmp_path: Path) -> None
         asked_at.append((progress.epoch, progress.accuracy))
         return progress.epoch < 2
 
-    with open_pool(store, workers=1) as pool:
+    with open_pool(store, Execution(workers=1, device="cpu")) as pool:
         pool.should_continue = should_continue
         pool.submit(Job(0, TINY.replace(epochs=4)))
         [(_, result)] = pool.wait()

@@ -13,8 +13,7 @@ from optuna import Trial
 
 from gclip.cli import main
 from gclip.errors import UsageError
-from gclip.execution.pool import InProcess
-from gclip.execution.worker import WorkerSettings
+from gclip.execution import Execution, InProcess
 from gclip.results import Store
 from gclip.training import RunConfig
 from gclip.tuning import distributed
@@ -91,13 +90,12 @@ def test_a_silent_workers_trial_is_made_again_three_times_at_most(
             _wait(storage, dead.study._study_id)
             alive = worker()
             alive.settle()
-            assert len(alive._waiting()) == (1 if attempt < 3 else 0)
+            assert len(alive.waiting()) == (1 if attempt < 3 else 0)
         [trial] = counted(worker().study)
         assert status_of(trial) == "failed"
         assert trial.user_attrs["message"] == "its worker was lost"
         # Whoever was taken for dead and is not changes nothing that has ended.
-        settings = WorkerSettings(store=str(tmp_path))
-        with InProcess(store, settings) as pool:
+        with InProcess(store, Execution(workers=1, device="cpu")) as pool:
             worker().work(pool)
         assert len(counted(worker().study)) == 1
 
@@ -133,7 +131,7 @@ def test_workers_that_die_while_they_propose_change_no_proposal(
             _wait(storage, dead.study._study_id)
             worker().settle()
         assert create(server, "proposing", 5, *random) == 0
-        with InProcess(store, WorkerSettings(store=str(tmp_path))) as pool:
+        with InProcess(store, Execution(workers=1, device="cpu")) as pool:
             worker().work(pool)
         found = counted(worker().study)
     assert [status_of(trial) for trial in found] == ["finished"] * 5

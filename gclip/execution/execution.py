@@ -1,0 +1,73 @@
+"""How and where runs are trained: one value, made once at the edge and handed on whole."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gclip.execution.events import Listener, ignore
+from gclip.execution.fleet_plan import FleetSize, read_fleet
+from gclip.execution.machine import workers_for
+
+if TYPE_CHECKING:
+    from gclip.training import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How and where runs are trained. But for the last bits of a result (`device`, `threads`,
+    `fleet`) it decides nothing about them.
+
+    Attributes:
+        workers: runs at a time, each in a process of its own if there is more than one. None: one
+            a core, or one on a GPU.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        data: the folder of the task's images, where the task needs one.
+        dataset: the task's images, if they are loaded already; worker processes load their own.
+        plugins: files or modules for the workers to load strategies from.
+        threads: for the computations of each run.
+        fleet: how many runs of one shape are trained as one program, at most; ``auto`` for what is
+            measured to be the fastest, ``off`` (kept as 1) for none.
+        listener: is told everything that happens, in this thread.
+
+    Raises:
+        UsageError: when made, for a number of workers or a fleet that makes no sense.
+    """
+
+    workers: int | None = None
+    device: str = "auto"
+    data: str | Path | None = None
+    dataset: Dataset | None = field(default=None, repr=False)
+    plugins: Iterable[str | Path] = ()
+    threads: int = 1
+    fleet: FleetSize | str = "off"
+    listener: Listener = field(default=ignore, repr=False)
+
+    def __post_init__(self) -> None:
+        workers_for("cpu", self.workers)  # a wrong number is told before anything begins
+        object.__setattr__(self, "plugins", tuple(str(plugin) for plugin in self.plugins))
+        object.__setattr__(self, "fleet", read_fleet(self.fleet))
+
+    @property
+    def processes(self) -> int:
+        """How many runs train at once; the device must have been chosen (`resolved`)."""
+        return workers_for(self.device, self.workers)
+
+    def resolved(self, most: int | None = None) -> Execution:
+        """The same with the device chosen, and with so many workers as there will be.
+
+        Args:
+            most: no more workers than that, the number of runs to be trained.
+
+        Raises:
+            UsageError: this machine has no such device.
+        """
+        from gclip.training import resolve_device
+
+        device = str(resolve_device(self.device))
+        workers = workers_for(device, self.workers)
+        workers = workers if most is None else min(workers, most)
+        return dataclasses.replace(self, device=device, workers=workers)
