@@ -119,7 +119,7 @@ class _Server:
         self.send(kind="failed", index=job.index, message=message)
 
     def _on_progress(self, job: Job, progress: Progress, asks: bool) -> bool:
-        """Say how far a run is, and whether it should go on: the parent's answer, if it is asked."""
+        """Say how far a run is; whether it should go on is the parent's answer, if it is asked."""
         asks = asks and self._parent_decides
         self.send(
             kind="progress", index=job.index, progress=dataclasses.asdict(progress), asks=asks
