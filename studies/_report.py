@@ -24,6 +24,7 @@ from gclip.studies._runs import Cell, failures, scored, seeds_of, summary, train
 from gclip.studies._words import listed, percent, plural
 from gclip.tuning.commands import as_options
 from gclip.tuning.plan import Plan
+from gclip.tuning.samplers import sampler_named
 from gclip.tuning.space import LR
 from gclip.tuning.sqlite import UnreadableStudy, find_study, read_study, studies_in
 from gclip.tuning.study import Answer, Request
@@ -350,8 +351,8 @@ def _notes(
     ranges = {str(each.plan.space.dimensions.get(LR, each.plan.base.lr)) for each in found}
     if len(ranges) > 1:
         notes.append(f"Learning rates were not searched in the same range: {listed(ranges)}.")
-    pruned = [each.strategy for each in found if each.plan.sampler not in ("random", "qmc")]
-    if pruned and len(found) > 1:
+    learning = [each for each in found if sampler_named(each.plan.sampler).learns]
+    if learning and len(found) > 1:
         notes.append(
             "Budgets are compared most fairly by random sampling; here a sampler that learns "
             f"from trials was used: {listed(dict.fromkeys(e.plan.sampler for e in found))}."

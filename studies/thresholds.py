@@ -153,12 +153,7 @@ def plan_of(request: Request, strategy: str, *, name: str | None = None) -> Plan
         name=name,
         base=base,
         space=_lr_first(space),
-        sampler=request.sampler or "tpe",
-        pruner=request.pruner or "none",
-        seed=request.seed,
-        seeds_per_trial=1 if request.seeds_per_trial is None else request.seeds_per_trial,
-        objectives=request.objectives or ("accuracy",),
-        points=request.points,
+        **request.search,
     )
 
 

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
+from gclip.tuning.options import options_of
 
 if TYPE_CHECKING:
     from gclip.tuning.study import Answer, Request
 
 _FOLDER = Path("studies") / "answers"
-_ASKED = ("strategies", "seeds", "points", "space", "lr_range", "seed", "name")
+_ALWAYS = ("strategies", "seeds", "points", "space", "lr_range", "seed", "name")
+"""These are part of the question whether they were given or not; the other options, where given."""
 
 
 def keep(study: str, request: Request, answer: Answer, figures: Sequence[Path]) -> Path:
@@ -31,7 +33,12 @@ def keep(study: str, request: Request, answer: Answer, figures: Sequence[Path]) 
         UsageError: the store takes no file.
     """
     config = json.loads(request.base.to_json())
-    asked = {name: getattr(request, name) for name in _ASKED}
+    given = [
+        name
+        for name in options_of()
+        if name not in _ALWAYS and getattr(request, name) != getattr(type(request), name)
+    ]
+    asked = {name: getattr(request, name) for name in (*_ALWAYS, *given)}
     question = json.dumps([study, config, asked], sort_keys=True, default=str)
     digest = hashlib.sha256(question.encode()).hexdigest()[:12]
     path = request.store.path / _FOLDER / f"{study}-{digest}.json"

@@ -43,13 +43,12 @@ def fleet_size(
         return 1
     from gclip.execution import fleet_sizing
 
-    learns = plan.sampler not in ("random", "qmc", "grid") or plan.pruner != "none"
     examples = plan.examples(fleet_sizing.MANY)
     work = fleet_sizing.Workload(
         configs=examples,
         waiting=waiting,
         execution=execution,
-        largest=max(1, waiting // (WAVES * execution.processes)) if learns or shared else None,
+        largest=max(1, waiting // (WAVES * execution.processes)) if plan.learns or shared else None,
         rounds=plan.seeds_per_trial,
     )
     return fleet_sizing.choose(work, folder, Job(0, examples[0]), measure)

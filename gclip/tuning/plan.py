@@ -17,15 +17,11 @@ from typing import TYPE_CHECKING, Any
 from gclip.errors import UsageError
 from gclip.execution.events import Listener, ignore
 from gclip.tuning.coordinator import Coordinator
+from gclip.tuning.indexed_samplers import WholePoint
 from gclip.tuning.objectives import check_objectives
-from gclip.tuning.samplers import (
-    GRID_POINTS,
-    WholePoint,
-    check_search,
-    grid_size,
-    make_pruner,
-    make_sampler,
-)
+from gclip.tuning.options import SearchOptions
+from gclip.tuning.pruners import make_pruner, pruner_named
+from gclip.tuning.samplers import GRID_POINTS, Proposal, grid_size, make_sampler, sampler_named
 from gclip.tuning.space import LR, Space, dimension, single
 from gclip.tuning.sqlite_file import UnreadableStudy, printable
 
@@ -45,18 +41,13 @@ _RANGE_OF = "range of "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(SearchOptions):
     """What is searched, how, and by what it is judged.
 
     Attributes:
         name: of the study.
         base: the runs, apart from what is searched; seed and split are the plan's own.
         space: what is searched.
-        sampler, pruner: by name.
-        seed: of the sampler, and what is added to the tuning seeds.
-        seeds_per_trial: tuning seeds that a trial's score is the mean of.
-        objectives: what is sought.
-        points: of a grid; None for the usual number.
 
     Raises:
         UsageError: when made, for anything that can be known to be wrong before the first trial.
@@ -65,25 +56,16 @@ class Plan:
     name: str
     base: RunConfig
     space: Space
-    sampler: str = "tpe"
-    pruner: str = "none"
-    seed: int = 0
-    seeds_per_trial: int = 1
-    objectives: tuple[str, ...] = ("accuracy",)
-    points: int | None = None
 
     def __post_init__(self) -> None:
         if self.seeds_per_trial < 1:
             raise UsageError(f"seeds per trial must be at least 1, but got {self.seeds_per_trial}")
         object.__setattr__(self, "objectives", check_objectives(self.objectives))
-        check_search(
-            self.sampler,
-            self.pruner,
-            objectives=self.objectives,
-            seeds_per_trial=self.seeds_per_trial,
-            epochs=self.base.epochs,
-            points=self.points,
-        )
+        sampler, pruner = sampler_named(self.sampler), pruner_named(self.pruner)
+        sampler.check(self)
+        pruner.check(self, self.base.epochs)
+        if sampler.takes_points and self.points is None:
+            object.__setattr__(self, "points", GRID_POINTS)
         lr = self.base.lr if self.space.lr is None else self.space.lr
         base = self.base.replace(
             strategy=str(self.space.strategy), lr=lr, seed=self.seeds[0], split="validation"
@@ -108,12 +90,7 @@ class Plan:
             name=name,
             base=RunConfig.of(base),
             space=Space(strategy=strategy, dimensions=dimensions),
-            sampler=settings["sampler"],
-            seed=settings["seed"],
-            pruner=settings.get("pruner", "none"),
-            seeds_per_trial=settings.get("seeds per trial", 1),
-            objectives=tuple(settings.get("objectives", ("accuracy",))),
-            points=settings.get("points"),
+            **cls.read_settings(settings),
         )
 
     @classmethod
@@ -146,17 +123,7 @@ class Plan:
             del found["lr"]
         for name, each in self.space.dimensions.items():
             found[f"{_RANGE_OF}{name}"] = str(each)
-        found |= {"sampler": self.sampler, "seed": self.seed}
-        # What is left at its default is left out: an error shows what was chosen.
-        if self.pruner != "none":
-            found["pruner"] = self.pruner
-        if self.seeds_per_trial != 1:
-            found["seeds per trial"] = self.seeds_per_trial
-        if self.objectives != ("accuracy",):
-            found["objectives"] = list(self.objectives)
-        if self.sampler == "grid":
-            found["points"] = self.grid_points
-        return found
+        return {**found, **self.search_settings}
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -165,14 +132,14 @@ class Plan:
         return tuple(range(first, first + self.seeds_per_trial))
 
     @property
-    def grid_points(self) -> int:
-        """How many values of a range a grid has."""
-        return GRID_POINTS if self.points is None else self.points
+    def learns(self) -> bool:
+        """Whether what its trials are depends on those that have ended."""
+        return sampler_named(self.sampler).learns or pruner_named(self.pruner).prunes
 
     @property
     def most(self) -> int | None:
         """How many trials there can be; None for no bound."""
-        return grid_size(self.space, self.grid_points) if self.sampler == "grid" else None
+        return None if self.points is None else grid_size(self.space, self.points)
 
     def check_trials(self, trials: int) -> None:
         """Raises `UsageError` for a number of trials that cannot be made."""
@@ -197,7 +164,9 @@ class Plan:
 
         found = []
         with quiet():
-            study = optuna.create_study(sampler=make_sampler("random", 0, seed=self.seed))
+            study = optuna.create_study(
+                sampler=make_sampler("random", Proposal(place=0, study_seed=self.seed))
+            )
             for _ in range(count):
                 with contextlib.suppress(UsageError):  # values that do not go together
                     found.append(self.propose(study.ask()))
@@ -206,14 +175,13 @@ class Plan:
     def make_sampler(self, place: int) -> BaseSampler:
         """The sampler for the proposal of one place, from 0; see `gclip.tuning.proposals`."""
         space = self.space.distributions
-        grid = self.space.grid(self.grid_points) if self.sampler == "grid" else None
-        return WholePoint(
-            make_sampler(self.sampler, place, seed=self.seed, space=space, grid=grid), space
-        )
+        grid = {} if self.points is None else self.space.grid(self.points)
+        proposal = Proposal(place=place, study_seed=self.seed, space=space, grid=grid)
+        return WholePoint(make_sampler(self.sampler, proposal), space)
 
     def make_pruner(self) -> BasePruner | None:
         """The pruner, None where nothing is pruned."""
-        if self.pruner == "none":
+        if not pruner_named(self.pruner).prunes:
             return None
         return make_pruner(self.pruner, steps=self.base.epochs * self.seeds_per_trial)
 
@@ -225,7 +193,7 @@ class Plan:
             propose=self.propose,
             sampler=self.make_sampler,
             pruner=self.make_pruner(),
-            prune_seeds=self.pruner == "wilcoxon",
+            prune_seeds=pruner_named(self.pruner).by_seed,
             seeds=self.seeds,
             objectives=self.objectives,
             listener=listener,

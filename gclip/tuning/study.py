@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gclip.execution.execution import Execution
+from gclip.tuning.options import RequestOptions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,41 +22,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a study is to find out, and with what. None stands for the study's own default.
+class Request(RequestOptions):
+    """What a study is to find out, and with what: beside the options, those fields.
 
     Attributes:
         base: everything about the runs that the study does not vary.
         store: where runs and studies are kept.
         strategies: spellings; settings in them are held.
-        trials: in all, for each strategy, those of earlier commands included.
-        seeds: the training seeds of runs that are reported.
-        lr_range: learning rates to search, lowest and highest.
-        fixed_lr: leave the learning rate alone.
-        space: changes to the search space: ``{"clip_factor": "1e-4..1:log"}``.
-        sampler, pruner: by name.
-        seeds_per_trial: tuning seeds that a trial's score is the mean of.
-        objectives: what is sought, ``("accuracy",)`` or ``("accuracy", "clip_rate")``.
-        points: how many values of a grid.
-        seed: of the sampler and of the trials' training.
-        name: of the study.
+        name: of the study; None for the study's own default.
         execution: how runs are trained.
     """
 
     base: RunConfig
     store: Store
     strategies: tuple[str, ...] = ()
-    trials: int | None = None
-    seeds: tuple[int, ...] | None = None
-    lr_range: tuple[float, float] | None = None
-    fixed_lr: bool | None = None
-    space: Mapping[str, str] | None = None
-    sampler: str | None = None
-    pruner: str | None = None
-    seeds_per_trial: int | None = None
-    objectives: tuple[str, ...] | None = None
-    points: int | None = None
-    seed: int = 0
     name: str | None = None
     execution: Execution = field(default_factory=Execution)
 

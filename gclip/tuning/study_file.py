@@ -30,24 +30,19 @@ from pathlib import Path
 from typing import Any
 
 from gclip.errors import UsageError, unknown
+from gclip.tuning.options import NAME, WHOLE, OptionKind, is_whole, names_such_as, options_of
 
-_KINDS: dict[str, tuple[str, str]] = {
-    "study": ("word", "a name"),
-    "name": ("word", "a name"),
-    "strategies": ("words", 'a list such as ["norm", "agc"]'),
-    "trials": ("whole", "a whole number"),
-    "seeds": ("seeds", "a count such as 10, or a list such as [0, 1, 5]"),
-    "lr_range": ("pair", "two numbers such as [0.001, 0.5]"),
-    "fixed_lr": ("flag", "true or false"),
-    "sampler": ("word", "a name"),
-    "pruner": ("word", "a name"),
-    "seeds_per_trial": ("whole", "a whole number"),
-    "objectives": ("words", 'a list such as ["accuracy", "clip_rate"]'),
-    "points": ("whole", "a whole number"),
-    "seed": ("whole", "a whole number"),
-    "workers": ("whole", "a whole number"),
-    "fleet": ("fleet", "auto, off or a whole number"),
-    "plugins": ("words", 'a list such as ["my_strategies.py"]'),
+_SEARCH = {name: option.kind for name, option in options_of().items() if option.kind.description}
+_KINDS: dict[str, OptionKind] = {
+    "study": NAME,
+    "name": NAME,
+    "strategies": names_such_as('["norm", "agc"]'),
+    **_SEARCH,
+    "workers": WHOLE,
+    "fleet": OptionKind(
+        "auto, off or a whole number", lambda value: isinstance(value, str) or is_whole(value)
+    ),
+    "plugins": names_such_as('["my_strategies.py"]'),
 }
 _NOT_IN_RUN = {"split", "selection", "strategy", "code", "stepping", "seed"}
 
@@ -95,9 +90,9 @@ def read_study_file(path: str | Path) -> StudyFile:
     for name, value in found.items():
         if name not in _KINDS:
             unknown(f"setting in {where}:", name, [*_KINDS, "space", "run"])
-        kind, words = _KINDS[name]
-        if not _fits(value, kind):
-            raise UsageError(f"{where}: {name} must be {words}, but got {value!r}")
+        kind = _KINDS[name]
+        if not kind.fits(value):
+            raise UsageError(f"{where}: {name} must be {kind.description}, but got {value!r}")
     runs = [f.name for f in dataclasses.fields(RunConfig) if f.name not in _NOT_IN_RUN]
     for name in tables["run"]:
         if name not in (*runs, "recipe"):
@@ -138,28 +133,3 @@ def _as_text(where: str, name: str, value: Any) -> str:
 
 def _plain(value: bool | int | float | str) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _fits(value: Any, kind: str) -> bool:
-    def whole(each: Any) -> bool:
-        return isinstance(each, int) and not isinstance(each, bool)
-
-    def number(each: Any) -> bool:
-        return isinstance(each, int | float) and not isinstance(each, bool)
-
-    some = isinstance(value, list) and len(value) > 0
-    if kind == "word":
-        return isinstance(value, str) and bool(value)
-    if kind == "fleet":
-        return isinstance(value, str) or whole(value)
-    if kind == "flag":
-        return isinstance(value, bool)
-    if kind == "whole":
-        return whole(value)
-    if kind == "words":
-        return some and all(isinstance(each, str) for each in value)
-    if kind == "pair":
-        return some and len(value) == 2 and all(number(each) for each in value)
-    if whole(value):
-        return bool(value > 0)
-    return some and all(whole(each) for each in value)

@@ -31,7 +31,7 @@ from optuna.trial import TrialState
 
 from gclip.results import Store
 from gclip.tuning.postgres import read_study_at
-from gclip.tuning.samplers import replaced_by
+from gclip.tuning.proposals import replaced_by
 from gclip.tuning.sqlite import read_study, study_file
 from tests.tuning.servers import postgres
 

@@ -24,7 +24,8 @@ from gclip.tuning.coordinator import (
     study_file,
     summary,
 )
-from gclip.tuning.samplers import make_pruner, make_sampler
+from gclip.tuning.pruners import make_pruner
+from gclip.tuning.samplers import Proposal, make_sampler
 from gclip.tuning.trials import counts, front_of, status_of
 
 BASE = RunConfig(strategy="norm", split="validation", seed=1000)
@@ -105,7 +106,11 @@ def coordinated(
         return base.replace(lr=trial.suggest_float("lr", 0.01, 1.0, log=True))
 
     with open_study(path, "trial-run", {"setting": 1}, objectives) as study:
-        chosen = {"propose": propose, "sampler": lambda place: make_sampler("tpe", place), **more}
+        chosen = {
+            "propose": propose,
+            "sampler": lambda place: make_sampler("tpe", Proposal(place=place)),
+            **more,
+        }
         yield Coordinator(study=study, store=store, **chosen), Pretended(store)
 
 

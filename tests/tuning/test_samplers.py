@@ -11,17 +11,12 @@ from optuna.trial import TrialState
 
 from gclip.errors import UsageError
 from gclip.training import RunConfig, RunResult
+from gclip.tuning.indexed_samplers import Grid
 from gclip.tuning.objectives import OBJECTIVES, check_objectives, values_of
+from gclip.tuning.options import SearchOptions
 from gclip.tuning.plan import Plan
-from gclip.tuning.samplers import (
-    PRUNERS,
-    SAMPLERS,
-    Grid,
-    check_search,
-    grid_size,
-    make_pruner,
-    make_sampler,
-)
+from gclip.tuning.pruners import PRUNERS, make_pruner, pruner_named
+from gclip.tuning.samplers import SAMPLERS, Proposal, grid_size, make_sampler, sampler_named
 from gclip.tuning.space import space_of
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -40,6 +35,13 @@ HERE = [
 def planned(**settings: Any) -> Plan:
     space = space_of("norm", lr_range=(0.01, 1.0))
     return Plan(name="test", base=RunConfig(epochs=3), space=space, **settings)
+
+
+def check_search(*, epochs: int = 1, **settings: Any) -> None:
+    search = SearchOptions(**settings)
+    sampler, pruner = sampler_named(search.sampler), pruner_named(search.pruner)
+    sampler.check(search)
+    pruner.check(search, epochs)
 
 
 def proposals(plan: Plan, count: int, begun: list[dict[str, Any]] = []) -> list[dict[str, Any]]:  # noqa: B006
@@ -78,12 +80,12 @@ def test_a_sampler_needs_nothing_but_the_study(name: str) -> None:
 
 
 def test_the_arguments_are_those_that_are_said() -> None:
-    found = make_sampler("tpe", 1)
+    found = make_sampler("tpe", Proposal(place=1))
     assert isinstance(found, optuna.samplers.TPESampler)
     assert found._constant_liar is True
     assert found._multivariate is True
     assert found._n_startup_trials == 10
-    halton = make_sampler("qmc", 5, seed=3)
+    halton = make_sampler("qmc", Proposal(place=5, study_seed=3))
     assert isinstance(halton, optuna.samplers.QMCSampler)
     assert (halton._scramble, halton._seed) == (True, 3)
     classes = {
@@ -164,11 +166,11 @@ def test_cmaes_says_what_it_needs_and_cannot_do(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
     with pytest.raises(UsageError, match="needs the package cmaes, .* pip install cmaes"):
-        check_search("cmaes")
+        check_search(sampler="cmaes")
     found.append("cmaes")
-    check_search("cmaes")
+    check_search(sampler="cmaes")
     with pytest.raises(UsageError, match="the sampler cmaes seeks one objective"):
-        check_search("cmaes", objectives=("accuracy", "cost"))
+        check_search(sampler="cmaes", objectives=("accuracy", "cost"))
 
 
 def test_a_plan_reads_back_from_its_settings() -> None:
