@@ -88,7 +88,7 @@ def compare(
       gclip compare --task cifar10 --data cifar-10-batches-py --epochs 10
     """
     place.alone()
-    execution = place.execution(workers, fleet)
+    settings = place.execution(workers, fleet)
     display = RunsDisplay(then="" if no_figures else "figures")
 
     def kept() -> str:
@@ -101,24 +101,20 @@ def compare(
     with interruptible(kept), display:
         display.load("torch")
         import gclip
-        from gclip.execution.compare import (
-            choose_baseline,
-            compare_configs,
-            default_seeds,
-            paired_configs,
-        )
+        from gclip import execution
+        from gclip.execution.compare import default_seeds, paired_configs
         from gclip.training import RunConfig
 
         plugins = load_plugins(plugin)
         names = tuple(strategy) if strategy else gclip.names()
         chosen = default_seeds(names) if seeds is None else parse_seeds(seeds)
         base = run.config()
-        reference = choose_baseline(names, baseline)
+        reference = execution.choose_baseline(names, baseline)
         configs = paired_configs(names, chosen, base)
         display.total = len(configs)
         display.doing("reading images")
-        execution = dataclasses.replace(execution, data=run.data, plugins=plugins, listener=display)
-        found = compare_configs(configs, reference, place.store, execution)
+        settings = dataclasses.replace(settings, data=run.data, plugins=plugins, listener=display)
+        found = execution.compare_configs(configs, reference, place.store, settings)
         if not no_figures:
             display.doing("drawing figures")
         drawn = [] if no_figures else _draw(found, out or place.store / "figures" / folder(found))

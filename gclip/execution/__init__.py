@@ -2,6 +2,7 @@
 
 from gclip.execution.compare import choose_baseline as choose_baseline
 from gclip.execution.compare import compare as compare
+from gclip.execution.compare import compare_configs as compare_configs
 from gclip.execution.comparison import Comparison as Comparison
 from gclip.execution.events import Event as Event
 from gclip.execution.events import Listener as Listener

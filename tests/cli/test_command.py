@@ -220,7 +220,7 @@ def test_an_unexpected_error_is_short_and_says_how_to_see_more(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("the sky\nfell")
 
-    monkeypatch.setattr(execution, "compare", broken)
+    monkeypatch.setattr(execution, "compare_configs", broken)
     answer = gclip("compare", "-s", "norm")
     assert answer.code == 1
     assert answer.err.splitlines() == [
@@ -236,7 +236,7 @@ def test_ctrl_c_says_what_is_kept(gclip: Command, monkeypatch: pytest.MonkeyPatc
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(execution, "compare", interrupted)
+    monkeypatch.setattr(execution, "compare_configs", interrupted)
     answer = gclip("compare", "-s", "norm", "--seeds", "5")
     assert answer.code == 130
     assert answer.err == (

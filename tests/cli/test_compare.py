@@ -82,12 +82,13 @@ def test_the_defaults_say_that_they_are_at_the_edge(
 ) -> None:
     from gclip import execution
 
-    compare = execution.compare
+    compare_configs = execution.compare_configs
 
-    def quick(*arguments: Any, base: Any, **more: Any) -> Any:
-        return compare(*arguments, base=base.replace(fraction=0.1, epochs=1), **more)
+    def quick(configs: Any, *arguments: Any) -> Any:
+        quicker = [config.replace(fraction=0.1, epochs=1) for config in configs]
+        return compare_configs(quicker, *arguments)
 
-    monkeypatch.setattr(execution, "compare", quick)
+    monkeypatch.setattr(execution, "compare_configs", quick)
     # As many seeds as the comparisons need: ten for two strategies, whoever they are.
     said = gclip("compare", "-s", "none", "--no-figures", "--device", "cpu", "--json").json
     assert [row["n"] for row in said["table"]] == [10]
