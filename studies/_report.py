@@ -67,7 +67,7 @@ class Tuned:
 def tuned_in(
     store: Path,
     names: Iterable[str] = (),
-    on_left_out: Callable[[str], None] = lambda message: None,
+    on_left_out: Callable[[str], None] = lambda _: None,
 ) -> list[Tuned]:
     """What the studies of a store found.
 

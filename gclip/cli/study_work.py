@@ -92,14 +92,14 @@ def create(
     """
     load("torch", "optuna")
     from gclip.studies.thresholds import plans, trials_of
-    from gclip.tuning import distributed
+    from gclip.tuning.distributed_study import create as create_study
     from gclip.tuning.postgres import has_password, read_url
 
     url = read_url(storage)
     request = _request(options, store)
     study_plans = plans(request)
     trials = trials_of(request, study_plans)
-    created = [distributed.create(url, plan, trials, heartbeat) for plan in study_plans]
+    created = [create_study(url, plan, trials, heartbeat) for plan in study_plans]
     commands = [_command(each.name, url, request) for each in created]
     if json:
         screen.say_json(
@@ -153,14 +153,15 @@ def work(
     from gclip.results import Store
     from gclip.training import load_dataset
     from gclip.tuning import distributed
+    from gclip.tuning.distributed_study import check_data, plan_at
     from gclip.tuning.postgres import read_url
 
     url = read_url(storage)
     execution = place.execution(workers, fleet)
     plugins = load_plugins(plugin)
-    plan, trials, heartbeat = distributed.plan_at(url, name)
+    plan, trials, heartbeat = plan_at(url, name)
     dataset = load_dataset(plan.base.task, data)
-    distributed.check_data(plan, dataset)
+    check_data(plan, dataset)
     store = Store(place.store, create=True)
     display = RunsDisplay(trials * plan.seeds_per_trial)
     again = "the trials under way are back in the queue; the same command goes on"

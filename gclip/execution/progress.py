@@ -38,6 +38,7 @@ class RunsDisplay(Display):
         self._plain_done = 0
 
     def __call__(self, event: Event) -> None:
+        """Take an event into account, and draw it."""
         with self._lock:
             self._count(event)
             if self._bars is not None:

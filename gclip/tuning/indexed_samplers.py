@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, QMCSampler
+from optuna.samplers import BaseSampler
 
 from gclip.errors import UsageError
+from gclip.tuning.optuna_internals import PlacedQMCSampler, whole_study
 from gclip.tuning.proposals import original_of, originals
 
 if TYPE_CHECKING:
@@ -38,11 +39,13 @@ class WholePoint(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
+        """What is proposed together."""
         return dict(self._space)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        """Propose what is proposed together."""
         together = self._sampler.infer_relative_search_space(study, trial)
         found = dict(self._sampler.sample_relative(study, trial, together))
         for name, each in search_space.items():
@@ -57,9 +60,11 @@ class WholePoint(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
+        """Propose one dimension."""
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Optuna's notice that a trial begins."""
         self._sampler.before_trial(study, trial)
 
     def after_trial(
@@ -69,15 +74,12 @@ class WholePoint(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
+        """Optuna's notice that a trial has ended."""
         self._sampler.after_trial(study, trial, state, values)
 
 
-class Sobol(QMCSampler):
-    """The point of a scrambled Sobol sequence at one place.
-
-    (Optuna's own sampler counts in the study how often it was asked: a trial that is lost, or
-    repeated, costs the sequence a point.)
-    """
+class Sobol(PlacedQMCSampler):
+    """The point of a scrambled Sobol sequence at one place."""
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class Sobol(QMCSampler):
         independent_sampler: BaseSampler,
     ) -> None:
         super().__init__(
+            place,
             qmc_type="sobol",
             scramble=True,
             seed=seed,
@@ -95,16 +98,13 @@ class Sobol(QMCSampler):
             warn_asynchronous_seeding=False,
             warn_independent_sampling=False,
         )
-        self._place = place
         self._space = dict(space)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
+        """What is proposed together."""
         return dict(self._space)
-
-    def _find_sample_id(self, *_: Any) -> int:
-        return self._place
 
 
 class Grid(BaseSampler):
@@ -123,11 +123,13 @@ class Grid(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
+        """What is proposed together."""
         return {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        """Propose what is proposed together."""
         return {}
 
     def sample_independent(
@@ -137,8 +139,9 @@ class Grid(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
+        """Propose one dimension."""
         # Not study.get_trials: a pruner may show the sampler a part of the study.
-        everything = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        everything = whole_study(study)
         place = len(originals(everything[: original_of(everything, trial).number]))
         if place >= len(self._points):
             raise UsageError(f"the grid has {len(self._points)} points, and all were tried")

@@ -61,7 +61,7 @@ RANGE = OptionKind(
     lambda value: _is_list(value, _is_number) and len(value) == 2,
 )
 OBJECTIVES = names_such_as('["accuracy", "clip_rate"]')
-SPACE = OptionKind("", lambda value: False)  # a table of its own
+SPACE = OptionKind("", lambda _: False)  # a table of its own
 
 
 @dataclass(frozen=True, kw_only=True)

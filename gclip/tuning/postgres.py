@@ -115,7 +115,7 @@ def connect(url: URL, *, create: bool = False, grace: int | None = None) -> Iter
     opened = None
     try:
         first = create_engine(url, connect_args=arguments, poolclass=NullPool)
-        with _alone(first, "gclip") if create else contextlib.nullcontext():
+        with _lock(first, "gclip") if create else contextlib.nullcontext():
             if not create and not inspect(first).has_table("studies"):
                 raise UsageError(
                     f"there are no studies in {shown(url)}; gclip study create begins one"
@@ -143,9 +143,9 @@ def connect(url: URL, *, create: bool = False, grace: int | None = None) -> Iter
 
 
 @contextmanager
-def alone(storage: RDBStorage, name: str) -> Iterator[None]:
+def study_lock(storage: RDBStorage, name: str) -> Iterator[None]:
     """Among all processes of the study `name`, one at a time is inside the ``with`` block."""
-    with _alone(storage.engine, f"gclip/{name}"):
+    with _lock(storage.engine, f"gclip/{name}"):
         yield
 
 
@@ -194,7 +194,7 @@ def cause(error: BaseException) -> str:
 
 
 @contextmanager
-def _alone(engine: Engine, name: str) -> Iterator[None]:
+def _lock(engine: Engine, name: str) -> Iterator[None]:
     """Hold one of PostgreSQL's advisory locks; it ends with its transaction, however that ends."""
     from sqlalchemy import text
     from sqlalchemy.exc import SQLAlchemyError

@@ -57,9 +57,9 @@ class Pruner:
 
 
 PRUNERS = {
-    "none": Pruner(make=lambda steps: NopPruner(), prunes=False),
+    "none": Pruner(make=lambda _: NopPruner(), prunes=False),
     "median": Pruner(
-        make=lambda steps: MedianPruner(
+        make=lambda _: MedianPruner(
             n_startup_trials=5, n_warmup_steps=0, interval_steps=1, n_min_trials=5
         )
     ),
@@ -70,7 +70,7 @@ PRUNERS = {
     ),
     "wilcoxon": Pruner(
         by_seed=True,
-        make=lambda steps: WilcoxonPruner(p_threshold=P_THRESHOLD, n_startup_steps=2),
+        make=lambda _: WilcoxonPruner(p_threshold=P_THRESHOLD, n_startup_steps=2),
     ),
 }
 """By the name that asks for it."""

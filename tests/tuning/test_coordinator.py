@@ -15,18 +15,12 @@ from gclip.errors import UsageError
 from gclip.execution import Event, Job, Pool
 from gclip.results import Store
 from gclip.training import Progress, RunConfig, RunResult
-from gclip.tuning.coordinator import (
-    MAX_ATTEMPTS,
-    Coordinator,
-    counted,
-    open_study,
-    read_study,
-    study_file,
-    summary,
-)
+from gclip.tuning.coordinator import Coordinator
 from gclip.tuning.pruners import make_pruner
 from gclip.tuning.samplers import Proposal, make_sampler
-from gclip.tuning.trials import counts, front_of, status_of
+from gclip.tuning.sqlite import open_study, read_study, study_file, summary
+from gclip.tuning.study_trials import MAX_ATTEMPTS
+from gclip.tuning.trials import counted, counts, front_of, status_of
 
 BASE = RunConfig(strategy="norm", split="validation", seed=1000)
 CURVES = RunConfig(strategy="norm", split="validation", seed=1000, epochs=3)
@@ -338,7 +332,7 @@ def test_seeds_that_were_trained_before_a_kill_are_read(tmp_path: Path) -> None:
         assert first is not None
         pool.submit(first)
         [(job, result)] = pool.wait()
-        second = coordinator._take(job, result)
+        second = coordinator._handle_result(job, result)
         assert second is not None
         assert (second.index, second.config.seed) == (1, 1001)
     with coordinated(tmp_path, seeds=seeds) as (coordinator, pool):

@@ -16,7 +16,9 @@ from gclip.errors import UsageError
 from gclip.execution import Execution, InProcess
 from gclip.results import Store
 from gclip.training import RunConfig
-from gclip.tuning import distributed
+from gclip.tuning import distributed_study
+from gclip.tuning.distributed_worker import DistributedWorker
+from gclip.tuning.optuna_internals import stale_trial_ids
 from gclip.tuning.postgres import connect, find, read_study_at, read_url
 from gclip.tuning.trials import counted, status_of
 from tests.tuning import kill_drill
@@ -76,21 +78,21 @@ def test_a_silent_workers_trial_is_made_again_three_times_at_most(
 ) -> None:
     assert create(server, "silent", 1, "--heartbeat", "1") == 0
     url = read_url(server)
-    plan, trials, heartbeat = distributed.plan_at(url, "silent")
+    plan, trials, heartbeat = distributed_study.plan_at(url, "silent")
     assert (trials, heartbeat) == (1, 1)
     store = Store(tmp_path, create=True)
     with connect(url, grace=1) as storage:
 
-        def worker() -> distributed.Worker:
-            return distributed.Worker.of(plan, find(storage, url, "silent"), storage, store, 1)
+        def worker() -> DistributedWorker:
+            return DistributedWorker.of(plan, find(storage, url, "silent"), storage, store, 1)
 
         for attempt in (1, 2, 3):
             dead = worker()
-            assert dead._take_up() is not None  # and now it is silent
-            _wait(storage, dead.study._study_id)
+            assert dead._claim_next() is not None  # and now it is silent
+            _wait(storage, dead.study)
             alive = worker()
-            alive.settle()
-            assert len(alive.waiting()) == (1 if attempt < 3 else 0)
+            alive.recover_lost()
+            assert len(alive.trials.waiting()) == (1 if attempt < 3 else 0)
         [trial] = counted(worker().study)
         assert status_of(trial) == "failed"
         assert trial.user_attrs["message"] == "its worker was lost"
@@ -116,20 +118,20 @@ def test_workers_that_die_while_they_propose_change_no_proposal(
     random = ("--sampler", "random", "--heartbeat", "1")
     assert create(server, "proposing", 3, *random) == 0
     url = read_url(server)
-    plan, _, _ = distributed.plan_at(url, "proposing")
+    plan, _, _ = distributed_study.plan_at(url, "proposing")
     store = Store(tmp_path, create=True)
     with connect(url, grace=1) as storage:
 
-        def worker() -> distributed.Worker:
-            return distributed.Worker.of(plan, find(storage, url, "proposing"), storage, store, 1)
+        def worker() -> DistributedWorker:
+            return DistributedWorker.of(plan, find(storage, url, "proposing"), storage, store, 1)
 
         for propose in (nothing, half, nothing, nothing):  # more often than it may be tried
             dead = worker()
             dead.propose = propose
             with pytest.raises(Killed):
-                dead._take_up()
-            _wait(storage, dead.study._study_id)
-            worker().settle()
+                dead._claim_next()
+            _wait(storage, dead.study)
+            worker().recover_lost()
         assert create(server, "proposing", 5, *random) == 0
         with InProcess(store, Execution(workers=1, device="cpu")) as pool:
             worker().work(pool)
@@ -146,7 +148,7 @@ def _wait(storage: object, study: int) -> None:
     import time
 
     until = time.monotonic() + 20
-    while not storage._get_stale_trial_ids(study):  # type: ignore[attr-defined]
+    while not stale_trial_ids(storage, study):
         assert time.monotonic() < until
         time.sleep(0.1)
 
