@@ -20,28 +20,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gclip.results.budget import BudgetCurve
+from gclip.results.budget import BudgetCurve, budget_curve
 from gclip.results.evidence import (
-    BETTER,
     CLAIMS,
-    LESS,
-    MORE,
-    NOTHING,
-    TOO_FEW,
-    TOO_FEW_TRAINED,
-    WHEN,
-    WORSE,
 )
 from gclip.results.statistics import (
     expected_best_of_k,
-    rule,
     seeds_needed,
     trained_from,
 )
 from gclip.studies import thresholds
-from gclip.studies._pairs import TESTS, better, compared, too_few
+from gclip.studies._budget_notes import FEW, RIVALS, notes
+from gclip.studies._pairs import compared
 from gclip.studies._runs import (
     Cell,
     failures,
@@ -52,8 +43,9 @@ from gclip.studies._runs import (
     summary,
     trained,
 )
-from gclip.studies._words import listed, percent, plural
-from gclip.tuning.space import LR, check_overrides
+from gclip.studies._words import percent
+from gclip.tuning.outcome import outcome_of
+from gclip.tuning.space import check_overrides
 from gclip.tuning.sqlite import read_study, study_file
 from gclip.tuning.study import Answer, Request
 from gclip.tuning.trials import counted
@@ -67,11 +59,6 @@ if TYPE_CHECKING:
 USES = ("trials", "seeds", "lr_range", "space", "seeds_per_trial")
 
 TRIALS = 25
-RIVALS = ("none", "norm")
-"""Whom the others are compared with, tuned like them, where they take part."""
-FEW = 4
-"""The small budget of the table, beside one trial and all of them."""
-BAND = (0.1, 0.9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +92,7 @@ def run(request: Request) -> Answer:
     ]
     runs = trained(request, cells)
     rows = table(tuned, runs)
-    curves = {text: curve(found.scores) for text, found in tuned.items() if found.scores}
+    curves = {text: budget_curve(found.scores) for text, found in tuned.items() if found.scores}
     figures = {
         "budget": partial(_curves, curves, plans["none"].base),
         "budget_final": partial(_final, rows, runs),
@@ -113,7 +100,7 @@ def run(request: Request) -> Answer:
     return Answer(
         rows=rows,
         columns=columns(rows, trials, request.base.split),
-        notes=[*_notes(rows, plans, seeds, trials, request.base.split), *failures(runs)],
+        notes=[*notes(rows, plans, seeds, trials, request.base.split), *failures(runs)],
         figures=figures if any(row["n"] for row in rows) else {},
         more={
             "curves": {text: found.as_dict() for text, found in curves.items()},
@@ -169,7 +156,7 @@ def tune(request: Request, plan: Plan, trials: int) -> Tuned:
     drawn at random, so that is what a smaller budget would have been."""
     thresholds.tune(request, plan, trials)
     with read_study(study_file(request.store.path, plan.name)) as study:
-        found = thresholds.outcome_of(plan, counted(study)[:trials])
+        found = outcome_of(plan, counted(study)[:trials])
     return Tuned(
         study=plan.name,
         trials=found.counts.trials,
@@ -181,27 +168,6 @@ def tune(request: Request, plan: Plan, trials: int) -> Tuned:
 
 def _plain(text: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in text).strip("-")
-
-
-def curve(scores: Sequence[float]) -> BudgetCurve:
-    """The budget curve of the scores of n random trials, exactly, over all choices of k of them."""
-    low, high = (best_of_k_quantile(scores, share) for share in BAND)
-    return BudgetCurve(expected_best_of_k(scores), low, high)
-
-
-def best_of_k_quantile(scores: Sequence[float], share: float) -> NDArray[np.float64]:
-    """The smallest score that the best of k reaches or stays below in a `share` of all choices of k
-    out of the n trials, for k = 1 … n: the i-th lowest is at or above the best in C(i, k)/C(n, k).
-    """
-    ordered = np.sort(np.asarray(scores, dtype=np.float64))
-    n = ordered.size
-    found = np.empty(n)
-    for k in range(1, n + 1):
-        total = math.comb(n, k)
-        # Whole numbers: exact, and never too large.
-        place = next(i for i in range(k, n + 1) if math.comb(i, k) >= share * total)
-        found[k - 1] = ordered[place - 1]
-    return found
 
 
 def table(tuned: Mapping[str, Tuned], runs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -293,74 +259,6 @@ def columns(rows: Sequence[Mapping[str, Any]], trials: int, split: str) -> dict[
     if all(row["strategy"] != "norm" for row in rows):
         del shown["vs tuned norm"]
     return shown
-
-
-def _notes(
-    rows: Sequence[Mapping[str, Any]],
-    plans: Mapping[str, Plan],
-    chosen: Sequence[int],
-    trials: int,
-    split: str,
-) -> list[str]:
-    seeds = len(chosen)
-    rates = plans["none"].space.dimensions[LR]
-    notes = [
-        f"Every strategy: {plural(trials, 'random trial')}; with its fields the learning rate was "
-        f"searched in {rates}, the same values for all. best of 1·{FEW}·{trials}: the expected "
-        "validation accuracy in % of the best of so many trials, which looks better than it is.",
-        f"{split} accuracy in %: each strategy's best trial, trained again with "
-        f"{plural(seeds, 'fresh seed')}; mean with a 95 % interval that holds where some seeds do "
-        "not train, too. Differences are paired by seed (their intervals are each by itself). "
-        "Without a word, no difference is shown. Tuning was done once: claims are about the tuned "
-        "strategies in this table.",
-    ]
-    least = next((row["trained_from"] for row in rows if row["trained_from"] is not None), None)
-    if least is not None:
-        notes.append(TESTS.format(family="the table", rule=f"trained: {rule(least)}"))
-    unequal = [row for row in rows if row["trials"] != trials or row["trials_failed"]]
-    if unequal:
-        said = ", ".join(
-            f"{row['strategy']} {row['trials']} ({row['trials_failed']} failed)" for row in unequal
-        )
-        notes.append(f"Trials are not equal, which is unfair to those with fewer: {said}.")
-    comparisons = sum(row[f"{rival}_p"] is not None for row in rows for rival in RIVALS)
-    return [*notes, *too_few(seeds, comparisons), *worth(rows)]
-
-
-def worth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Which strategies are worth their tuning: what the evidence supports, and no more."""
-    said: list[str] = []
-    found = [row["none_evidence"] for row in rows]
-    if any(each not in (None, "baseline", TOO_FEW) for each in found) and not any(
-        map(better, found)
-    ):
-        said.append("No strategy is shown to be worth its tuning here.")
-    for rival in RIVALS:
-        for evidence, sentence in _SENTENCES.items():
-            some = [row for row in rows if evidence in (row[f"{rival}_evidence"] or "").split(", ")]
-            if not some:
-                continue
-            names = [
-                f"{row['strategy']} ({row[f'{rival}_shown']} points)"
-                if evidence in (BETTER, WORSE, MORE, LESS, NOTHING)
-                else str(row["strategy"])
-                for row in some
-            ]
-            said.append(f"{sentence.format(rival=f'tuned {rival}')} {listed(names)}.")
-    return said
-
-
-_SENTENCES = {
-    BETTER: "Worth its tuning here: better than {rival} after as many trials:",
-    MORE: "Worth its tuning here: trains more often than {rival} after as many trials:",
-    f"{BETTER}{WHEN}": "Better than {rival} when trained, after as many trials:",
-    WORSE: "Not worth it here: worse than {rival} after as many trials:",
-    LESS: "Not worth it here: trains less often than {rival} after as many trials:",
-    f"{WORSE}{WHEN}": "Worse than {rival} when trained, after as many trials:",
-    NOTHING: "No difference to {rival} shown (which is no proof that there is none):",
-    TOO_FEW: "Too few seeds to tell from {rival}:",
-    TOO_FEW_TRAINED: "Too few runs trained to tell from {rival}:",
-}
 
 
 def _curves(curves: Mapping[str, BudgetCurve], base: RunConfig) -> Any:

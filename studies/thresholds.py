@@ -9,15 +9,14 @@ study each, with the same number of trials.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gclip.errors import UsageError
 from gclip.execution.run_all import open_pool
-from gclip.tuning.commands import as_options
+from gclip.studies._thresholds import as_json, columns, notes, row
 from gclip.tuning.fleet_size import fleet_size
+from gclip.tuning.outcome import Outcome, outcome_of
 from gclip.tuning.plan import TUNING_SEEDS as TUNING_SEEDS
 from gclip.tuning.plan import Plan
 from gclip.tuning.space import (
@@ -31,11 +30,9 @@ from gclip.tuning.space import (
 )
 from gclip.tuning.sqlite import check_name, open_study
 from gclip.tuning.study import Answer, Request
-from gclip.tuning.trials import Counts, best_of, complete, config_of, counted, counts, front_of
+from gclip.tuning.trials import counted
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
     from gclip import Strategy
     from gclip.training import RunConfig
 
@@ -44,46 +41,6 @@ USES = (
     *("seeds_per_trial", "objectives", "points"),
 )
 TRIALS = 20
-
-_COLUMNS = {
-    "strategy": "strategy",
-    "trials": "trials",
-    "div.": "diverged",
-    "pruned": "pruned",
-    "failed": "failed",
-    "validation": "score_text",
-    "best": "spelling",
-    "lr": "lr_text",
-}
-_SHOWN = {"accuracy": "accuracy", "clip_rate": "steps clipped", "cost": "seconds"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of one study.
-
-    Attributes:
-        plan: what was searched.
-        counts: how its trials ended.
-        best: the config of the best trial, by accuracy; None where no trial was completed.
-        score: its validation accuracy.
-        number: which trial it was.
-        front: the trials on the Pareto front, where there are several objectives.
-        scores: validation accuracies of the complete trials, in their order; chance where diverged.
-    """
-
-    plan: Plan
-    counts: Counts
-    best: RunConfig | None
-    score: float | None
-    number: int | None
-    front: tuple[FrozenTrial, ...] = ()
-    scores: tuple[float, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The study's."""
-        return self.plan.name
 
 
 def run(request: Request) -> Answer:
@@ -96,10 +53,10 @@ def run(request: Request) -> Answer:
     trials = trials_of(request, made)
     outcomes = [tune(request, plan, trials) for plan in made]
     return Answer(
-        rows=[_row(outcome) for outcome in outcomes],
-        columns=_columns(outcomes),
-        notes=_notes(outcomes, request),
-        more={"studies": [_as_json(outcome) for outcome in outcomes]},
+        rows=[row(outcome) for outcome in outcomes],
+        columns=columns(outcomes),
+        notes=notes(outcomes, request),
+        more={"studies": [as_json(outcome) for outcome in outcomes]},
         ok=all(outcome.best is not None for outcome in outcomes),
     )
 
@@ -197,21 +154,6 @@ def tune(request: Request, plan: Plan, trials: int) -> Outcome:
         return outcome_of(plan, counted(study))
 
 
-def outcome_of(plan: Plan, trials: Sequence[FrozenTrial]) -> Outcome:
-    """What came of a study whose trials are these."""
-    best = best_of(trials)
-    several = len(plan.objectives) > 1
-    return Outcome(
-        plan=plan,
-        counts=counts(trials),
-        best=None if best is None else config_of(best),
-        score=None if best is None else best.values[0],
-        number=None if best is None else best.number,
-        front=tuple(front_of(trials, plan.objectives)) if several else (),
-        scores=tuple(trial.values[0] for trial in complete(trials)),
-    )
-
-
 def default_name(strategy: Strategy, base: RunConfig) -> str:
     """``thresholds-agc-digits``, or with the settings that a spelling holds."""
     return f"thresholds-{_plain(str(strategy))}-{base.task}"
@@ -224,128 +166,3 @@ def _called(name: str | None, spelling: str, *, alone: bool) -> str | None:
 
 def _plain(text: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in text).strip("-")
-
-
-def _row(outcome: Outcome) -> dict[str, Any]:
-    found, best = outcome.counts, outcome.best
-    return {
-        "study": outcome.name,
-        "strategy": str(outcome.plan.space.strategy),
-        "trials": found.trials,
-        "finished": found.finished,
-        "diverged": found.diverged,
-        "pruned": found.pruned,
-        "failed": found.failed,
-        "score": outcome.score,
-        "score_text": _percent(outcome.score),
-        "trial": outcome.number,
-        "spelling": "–" if best is None else best.strategy,
-        "lr": None if best is None else best.lr,
-        "lr_text": "–" if best is None else f"{best.lr:g}",
-    }
-
-
-def _columns(outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """Nobody needs to read that nothing was pruned and nothing failed."""
-    nothing = {
-        name
-        for name in ("pruned", "failed")
-        if not any(getattr(outcome.counts, name) for outcome in outcomes)
-    }
-    return {heading: key for heading, key in _COLUMNS.items() if key not in nothing}
-
-
-def _notes(outcomes: Sequence[Outcome], request: Request) -> list[str]:
-    notes: list[str] = []
-    for outcome in outcomes:
-        best = outcome.best
-        notes.append(f"study {outcome.name}: {outcome.counts}; kept in {request.store.path}")
-        if best is None:
-            notes.append("No trial was completed, so there is no best.")
-            continue
-        notes.append(
-            f"best: {best.strategy} at lr {best.lr:g}, {_percent(outcome.score)} % validation "
-            f"accuracy (trial {outcome.number})"
-        )
-        notes += _front_lines(outcome)
-    tuned = [outcome for outcome in outcomes if outcome.best is not None]
-    if not tuned:
-        return notes
-    first = max(tuned, key=lambda outcome: outcome.score or 0.0)
-    best = first.best
-    if best is None:
-        return notes
-    options = as_options(best, request.execution)
-    seeds = first.plan.seeds_per_trial
-    words = "one seed" if seeds == 1 else f"{seeds} seeds"
-    what = "This score is" if len(tuned) == 1 else "These scores are each"
-    whose = "it looks better than it is" if len(tuned) == 1 else "they look better than they are"
-    rival = "" if best.strategy == "none" else f' -s "{best.strategy}"'
-    notes += [
-        "",
-        "To use it:" if len(tuned) == 1 else "To use the best of them:",
-        f'  gclip train -s "{best.strategy}"{options}',
-        f'  clipper = gclip.Clipper(model, "{best.strategy}")    # in Python, with lr={best.lr:g}',
-        "",
-        f"{what} the best of {first.counts.trials} tries with {words}, so {whose}.",
-    ]
-    if len(tuned) == 1:
-        notes += [
-            "On fresh seeds and test images:",
-            f"  gclip compare -s none{rival}{options}",
-        ]
-    return notes
-
-
-def _front_lines(outcome: Outcome) -> list[str]:
-    if not outcome.front:
-        return []
-    names = outcome.plan.objectives
-    lines = [
-        f"No finished trial beats one of these {len(outcome.front)} in one objective without "
-        "losing in another:"
-    ]
-    for trial in outcome.front:
-        config = config_of(trial)
-        values = ", ".join(
-            _shown(name, value) for name, value in zip(names, trial.values, strict=True)
-        )
-        lines.append(f"  {values}: {config.strategy} at lr {config.lr:g} (trial {trial.number})")
-    return lines
-
-
-def _shown(name: str, value: float) -> str:
-    text = f"{value:.2f}" if name == "cost" else f"{_percent(value)} %"
-    return f"{text} {_SHOWN[name]}"
-
-
-def _as_json(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "study": outcome.name,
-        "strategy": str(outcome.plan.space.strategy),
-        "space": {name: str(each) for name, each in outcome.plan.space.dimensions.items()},
-        "sampler": outcome.plan.sampler,
-        "pruner": outcome.plan.pruner,
-        "objectives": list(outcome.plan.objectives),
-        "seeds": list(outcome.plan.seeds),
-        "trials": outcome.counts.trials,
-        "diverged": outcome.counts.diverged,
-        "pruned": outcome.counts.pruned,
-        "failed": outcome.counts.failed,
-        "score": outcome.score,
-        "trial": outcome.number,
-        "best": None if outcome.best is None else json.loads(outcome.best.to_json()),
-        "front": [
-            {
-                "trial": trial.number,
-                "strategy": config_of(trial).strategy,
-                "lr": config_of(trial).lr,
-                **dict(zip(outcome.plan.objectives, trial.values, strict=True)),
-            }
-            for trial in outcome.front
-        ],
-    }
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"

@@ -180,7 +180,7 @@ def work(
 
 
 def _report(plan: Plan, ended: list[FrozenTrial], trained: int, *, json: bool) -> None:
-    from gclip.studies.thresholds import outcome_of
+    from gclip.tuning.outcome import outcome_of
 
     outcome = outcome_of(plan, ended)
     best, counts = outcome.best, outcome.counts

@@ -7,12 +7,17 @@ both methods at every budget (Dodge et al. 2019, arXiv:1909.03004, here without 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gclip.results.intervals import finite
+
+BAND = (0.1, 0.9)
+"""The shares of choices of k trials that a curve's band bounds."""
 
 
 @dataclass(frozen=True)
@@ -50,3 +55,24 @@ def expected_best_of_k(values: ArrayLike) -> NDArray[np.float64]:
         weights = np.cumprod(np.concatenate([[k / n], (i - k) / (i - 1)]))
         expected[k - 1] = weights @ ordered[k - 1 :][::-1]
     return expected
+
+
+def best_of_k_quantile(scores: Sequence[float], share: float) -> NDArray[np.float64]:
+    """The smallest score that the best of k reaches or stays below in a `share` of all choices of k
+    out of the n trials, for k = 1 … n: the i-th lowest is at or above the best in C(i, k)/C(n, k).
+    """
+    ordered = np.sort(np.asarray(scores, dtype=np.float64))
+    n = ordered.size
+    found = np.empty(n)
+    for k in range(1, n + 1):
+        total = math.comb(n, k)
+        # Whole numbers: exact, and never too large.
+        place = next(i for i in range(k, n + 1) if math.comb(i, k) >= share * total)
+        found[k - 1] = ordered[place - 1]
+    return found
+
+
+def budget_curve(scores: Sequence[float]) -> BudgetCurve:
+    """The budget curve of the scores of n random trials, exactly, over all choices of k of them."""
+    low, high = (best_of_k_quantile(scores, share) for share in BAND)
+    return BudgetCurve(expected_best_of_k(scores), low, high)

@@ -13,10 +13,12 @@ import pytest
 from gclip import figures
 from gclip.errors import UsageError
 from gclip.execution import Event
+from gclip.results.budget import BAND, best_of_k_quantile, budget_curve
 from gclip.results.statistics import holm, sign_flip
 from gclip.studies import budget
+from gclip.studies._budget_notes import worth
 from gclip.studies._pairs import compared, too_few
-from gclip.studies.budget import BAND, Tuned, best_of_k_quantile, curve, table, worth
+from gclip.studies.budget import Tuned, table
 from gclip.training import RunConfig
 from gclip.tuning.sqlite import studies_in
 from tests.studies.synthetic import TINY, asked, frame, run
@@ -25,7 +27,7 @@ SCORES = (0.1, 0.9, 0.4, 0.4, 0.95, 0.1, 0.7)
 
 
 def test_the_curve_is_that_of_all_choices_of_trials() -> None:
-    found = curve(SCORES)
+    found = budget_curve(SCORES)
     for k in range(1, len(SCORES) + 1):
         best = np.sort([max(chosen) for chosen in itertools.combinations(SCORES, k)])
         assert found.mean[k - 1] == pytest.approx(best.mean())
@@ -43,7 +45,7 @@ def test_the_curve_of_many_trials_stays_exact() -> None:
     median = best_of_k_quantile(scores, 0.5)
     assert (np.diff(median) >= 0).all()
     assert median[0] == np.sort(scores)[149]
-    assert curve([0.3]).mean.tolist() == [0.3]
+    assert budget_curve([0.3]).mean.tolist() == [0.3]
 
 
 def _tuned(strategy: str, scores: tuple[float, ...] = SCORES, trials: int = 7) -> Tuned:
@@ -81,7 +83,7 @@ def test_claims_are_paired_and_corrected_over_the_whole_table() -> None:
     }  # fmt: skip
     assert rows["norm"]["norm_evidence"] == "baseline"
     assert rows["none"]["norm_difference"] is None, "each pair is compared once"
-    assert rows["agc"]["best_of_few"] == pytest.approx(curve(SCORES).mean[3])
+    assert rows["agc"]["best_of_few"] == pytest.approx(budget_curve(SCORES).mean[3])
     assert rows["agc"]["best_of_all"] == 0.95
     said = worth(list(rows.values()))
     assert [sentence.partition(":")[0] for sentence in said] == [

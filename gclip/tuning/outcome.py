@@ -1,0 +1,58 @@
+"""What came of one study: how its trials ended, and the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gclip.tuning.plan import Plan
+from gclip.tuning.trials import Counts, best_of, complete, config_of, counts, front_of
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from gclip.training import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of one study.
+
+    Attributes:
+        plan: what was searched.
+        counts: how its trials ended.
+        best: the config of the best trial, by accuracy; None where no trial was completed.
+        score: its validation accuracy.
+        number: which trial it was.
+        front: the trials on the Pareto front, where there are several objectives.
+        scores: validation accuracies of the complete trials, in their order; chance where diverged.
+    """
+
+    plan: Plan
+    counts: Counts
+    best: RunConfig | None
+    score: float | None
+    number: int | None
+    front: tuple[FrozenTrial, ...] = ()
+    scores: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The study's."""
+        return self.plan.name
+
+
+def outcome_of(plan: Plan, trials: Sequence[FrozenTrial]) -> Outcome:
+    """What came of a study whose trials are these."""
+    best = best_of(trials)
+    several = len(plan.objectives) > 1
+    return Outcome(
+        plan=plan,
+        counts=counts(trials),
+        best=None if best is None else config_of(best),
+        score=None if best is None else best.values[0],
+        number=None if best is None else best.number,
+        front=tuple(front_of(trials, plan.objectives)) if several else (),
+        scores=tuple(trial.values[0] for trial in complete(trials)),
+    )
