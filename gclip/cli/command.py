@@ -19,6 +19,7 @@ import typer
 from gclip.cli import bench, check, compare, env, figures, listing, show, study, survey, train
 from gclip.cli.app import App
 from gclip.cli.interrupts import INTERRUPTED
+from gclip.results.reading import reading_once
 
 # Newer typers carry their own copy of click: found through the one class that both export.
 _ParseError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -85,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        code: Any = app(args=arguments, prog_name="gclip", standalone_mode=False)
+        with reading_once():
+            code: Any = app(args=arguments, prog_name="gclip", standalone_mode=False)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -17,6 +17,7 @@ from gclip.execution.events import Listener, ignore
 from gclip.execution.execution import Execution
 from gclip.execution.fleet_plan import FleetSize
 from gclip.execution.run_all import train_missing
+from gclip.results.reading import reading_once
 
 if TYPE_CHECKING:
     from gclip.core.strategy import Chain, Strategy
@@ -183,6 +184,7 @@ def compare(
         return compare_configs(configs, reference, store, execution)
 
 
+@reading_once()
 def compare_configs(
     configs: Sequence[RunConfig], baseline: str, store: str | Path, execution: Execution
 ) -> Comparison:

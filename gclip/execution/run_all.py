@@ -13,6 +13,7 @@ from gclip.execution.in_process import InProcess
 from gclip.execution.job import Job
 from gclip.execution.pool import TrainingPool
 from gclip.execution.processes import Processes
+from gclip.results.reading import reading_once
 
 if TYPE_CHECKING:
     from gclip.results import Store
@@ -73,6 +74,7 @@ def run_all(
     return train_missing(configs, store, execution)
 
 
+@reading_once()
 def train_missing(
     configs: Sequence[RunConfig], store: Store, execution: Execution
 ) -> list[RunResult]:

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 
 from gclip.errors import UsageError
 from gclip.results.lock import hold
-from gclip.results.run_files import Damaged, StoredRun, pack, unpack
+from gclip.results.reading import VERIFIED
+from gclip.results.sealed import Damaged, Stored, pack, unpack
 
 if TYPE_CHECKING:
     from gclip.training.result import RunResult
@@ -103,11 +104,18 @@ class Store:
             }
         )
 
-    def read(self, key: str) -> StoredRun | None:
-        """The verified contents of a run, or None: missing, or damaged (warns, sets it aside)."""
-        folder = self.path / key
+    def read(self, key: str) -> Stored | None:
+        """The verified contents of a run, or None: missing, or damaged (warns, sets it aside).
+
+        Within `gclip.results.reading.reading_once` a run that need not be trained again is read
+        once.
+        """
+        folder, verified = self.path / key, VERIFIED.get()
+        stored = None if verified is None else verified.get(folder)
+        if stored is not None:
+            return stored
         try:
-            return unpack(key, folder)
+            stored = unpack(key, folder)
         except FileNotFoundError:
             return None
         except Damaged as damage:
@@ -115,6 +123,9 @@ class Store:
         except OSError as error:
             _warn(f"{_sentence('read', folder, error)}; the run counts as missing")
             return None
+        if verified is not None and _worth(stored) == _WORTH["finished"]:
+            verified.add(folder, stored)
+        return stored
 
     def save(self, result: RunResult) -> Path:
         """Store a result durably under ``result.config.key`` and return its folder.
@@ -186,7 +197,7 @@ class Store:
                 target.rename(old)
                 shutil.rmtree(old, ignore_errors=True)
 
-    def _recheck(self, key: str, damage: Damaged) -> StoredRun | None:
+    def _recheck(self, key: str, damage: Damaged) -> Stored | None:
         """Look again with replacements held off: was it damage, or a run being replaced?"""
         folder = self.path / key
         try:
@@ -238,7 +249,7 @@ class Store:
             raise UsageError(_sentence(doing, self.path, error)) from error
 
 
-def _worth(stored: StoredRun) -> int:
+def _worth(stored: Stored) -> int:
     """What a stored run is worth beside another of the same key; nothing if it is to be made again.
 
     Results tell by which rules of stepping they were made, from the second version on. Under the

@@ -194,3 +194,23 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     assert answer.json["runs"]["read"] == len(kept)
     assert answer.json["runs"]["trained"] == 14 - len(kept)
     assert json.loads(answer.out)["table"][0]["n"] == 14
+
+
+def test_a_command_that_repeats_verifies_each_run_once(
+    gclip: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gclip.results import store
+
+    tiny = ("--fraction", "0.1", "--epochs", "1", "--device", "cpu", "--workers", "1")
+    command = ("compare", "-s", "none", "-s", "norm", "--seeds", "2", *tiny)
+    gclip(*command, "--no-figures")
+    verified: list[str] = []
+    unpack = store.unpack
+
+    def counted(key: str, folder: Path) -> Any:
+        verified.append(key)
+        return unpack(key, folder)
+
+    monkeypatch.setattr(store, "unpack", counted)
+    assert gclip(*command).code == 0
+    assert len(verified) == len(set(verified)) == 4

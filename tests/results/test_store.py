@@ -14,6 +14,7 @@ import pytest
 
 from gclip.errors import UsageError
 from gclip.results import Store, StoreWarning
+from gclip.results.reading import reading_once
 
 Make = Callable[..., Any]
 FILES = ("config.json", "environment.json", "result.json", "steps.npz")
@@ -256,3 +257,24 @@ def test_a_damaged_run_in_a_store_that_is_only_readable(
     with pytest.warns(StoreWarning, match=r"is damaged \(config.json does not match"):
         assert store.read(folder.name) is None
     assert folder.is_dir()
+
+
+def test_within_a_command_a_run_is_verified_once_and_what_may_be_replaced_anew(
+    tmp_path: Path, make: Make
+) -> None:
+    store = Store(tmp_path, create=True)
+    final, lost = make("norm"), make("agc", status="failed")
+    folder = store.save(final)
+    store.save(lost)
+    with reading_once():
+        assert store.has(final.config.key)
+        (folder / "config.json").write_text("{}")
+        with reading_once():  # the outer one goes on
+            again = Store(tmp_path).read(final.config.key)
+        assert again is not None
+        assert again.config == final.config.values
+        assert store.status(lost.config.key) == "failed"
+        store.save(make("agc"))
+        assert store.status(lost.config.key) == "finished"
+    with pytest.warns(StoreWarning, match="was damaged"):
+        assert not store.has(final.config.key)
