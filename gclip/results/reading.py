@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gclip.results.sealed import Stored
+    from gclip.results.run_files import StoredRun
 
 MOST_BYTES = 512 * 1024**2
 """Of packed steps that are remembered: a few ten thousand runs of digits."""
@@ -22,14 +22,14 @@ class VerifiedRuns:
     """Runs that were read and verified, by their folder."""
 
     def __init__(self) -> None:
-        self._runs: dict[Path, Stored] = {}
+        self._runs: dict[Path, StoredRun] = {}
         self._bytes = 0
 
-    def get(self, folder: Path) -> Stored | None:
+    def get(self, folder: Path) -> StoredRun | None:
         """The run in a folder, if it is remembered."""
         return self._runs.get(folder.absolute())
 
-    def add(self, folder: Path, stored: Stored) -> None:
+    def add(self, folder: Path, stored: StoredRun) -> None:
         """Remember a run, while there is room."""
         size = len(stored.archive)
         if self._bytes + size <= MOST_BYTES:

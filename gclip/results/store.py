@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from gclip.errors import UsageError
 from gclip.results.lock import hold
 from gclip.results.reading import VERIFIED
-from gclip.results.sealed import Damaged, Stored, pack, unpack
+from gclip.results.run_files import Damaged, StoredRun, pack, unpack
 
 if TYPE_CHECKING:
     from gclip.training.result import RunResult
@@ -104,7 +104,7 @@ class Store:
             }
         )
 
-    def read(self, key: str) -> Stored | None:
+    def read(self, key: str) -> StoredRun | None:
         """The verified contents of a run, or None: missing, or damaged (warns, sets it aside).
 
         Within `gclip.results.reading.reading_once` a run that need not be trained again is read
@@ -197,7 +197,7 @@ class Store:
                 target.rename(old)
                 shutil.rmtree(old, ignore_errors=True)
 
-    def _recheck(self, key: str, damage: Damaged) -> Stored | None:
+    def _recheck(self, key: str, damage: Damaged) -> StoredRun | None:
         """Look again with replacements held off: was it damage, or a run being replaced?"""
         folder = self.path / key
         try:
@@ -249,7 +249,7 @@ class Store:
             raise UsageError(_sentence(doing, self.path, error)) from error
 
 
-def _worth(stored: Stored) -> int:
+def _worth(stored: StoredRun) -> int:
     """What a stored run is worth beside another of the same key; nothing if it is to be made again.
 
     Results tell by which rules of stepping they were made, from the second version on. Under the
