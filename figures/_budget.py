@@ -98,7 +98,7 @@ def final(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
         axes.scatter(row["accuracy"], place, s=36, marker="D", color=colour, edgecolors="black",
                      zorder=4)  # fmt: skip
         labels.append(wrapped(f"{row['tuned']}, lr {row['lr']:g}", 44))
-        texts.append(_said(row))
+        texts.append(_label(row))
     axes.set_yticks(range(len(shown)), labels)
     right.set_yticks(range(len(shown)), texts)
     for side in (axes, right):
@@ -126,7 +126,7 @@ def final(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
     return figure
 
 
-def _said(row: Mapping[str, Any]) -> str:
+def _label(row: Mapping[str, Any]) -> str:
     text = f"{100 * row['accuracy']:.1f}"
     if row["none_difference"] is None:
         return text

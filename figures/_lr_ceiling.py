@@ -58,7 +58,7 @@ def draw(runs: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0)
         axes.plot(at, middle, color=colour, linewidth=1.5)
         points(axes, own, "rate", colour)
-        axes.set_title(f"{wrapped(text, 34)}\n{_said(by_strategy[text])}", pad=5, fontsize=8.5)
+        axes.set_title(f"{wrapped(text, 34)}\n{_ceiling(by_strategy[text])}", pad=5, fontsize=8.5)
         axes.spines["top"].set(color=colour, linewidth=3)
         percents(axes)
         log_axis(axes, low_rate, high_rate)
@@ -80,7 +80,7 @@ def draw(runs: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _said(row: Mapping[str, Any]) -> str:
+def _ceiling(row: Mapping[str, Any]) -> str:
     if row["ceiling"] is None:
         return "nowhere stable"
     end = " and perhaps beyond" if row["ceiling_is_least"] else ""

@@ -49,7 +49,7 @@ def draw(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
     axes.set_yticks(
         range(len(shown)), [wrapped(f"{row['tuned']}, lr {row['lr']:.3g}", 44) for row in shown]
     )
-    right.set_yticks(range(len(shown)), [_said(row) for row in shown])
+    right.set_yticks(range(len(shown)), [_difference_text(row) for row in shown])
     for side in (axes, right):
         side.set_ylim(len(shown) - 0.2, -0.5)
         side.grid(visible=False, axis="y")
@@ -78,7 +78,7 @@ def draw(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
     return figure
 
 
-def _said(row: Mapping[str, Any]) -> str:
+def _difference_text(row: Mapping[str, Any]) -> str:
     text = f"{100 * row['accuracy']:.1f}"
     if row["vs_default_difference"] is None:
         return text

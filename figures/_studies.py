@@ -32,14 +32,14 @@ def styled(draw: Callable[Draws, Figure]) -> Callable[Draws, Figure]:
     """Draw in the common style, and lay the figure out once for all formats."""
 
     @functools.wraps(draw)
-    def drawn(*args: Draws.args, **more: Draws.kwargs) -> Figure:
+    def styled_draw(*args: Draws.args, **more: Draws.kwargs) -> Figure:
         with theme():
             figure = draw(*args, **more)
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
         return figure
 
-    return drawn
+    return styled_draw
 
 
 def head(figure: Figure, text: str, runs: pd.DataFrame) -> None:

@@ -100,7 +100,7 @@ def finished(draw: Callable[Draws, Figure | SubFigure]) -> Callable[Draws, Figur
     """
 
     @functools.wraps(draw)
-    def drawn(*args: Draws.args, **into: Draws.kwargs) -> Figure | SubFigure:
+    def draw_finished(*args: Draws.args, **into: Draws.kwargs) -> Figure | SubFigure:
         results: Any = args[0]
         scored = results.scored()
         if scored.runs.empty:
@@ -114,7 +114,7 @@ def finished(draw: Callable[Draws, Figure | SubFigure]) -> Callable[Draws, Figur
             figure.set_layout_engine("none")
         return cast("Figure", figure)
 
-    return drawn
+    return draw_finished
 
 
 def room(figure: Figure | SubFigure | None, width: float, height: float) -> Figure | SubFigure:

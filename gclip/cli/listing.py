@@ -117,8 +117,8 @@ def _cells(each: Description) -> tuple[str, ...]:
 
 def _parameters(each: Description) -> str:
     """Names and defaults, those that studies search first, as they are spelled."""
-    from gclip.describe import shown
+    from gclip.describe import format_value
 
     searched = [p for p in each.own if p.info.kind == "tunable"]
     others = [p for p in each.own if p.info.kind != "tunable"]
-    return ", ".join(f"{p.info.name}={shown(p.info.default)}" for p in (*searched, *others))
+    return ", ".join(f"{p.info.name}={format_value(p.info.default)}" for p in (*searched, *others))

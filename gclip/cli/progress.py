@@ -24,7 +24,7 @@ class StepsDisplay(Display):
     def __init__(self, total: int = 1, then: str = "") -> None:
         super().__init__()
         self.total = total
-        self._then, self._what, self._said = then, "", ""
+        self._then, self._what, self._detail = then, "", ""
         self._time, self._place, self._share, self._seen = TimeLeft(), -1, 0.0, 0.0
 
     def begin(self, what: str) -> None:
@@ -32,7 +32,7 @@ class StepsDisplay(Display):
         with self._lock:
             self.end()
             self._place += 1
-            self._what, self._said, self._share = what, "", 0.0
+            self._what, self._detail, self._share = what, "", 0.0
             self._time.starts(self._place, ())
             self.doing("")
             self._refresh()
@@ -43,13 +43,13 @@ class StepsDisplay(Display):
             self._time.ends(self._place)
             self._what = ""
 
-    def update(self, step: int, steps: int, said: str = "") -> None:
+    def update(self, step: int, steps: int, detail: str = "") -> None:
         """So many of its steps are done; looked at some times a second."""
         now = time.monotonic()
         if now - self._seen < TICK and step < steps:
             return
         with self._lock:
-            self._seen, self._share, self._said = now, step / max(1, steps), said
+            self._seen, self._share, self._detail = now, step / max(1, steps), detail
             self._time.advances(self._place, self._share)
             self._refresh()
 
@@ -61,7 +61,7 @@ class StepsDisplay(Display):
         """``watching seed 0 · epoch 2 of 5 · loss 0.3 · about 0:40 left``."""
         if not self._what:
             return ""
-        parts = [self._what, *([self._said] if self._said else [])]
+        parts = [self._what, *([self._detail] if self._detail else [])]
         left = self._seconds_left()
         if left is not None:
             parts.append(time_left(left, self._then))

@@ -126,7 +126,7 @@ def wrapped(body: str, width: int | None = None) -> Iterator[str]:
 
 
 def _parameters(each: Description, strategy: Strategy) -> TextTable:
-    from gclip.describe import shown
+    from gclip.describe import format_value
 
     table = TextTable(
         columns=[
@@ -140,9 +140,9 @@ def _parameters(each: Description, strategy: Strategy) -> TextTable:
     for parameter in each.parameters:
         info = parameter.info
         value = getattr(strategy, info.name)
-        text = shown(value)
+        text = format_value(value)
         if value != info.default:
-            text += f"\n(not {shown(info.default)})"
+            text += f"\n(not {format_value(info.default)})"
         ranged = parameter.range or ("not searched" if info.kind == "setting" else "")
         table.add(info.name, text, ranged, parameter.allowed or "–", parameter.doc or "–")
     return table

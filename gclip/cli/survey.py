@@ -89,7 +89,7 @@ def survey(
         config, dataset = load_data(config, run.data)
         folder = out or place.store / "figures"
         if not no_figures:
-            _prove(folder)
+            _check_writable(folder)
         for seed in seed_list:
             display.begin(f"watching seed {seed}")
             surveyed.append(
@@ -150,7 +150,7 @@ def _parsed(spelling: str) -> Any:
     return parsed
 
 
-def _prove(folder: Path) -> None:
+def _check_writable(folder: Path) -> None:
     """Known before anything trains: whether the figure can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -164,9 +164,9 @@ def _draw(
     surveys: list[Survey], suggestions: Suggestions, setting: str, folder: Path
 ) -> list[Path]:
     from gclip import figures
-    from gclip.survey.survey import drawn
+    from gclip.survey.survey import draw_surveys
 
-    figure = drawn(surveys, suggestions, setting)
+    figure = draw_surveys(surveys, suggestions, setting)
     return [figures.save(figure, folder / f"survey.{kind}") for kind in ("png", "svg")]
 
 

@@ -67,7 +67,7 @@ def train(
       gclip train --recipe tutorial --data cifar-10-batches-py
     """
     place.alone()
-    with interruptible(lambda: _kept(checkpoint)), StepsDisplay() as display:
+    with interruptible(lambda: _interrupted(checkpoint)), StepsDisplay() as display:
         display.load("torch")
         from gclip.results import Store
         from gclip.training import resolve_device
@@ -129,7 +129,7 @@ def _clipping(clipping: dict[str, Any]) -> list[str]:
     return [sentence, DEFINITION]
 
 
-def _kept(checkpoint: Path | None) -> str:
+def _interrupted(checkpoint: Path | None) -> str:
     if checkpoint is not None and checkpoint.exists():
         return f"the epochs so far are in {checkpoint}; the same command goes on from there"
     return "nothing of this run is kept (--checkpoint FILE would keep its epochs)"

@@ -18,4 +18,4 @@ from gclip.describe.strategies import Description as Description
 from gclip.describe.strategies import Parameter as Parameter
 from gclip.describe.strategies import describe as describe
 from gclip.describe.strategies import families as families
-from gclip.describe.strategies import shown as shown
+from gclip.describe.strategies import format_value as format_value

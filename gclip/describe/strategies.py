@@ -54,10 +54,12 @@ class Parameter:
         """What studies search: ``0.001 … 1, log``, or the choices; empty where they search none."""
         info = self.info
         if self.choices:
-            return " | ".join(shown(each) for each in self.choices)
+            return " | ".join(format_value(each) for each in self.choices)
         if info.low is None or info.high is None:
             return ""
-        return f"{shown(info.low)} … {shown(info.high)}" + (", log" if info.log else "")
+        return f"{format_value(info.low)} … {format_value(info.high)}" + (
+            ", log" if info.log else ""
+        )
 
     @property
     def allowed(self) -> str:
@@ -211,7 +213,7 @@ def families(descriptions: Iterable[Description]) -> dict[str, list[Description]
     return dict(sorted(grouped.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A field's value as it is written in a spelling."""
     if value is None or isinstance(value, bool):
         return str(value).lower()

@@ -212,7 +212,7 @@ class Survey:
 
         Save it with ``gclip.figures.save(figure, "survey.svg")``.
         """
-        return drawn([self], suggestions or self.suggest())
+        return draw_surveys([self], suggestions or self.suggest())
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -291,7 +291,7 @@ def pooled(
     )
 
 
-def drawn(surveys: Sequence[Survey], suggestions: Suggestions, setting: str = "") -> Figure:
+def draw_surveys(surveys: Sequence[Survey], suggestions: Suggestions, setting: str = "") -> Figure:
     """The figure of the steps of several runs; `setting` says of what, under the title."""
     from gclip.figures import draw_survey
 
