@@ -20,11 +20,11 @@ class AssignedStrategy(NamedTuple):
     """One strategy of one run, on some of its parameters."""
 
     strategy: Strategy
-    where: Place
-    places: tuple[int, ...]
+    state_key: Place
+    indices: tuple[int, ...]
     first: bool
     last: bool
-    shown: bool
+    reported: bool
 
 
 class RunStrategies(NamedTuple):
@@ -42,8 +42,8 @@ def assign_run(names: Sequence[str], spec: Spec) -> RunStrategies:
     """
     gradient: list[AssignedStrategy] = []
     update: list[AssignedStrategy] = []
-    for pattern, (strategies, places) in enumerate(assign(names, spec, ())):
-        if not places:
+    for pattern, (strategies, indices) in enumerate(assign(names, spec, ())):
+        if not indices:
             continue
         for strategy in strategies:
             if strategy.side == "sample":
@@ -54,43 +54,49 @@ def assign_run(names: Sequence[str], spec: Spec) -> RunStrategies:
         updates = [s for s in strategies if s.side == "update"]
         # Gradients are always checked, also where only updates are clipped.
         gradients = [s for s in strategies if s.side == "gradient"] or [*resolve("none")]
-        for side, mine, home in (("gradient", gradients, gradient), ("update", updates, update)):
-            for depth, each in enumerate(mine):
-                ends = (depth == 0, depth == len(mine) - 1)
-                where = (pattern, side, depth)
-                home.append(AssignedStrategy(each, where, tuple(places), *ends, shown=True))
+        for side, chain, target in (
+            ("gradient", gradients, gradient),
+            ("update", updates, update),
+        ):
+            for depth, each in enumerate(chain):
+                ends = (depth == 0, depth == len(chain) - 1)
+                key = (pattern, side, depth)
+                target.append(AssignedStrategy(each, key, tuple(indices), *ends, reported=True))
     if update:  # what acts last is what reports and records are about
-        gradient = [task._replace(shown=False) for task in gradient]
+        gradient = [each._replace(reported=False) for each in gradient]
     return RunStrategies(gradient, update)
 
 
 def make_batches(
-    runs: Sequence[Sequence[AssignedStrategy]], layout: StackedParameters, total_steps: int | None
+    runs: Sequence[Sequence[AssignedStrategy]],
+    parameters: StackedParameters,
+    total_steps: int | None,
 ) -> list[StrategyBatch]:
-    """Batches of runs that have, at the same place in their order, strategies of one kind."""
-    kinds: dict[tuple[object, ...], list[int]] = {}
-    for run, tasks in enumerate(runs):
-        for place, task in enumerate(tasks):
-            kinds.setdefault((place, *task[1:]), []).append(run)
+    """Batches of runs that have, at the same position in their order, strategies of one kind."""
+    rows_by_kind: dict[tuple[object, ...], list[int]] = {}
+    for run, assigned in enumerate(runs):
+        for stage, each in enumerate(assigned):
+            rows_by_kind.setdefault((stage, *each[1:]), []).append(run)
     batches: list[StrategyBatch] = []
-    for key, rows in kinds.items():
-        place = int(str(key[0]))
-        tasks = [runs[row][place] for row in rows]
-        for members, merged in group_vectorizable([task.strategy for task in tasks], total_steps):
-            first = merged.strategies[0]
-            cut, transform = clamps(first), isinstance(first, Transform)
-            order = math.inf if cut else 2.0 if transform else first.order
-            view = layout.view(tasks[0].places, "tensor" if transform else first.scope, order)
+    for key, rows in rows_by_kind.items():
+        stage = int(str(key[0]))
+        strategies = [runs[row][stage].strategy for row in rows]
+        shared = runs[rows[0]][stage]
+        for members, vectorized in group_vectorizable(strategies, total_steps):
+            first = vectorized.strategies[0]
+            transforms = isinstance(first, Transform)
+            order = math.inf if clamps(first) else 2.0 if transforms else first.order
+            scope = "tensor" if transforms else first.scope
             batches.append(
                 make_batch(
-                    merged,
-                    view,
+                    vectorized,
+                    parameters.groups(shared.indices, scope, order),
                     [rows[i] for i in members],
-                    place=place,
-                    where=tasks[0].where,
-                    first=tasks[0].first,
-                    last=tasks[0].last,
-                    shown=tasks[0].shown,
+                    stage=stage,
+                    state_key=shared.state_key,
+                    first=shared.first,
+                    last=shared.last,
+                    reported=shared.reported,
                     runs=len(runs),
                 )
             )

@@ -26,7 +26,7 @@ from gclip.training.fleet.report import FleetReport
 from gclip.training.fleet.stacked_clipper import StackedClipper
 from gclip.training.fleet.stacked_groups import StackedParameters
 from gclip.training.fleet.stacked_norms import StackedNorms
-from gclip.training.fleet.strategy_batch import StepInputs
+from gclip.training.fleet.strategy_batch import StepInputs, StrategyBatch
 from gclip.training.fleet.update import FleetUpdateClipper
 
 
@@ -34,7 +34,7 @@ class NotFinite(FloatingPointError):
     """Gradients that are not finite, under ``nonfinite="raise"``.
 
     Attributes:
-        runs: the places of the runs whose gradients they are.
+        runs: the indices of the runs whose gradients they are.
     """
 
     def __init__(self, message: str, runs: Sequence[int]) -> None:
@@ -80,27 +80,29 @@ class FleetClipper:
         self.report: FleetReport | None = None
         self._names, self._stacks = _checked(stacks, self.runs)
         self._recording, self._optimizer, self._total_steps = record, optimizer, total_steps
-        self.rates = rates
+        self._rates = rates
         shapes = [stack.shape[1:] for stack in self._stacks]
         known = {} if model is None else dict(model.named_parameters(remove_duplicate=False))
-        ones = [
+        single = [
             known.get(n, torch.empty(s, device="meta"))
             for n, s in zip(self._names, shapes, strict=True)
         ]
-        self._layout = StackedParameters(
-            self._names, shapes, axes(self._names, ones, model, unit_dims)
+        self._parameters = StackedParameters(
+            self._names, shapes, axes(self._names, single, model, unit_dims)
         )
-        tasks = _tasks(self._names, strategies)
-        batches = make_batches([t.gradient for t in tasks], self._layout, total_steps)
-        self._gradient = StackedClipper(batches, self._layout, self.runs)
-        self._updates: FleetUpdateClipper | None = None
-        if mine := [run for run, t in enumerate(tasks) if t.update]:
-            span = slice(mine[0], mine[-1] + 1)
-            batches = make_batches([t.update for t in tasks[span]], self._layout, total_steps)
-            side = StackedClipper(batches, self._layout, span.stop - span.start)
-            self._updates = FleetUpdateClipper(side, self._stacks, span)
-        self._apart = Apart()
-        self._ledger = FleetRecorder(self.runs)
+        assigned = _assigned(self._names, strategies)
+        batches = make_batches([each.gradient for each in assigned], self._parameters, total_steps)
+        self._gradient = StackedClipper(batches, self._parameters, self.runs)
+        self._update: FleetUpdateClipper | None = None
+        if updated := [run for run, each in enumerate(assigned) if each.update]:
+            span = slice(updated[0], updated[-1] + 1)
+            batches = make_batches(
+                [each.update for each in assigned[span]], self._parameters, total_steps
+            )
+            clipper = StackedClipper(batches, self._parameters, span.stop - span.start)
+            self._update = FleetUpdateClipper(clipper, self._stacks, span)
+        self._shared_memory = Apart()
+        self._recorder = FleetRecorder(self.runs)
         self._result: tuple[Tensor, Tensor | None] | None = None
         self._step = 0
         self._warned = False
@@ -115,37 +117,47 @@ class FleetClipper:
         Raises:
             NotFinite: a gradient is not finite and the policy is ``raise``.
         """
-        updates = self._updates
-        if self._result is not None and not (updates is not None and updates.held):
+        update = self._update
+        if self._result is not None and not (update is not None and update.is_saved):
             raise UsageError(
                 "the last update was not clipped: write `with clipper.updating(): optimizer.step()`"
             )
         grads = gradients(self._stacks)
         if not any(grad is not None for grad in grads):
-            return self._nothing()
-        if self._apart.settle(self._stacks, grads, strided=True):
+            return self._no_gradients()
+        if self._shared_memory.settle(self._stacks, grads, strided=True):
             grads = gradients(self._stacks)
         finite = self._gradient.measure(grads, self._recording)
         if self.nonfinite == "raise" and not bool(finite.all()):
             self._refuse(finite, grads)
         device = next(grad.device for grad in grads if grad is not None)
-        trained = [stack if stack.requires_grad else None for stack in self._stacks]
         weights = StackedNorms(
-            trained, self._layout, self.runs, device, spans=self._gradient.spans, again=False
+            [stack if stack.requires_grad else None for stack in self._stacks],
+            self._parameters,
+            self.runs,
+            device,
+            spans=self._gradient.spans,
+            recheck=False,
         )
-        fine = self._gradient.memorable(finite)
-        now = StepInputs(
-            self._step, self._total_steps, grads, weights, None, self._rates(), fine, self._keep
+        inputs = StepInputs(
+            self._step,
+            self._total_steps,
+            grads,
+            weights,
+            None,
+            self._hyperparameters(),
+            self._gradient.memorable(finite),
+            self.nonfinite == "keep",
         )
-        skip = self._gradient.clip(now, self._recording)
+        skip = self._gradient.clip(inputs, self._recording)
         if self.nonfinite == "skip" and finite is not ALL_FINITE:
             skip = ~finite if skip is None else skip | ~finite
         if skip is not None:
             broadcast.zero_runs(grads, skip)
         self._step += 1
-        if updates is not None:
+        if update is not None:
             self._result = (finite, skip)
-        self.report = self._report(finite, skip, waits=updates is not None)
+        self.report = self._report(finite, skip, awaits_update=update is not None)
         return self.report
 
     @contextmanager
@@ -154,144 +166,154 @@ class FleetClipper:
 
         Without such strategies it does nothing. Afterwards `report` is complete.
         """
-        updates = self._updates
-        if updates is None:
+        update = self._update
+        if update is None:
             yield
             return
-        updates.hold()
+        update.save()
         try:
             yield
             if self._result is not None:
                 with torch.no_grad():
-                    self._clip_update(updates, *self._result)
+                    self._clip_update(update, *self._result)
         finally:
-            updates.drop()
+            update.discard()
             self._result = None
 
     @property
     def on_updates(self) -> bool:
         """Whether a strategy clips the optimizer's update, so that `updating` is needed."""
-        return self._updates is not None
+        return self._update is not None
 
     @property
     def undoable(self) -> slice | None:
         """The runs whose update may turn out to be one to skip: their optimizer must be able to
         take it back. None where there are none."""
-        updates = self._updates
-        if updates is None or (self.nonfinite == "keep" and not updates.skips):
+        update = self._update
+        if update is None or (self.nonfinite == "keep" and not update.skips):
             return None
-        return updates.span
+        return update.span
 
-    def keep(
+    def set_rates(self, rates: Tensor) -> None:
+        """The runs' learning rates from the next step on, ``(runs,)``."""
+        self._rates = rates
+
+    def select_runs(
         self,
-        places: Sequence[int],
+        indices: Sequence[int],
         stacks: Mapping[str, nn.Parameter],
         optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
-        """From now on only the runs at these `places`, in this order, with these new stacks.
+        """From now on only the runs at these `indices`, in this order, with these new stacks.
 
-        Where the clipper was made with an `optimizer`, it needs the one of the new stacks; `rates`
-        keeps the entries of the runs that stay.
+        Where the clipper was made with an `optimizer`, it needs the one of the new stacks; of the
+        learning rates, the entries of the runs that stay are kept.
 
         Raises:
-            UsageError: places that are not runs or come twice; stacks of other shapes.
+            UsageError: indices that are not runs or come twice; stacks of other shapes.
         """
-        kept = list(places)
-        if len(set(kept)) != len(kept) or not all(0 <= place < self.runs for place in kept):
-            raise UsageError(f"keep takes places of {self.runs} runs, each once, but got {kept}")
-        names, self._stacks = _checked(stacks, len(kept))
+        chosen = list(indices)
+        if len(set(chosen)) != len(chosen) or not all(0 <= run < self.runs for run in chosen):
+            raise UsageError(
+                f"select_runs takes indices of {self.runs} runs, each once, but got {chosen}"
+            )
+        names, self._stacks = _checked(stacks, len(chosen))
         shapes = tuple(stack.shape[1:] for stack in self._stacks)
-        if (names, shapes) != (self._names, self._layout.shapes):
-            raise UsageError("keep takes stacks of the same parameters, with fewer runs")
-        where = {old: new for new, old in enumerate(kept)}
-        if self.rates is not None:
-            self.rates = self.rates[torch.tensor(kept, device=self.rates.device)]
+        if (names, shapes) != (self._names, self._parameters.shapes):
+            raise UsageError("select_runs takes stacks of the same parameters, with fewer runs")
+        new_index = {old: new for new, old in enumerate(chosen)}
+        if self._rates is not None:
+            self._rates = self._rates[torch.tensor(chosen, device=self._rates.device)]
         self._optimizer = optimizer
-        self._gradient = self._gradient.pick(where, len(kept))
-        if self._updates is not None:
-            self._updates = self._updates.pick(where, self._stacks)
-        self._ledger = self._ledger.pick(kept)
-        self.runs, self.report, self._result = len(kept), None, None
+        self._gradient = self._gradient.select_runs(new_index, len(chosen))
+        if self._update is not None:
+            self._update = self._update.select_runs(new_index, self._stacks)
+        self._recorder.select_runs(chosen)
+        self.runs, self.report, self._result = len(chosen), None, None
 
     def records(self) -> list[Record]:
         """Each run's record."""
-        return self._ledger.records()
+        return self._recorder.records()
 
     def states(self) -> list[dict[str, Any]]:
         """For each run, the ``state_dict()`` that a `gclip.Clipper` of it alone would have."""
-        made: list[dict[str, Any]] = []
-        sides = [(self._gradient, 0)]
-        if self._updates is not None:
-            sides.append((self._updates.side, self._updates.span.start))
+        batches = self._batches()
+        states: list[dict[str, Any]] = []
         for run, record in enumerate(self.records()):
-            mine = [(b, run - at) for s, at in sides for b in s.batches if run - at in b.rows]
             parts = [
                 PartState.of(
-                    b.where,
-                    b.merged.strategies[b.rows.index(row)],
-                    b.view.groups,
-                    b.memory_of(row),
+                    batch.state_key,
+                    batch.strategy.strategies[batch.rows.index(run - offset)],
+                    batch.groups.single_run,
+                    batch.memory_of(run - offset),
                 )
-                for b, row in mine
+                for offset, batch in batches
+                if run - offset in batch.rows
             ]
-            made.append(saved_state(self._step, parts, record))
-        return made
+            states.append(saved_state(self._step, parts, record))
+        return states
 
     def __repr__(self) -> str:
-        batches = [*self._gradient.batches, *(self._updates.side.batches if self._updates else [])]
-        return f"FleetClipper({self.runs} runs, asked {len(batches)} at a time; {self._step} steps)"
+        count = len(self._batches())
+        return f"FleetClipper({self.runs} runs, asked {count} at a time; {self._step} steps)"
 
     # -- inside ------------------------------------------------------------------------------
 
-    @property
-    def _keep(self) -> bool:
-        return self.nonfinite == "keep"
+    def _batches(self) -> list[tuple[int, StrategyBatch]]:
+        """All batches, and the run that the first row of each is."""
+        batches = [(0, batch) for batch in self._gradient.batches]
+        if self._update is not None:
+            start = self._update.span.start
+            batches += [(start, batch) for batch in self._update.clipper.batches]
+        return batches
 
-    def _rates(self) -> FleetHyperparameters:
-        return FleetHyperparameters(self._optimizer, self._stacks, self.rates, self.runs)
+    def _hyperparameters(self) -> FleetHyperparameters:
+        return FleetHyperparameters(self._optimizer, self._stacks, self._rates, self.runs)
 
-    def _clip_update(
-        self, updates: FleetUpdateClipper, finite: Tensor, skip: Tensor | None
-    ) -> None:
-        span, step = updates.span, self._step - 1  # `step` has counted this one already
-        found = updates.measure(self._recording)
+    def _clip_update(self, update: FleetUpdateClipper, finite: Tensor, skip: Tensor | None) -> None:
+        span, step = update.span, self._step - 1  # `step` has counted this one already
+        found = update.measure(self._recording)
         if self.nonfinite == "raise" and not bool(found.all()):
             bad = [span.start + int(run) for run in (~found.view(-1)).nonzero()]
-            updates.undo()
+            update.restore()
             raise NotFinite(
                 f"the updates of runs {_listed(bad)} are not finite at step {step}", bad
             )
-        fine = found
+        valid = found
         if finite is not ALL_FINITE:
-            fine = fine & finite[span]
+            valid = valid & finite[span]
         if skip is not None:  # what a skipped step leaves is no update to learn from
-            fine = fine & ~skip[span]
-        fine = updates.side.memorable(fine)
-        wish = updates.clip(
-            step, self._total_steps, self._rates(), fine, self._recording, keep=self._keep
+            valid = valid & ~skip[span]
+        update_skip = update.clip(
+            step,
+            self._total_steps,
+            self._hyperparameters(),
+            update.clipper.memorable(valid),
+            self._recording,
+            keep_nonfinite=self.nonfinite == "keep",
         )
         if self.nonfinite == "skip" and found is not ALL_FINITE:
-            wish = ~found if wish is None else wish | ~found
-        if wish is not None:
-            broadcast.zero_runs(updates.deltas, wish)
-            skip = wish.new_zeros((self.runs, 1)) if skip is None else skip.clone()
-            skip[span] |= wish
-        updates.settle(None if skip is None else skip[span])
-        self.report = self._report(finite, skip, waits=False)
+            update_skip = ~found if update_skip is None else update_skip | ~found
+        if update_skip is not None:
+            broadcast.zero_runs(update.deltas, update_skip)
+            skip = update_skip.new_zeros((self.runs, 1)) if skip is None else skip.clone()
+            skip[span] |= update_skip
+        update.write(None if skip is None else skip[span])
+        self.report = self._report(finite, skip, awaits_update=False)
 
-    def _report(self, finite: Tensor, skip: Tensor | None, *, waits: bool) -> FleetReport:
-        """The step's report and record; where it `waits` for the update, of the gradients only."""
-        batches = [(0, b) for b in self._gradient.batches if b.shown or waits]
-        entries = self._gradient.entries(everything=waits)
-        if self._updates is not None and not waits:
-            start = self._updates.span.start
-            batches += [(start, b) for b in self._updates.side.batches]
-            entries += self._updates.side.entries(start)
+    def _report(self, finite: Tensor, skip: Tensor | None, *, awaits_update: bool) -> FleetReport:
+        """The step's report and record; where it awaits the update, of the gradients only."""
+        batches = [(0, b) for b in self._gradient.batches if b.reported or awaits_update]
+        entries = self._gradient.entries(everything=awaits_update)
+        if self._update is not None and not awaits_update:
+            start = self._update.span.start
+            batches += [(start, b) for b in self._update.clipper.batches]
+            entries += self._update.clipper.entries(start)
         if finite is ALL_FINITE:
             finite = torch.ones((self.runs, 1), dtype=torch.bool)
         skipped = torch.zeros_like(finite) if skip is None else skip
-        if self._recording and not waits:
-            self._ledger.add(entries, finite, skipped)
+        if self._recording and not awaits_update:
+            self._recorder.add(entries, finite, skipped)
         return FleetReport(batches, entries, finite.view(-1), skipped.view(-1))
 
     def _refuse(self, finite: Tensor, grads: Sequence[Tensor | None]) -> None:
@@ -308,7 +330,7 @@ class FleetClipper:
             bad,
         )
 
-    def _nothing(self) -> FleetReport:
+    def _no_gradients(self) -> FleetReport:
         """No gradient anywhere: nothing to clip, and most likely a mistake in the loop."""
         if not self._warned:
             self._warned = True
@@ -317,8 +339,8 @@ class FleetClipper:
                 "backward() and before zero_grad()",
                 stacklevel=4,
             )
-        fine = torch.ones(self.runs, dtype=torch.bool, device=self._stacks[0].device)
-        self.report = FleetReport([], [], fine, ~fine)
+        finite = torch.ones(self.runs, dtype=torch.bool, device=self._stacks[0].device)
+        self.report = FleetReport([], [], finite, ~finite)
         return self.report
 
 
@@ -336,13 +358,13 @@ def _checked(
     return tuple(stacks), list(stacks.values())
 
 
-def _tasks(names: Sequence[str], specs: Sequence[Spec]) -> list[RunStrategies]:
-    known: dict[object, RunStrategies] = {}  # runs often share one
-    for spec in specs:
-        key = spec if isinstance(spec, str) else id(spec)
-        if key not in known:
-            known[key] = assign_run(names, spec)
-    return [known[spec if isinstance(spec, str) else id(spec)] for spec in specs]
+def _assigned(names: Sequence[str], specs: Sequence[Spec]) -> list[RunStrategies]:
+    cache: dict[object, RunStrategies] = {}  # runs often share one
+    keys = [spec if isinstance(spec, str) else id(spec) for spec in specs]
+    for key, spec in zip(keys, specs, strict=True):
+        if key not in cache:
+            cache[key] = assign_run(names, spec)
+    return [cache[key] for key in keys]
 
 
 def _listed(runs: Sequence[int]) -> str:

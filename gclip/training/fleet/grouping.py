@@ -9,6 +9,7 @@ asked once for each distinct value.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,77 +24,76 @@ from gclip.training.fleet.vectorized_strategy import VectorizedStrategy, differi
 def group_vectorizable(
     strategies: Sequence[Strategy], total_steps: int | None
 ) -> list[tuple[list[int], VectorizedStrategy]]:
-    """Runs whose strategies are asked in one call, by their places in `strategies`."""
-    kinds: dict[Any, list[int]] = {}
-    for place, strategy in enumerate(strategies):
-        kinds.setdefault(_kind(strategy), []).append(place)
-    made: list[tuple[list[int], VectorizedStrategy]] = []
-    for places in kinds.values():
-        mine = [strategies[i] for i in places]
-        for group in _split(mine):
-            few = [mine[i] for i in group]
-            if not is_vectorizable((few[0], few[0])):  # not even equal ones side by side
-                made += [
-                    ([places[i]], VectorizedStrategy([mine[i]], total_steps, alone=True))
-                    for i in group
+    """Runs whose strategies are asked in one call, by their indices in `strategies`."""
+    indices_by_kind: dict[Any, list[int]] = {}
+    for index, strategy in enumerate(strategies):
+        indices_by_kind.setdefault(_kind(strategy), []).append(index)
+    found: list[tuple[list[int], VectorizedStrategy]] = []
+    for indices in indices_by_kind.values():
+        for group in _split([strategies[i] for i in indices]):
+            members = [indices[i] for i in group]
+            each = [strategies[i] for i in members]
+            if is_vectorizable((each[0], each[0])):
+                found.append((members, VectorizedStrategy(each, total_steps)))
+            else:  # not even equal ones side by side
+                found += [
+                    ([i], VectorizedStrategy([strategies[i]], total_steps, unbatched=True))
+                    for i in members
                 ]
-            else:
-                made.append(([places[i] for i in group], VectorizedStrategy(few, total_steps)))
-    return made
+    return found
 
 
 def _kind(strategy: Strategy) -> Any:
     """What runs must share to be asked together at all: everything but numbers."""
     rest = [
-        (f.name, _Frozen if _number(value) else value)
+        (f.name, _AnyNumber if _may_differ(value) else value)
         for f in dataclasses.fields(strategy)
         for value in [getattr(strategy, f.name)]
     ]
     return type(strategy), tuple(rest), strategy.varying, strategy.order
 
 
-class _Frozen:
-    """In place of a number that may differ."""
+class _AnyNumber:
+    """In index of a number that may differ."""
 
 
-def _number(value: Any) -> bool:
+def _may_differ(value: Any) -> bool:
     return isinstance(value, float | Schedule)
 
 
 def _split(strategies: Sequence[Strategy]) -> list[list[int]]:
-    """Places that may be asked together: all, else apart by the fields that do not allow it."""
+    """Indices that may be asked together: all, else split by the fields that do not allow it."""
     everything = list(range(len(strategies)))
     names = differing(strategies)
     if not names or is_vectorizable(tuple(strategies)):
         return [everything]
-    apart = [name for name in names if not is_vectorizable(_varied(strategies, name))]
-    if apart == list(names) or not apart:
-        apart = list(names)
-    groups = _by(everything, lambda i: tuple(getattr(strategies[i], name) for name in apart))
+    separate = [name for name in names if not is_vectorizable(_varied(strategies, name))]
+    if separate == list(names) or not separate:
+        separate = list(names)
+    groups = _group_by(
+        everything, lambda i: tuple(getattr(strategies[i], name) for name in separate)
+    )
     found: list[list[int]] = []
     for group in groups:
-        few = [strategies[i] for i in group]
-        if differing(few) and not is_vectorizable(tuple(few)):
-            found += _by(group, lambda i: strategies[i])
+        members = [strategies[i] for i in group]
+        if differing(members) and not is_vectorizable(tuple(members)):
+            found += _group_by(group, lambda i: strategies[i])
         else:
             found.append(group)
     return found
 
 
-def _by(places: list[int], key: Callable[[int], Any]) -> list[list[int]]:
+def _group_by(indices: list[int], key: Callable[[int], Any]) -> list[list[int]]:
     groups: dict[Any, list[int]] = {}
-    for place in places:
-        groups.setdefault(key(place), []).append(place)
+    for index in indices:
+        groups.setdefault(key(index), []).append(index)
     return list(groups.values())
 
 
 def _varied(strategies: Sequence[Strategy], name: str) -> tuple[Strategy, ...]:
     """The first of `strategies`, with the values of all in one field."""
-    values = dict.fromkeys(getattr(each, name) for each in strategies)
-    made = []
-    for value in values:
-        try:
-            made.append(dataclasses.replace(strategies[0], **{name: value}))
-        except UsageError:
-            continue
-    return tuple(made)
+    variants = []
+    for value in dict.fromkeys(getattr(each, name) for each in strategies):
+        with contextlib.suppress(UsageError):
+            variants.append(dataclasses.replace(strategies[0], **{name: value}))
+    return tuple(variants)

@@ -18,46 +18,58 @@ class FleetHyperparameters:
 
     Args:
         optimizer: of the stacks.
-        each: ``(runs,)``: every run's own learning rate, in place of the optimizer's.
+        rates: ``(runs,)``: every run's own learning rate, in place of the optimizer's.
     """
 
     def __init__(
         self, optimizer: torch.optim.Optimizer | None, stacks: Sequence[Tensor],
-        each: Tensor | None, runs: int,
+        rates: Tensor | None, runs: int,
     ) -> None:  # fmt: skip
         self._optimizer, self._stacks = optimizer, stacks
-        if each is not None and each.shape != (runs,):
+        if rates is not None and rates.shape != (runs,):
             raise UsageError(
                 f"rates holds one learning rate a run, ({runs},), but has the shape "
-                f"{tuple(each.shape)}"
+                f"{tuple(rates.shape)}"
             )
-        self._each = None if each is None else each.detach().view(-1, 1)
+        self._rates = None if rates is None else rates.detach().view(-1, 1)
 
     def known(self, key: str) -> bool:
-        return self._optimizer is not None or (key == "lr" and self._each is not None)
+        """Whether ``lr`` or ``weight_decay``, as `key` says, can be asked for."""
+        return self._optimizer is not None or (key == "lr" and self._rates is not None)
 
-    def spread(
-        self, key: str, view: StackedGroups, device: torch.device, dtype: torch.dtype
+    def by_group(
+        self, key: str, groups: StackedGroups, device: torch.device, dtype: torch.dtype
     ) -> Rate:
-        """A number, ``(groups,)`` where the optimizer's parameter groups differ, or
-        ``(runs, 1)``."""
-        if key == "lr" and self._each is not None:
-            return self._each.to(device, dtype)
-        mine = [self._stacks[i] for i in view.places]
-        trained = [stack.requires_grad for stack in mine]
-        return self._of(mine).spread(key, view.groups, device, trained, dtype=dtype)
+        """A number; ``(groups,)`` where the optimizer's parameter groups differ; or ``(runs, 1)``.
 
-    def single(self, key: str, place: int, device: torch.device, dtype: torch.dtype) -> Rate:
-        """Of one parameter: a number, or ``(runs, 1)``."""
-        if key == "lr" and self._each is not None:
-            return self._each.to(device, dtype)
-        return self._of([self._stacks[place]]).each(key)[0]
+        Args:
+            key: ``lr`` or ``weight_decay``.
+            groups: of a strategy.
+            device, dtype: of the tensor, where it is one.
+        """
+        if key == "lr" and self._rates is not None:
+            return self._rates.to(device, dtype)
+        stacks = [self._stacks[i] for i in groups.indices]
+        trained = [stack.requires_grad for stack in stacks]
+        return self._of(stacks).spread(key, groups.single_run, device, trained, dtype=dtype)
 
-    def rows(self, span: slice) -> FleetHyperparameters:
+    def of_parameter(self, key: str, index: int, device: torch.device, dtype: torch.dtype) -> Rate:
+        """Of one parameter: a number, or ``(runs, 1)``.
+
+        Args:
+            key: ``lr`` or ``weight_decay``.
+            index: of the parameter.
+            device, dtype: of the tensor, where it is one.
+        """
+        if key == "lr" and self._rates is not None:
+            return self._rates.to(device, dtype)
+        return self._of([self._stacks[index]]).each(key)[0]
+
+    def select_runs(self, span: slice) -> FleetHyperparameters:
         """Of the runs in `span` alone."""
-        each = None if self._each is None else self._each[span].view(-1)
-        count = 0 if each is None else len(each)
-        return FleetHyperparameters(self._optimizer, self._stacks, each, count)
+        rates = None if self._rates is None else self._rates[span].view(-1)
+        count = 0 if rates is None else len(rates)
+        return FleetHyperparameters(self._optimizer, self._stacks, rates, count)
 
     def _of(self, stacks: Sequence[Tensor]) -> hyperparameters.OptimizerHyperparameters:
         assert self._optimizer is not None, "asked for what is not known"

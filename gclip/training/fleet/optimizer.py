@@ -40,11 +40,11 @@ class StackedOptimizer:
         self._config, self._device = config, device
         self._parameters = list(parameters)
         self.optimizer = self._build(self._parameters)
-        self._apart: PerRunOptimizer | None = None
-        self._begun = False  # all runs took the first step
-        self._held: list[Tensor] | dict[int, list[ParameterState]] | None = None
-        self._spare: list[Tensor] = []  # as large as the parameters; made when rates differ
-        self._columns: list[Tensor] = []
+        self._per_run: PerRunOptimizer | None = None
+        self._has_stepped = False  # all runs took the first step
+        self._saved: list[Tensor] | dict[int, list[ParameterState]] | None = None
+        self._before_step: list[Tensor] = []  # as large as the parameters; made when rates differ
+        self._rate_columns: list[Tensor] = []
 
     def _build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         config = self._config
@@ -63,115 +63,117 @@ class StackedOptimizer:
         same = len(set(rates)) == 1
         for group in self.optimizer.param_groups:
             group["lr"] = rates[0] if same else 1.0
-        self._columns = []
+        self._rate_columns = []
         if same:
             return
         each = torch.tensor(rates, dtype=torch.float32).to(self._device, non_blocking=True)
-        self._columns = [each.view(-1, *[1] * (p.ndim - 1)) for p in self._parameters]
-        if not self._spare:
-            self._spare = [torch.empty_like(p) for p in self._parameters]
+        self._rate_columns = [each.view(-1, *[1] * (p.ndim - 1)) for p in self._parameters]
+        if not self._before_step:
+            self._before_step = [torch.empty_like(p) for p in self._parameters]
 
     @torch.no_grad()
     def step(self, skipped: Tensor) -> None:
         """One step of every run but those where `skipped`, bool ``(runs,)``, is true."""
-        if not on_host(skipped) and self._begun and self._in_stacks(skipped.device):
-            now = self._everything()
+        if not on_host(skipped) and self._has_stepped and self._in_stacks(skipped.device):
+            now = self._all_tensors()
             before = [each.clone() for each in now]
-            self._advance([False] * len(skipped))
-            _mask(skipped, now, before)
+            self._step([False] * len(skipped))
+            _restore_where(skipped, now, before)
             return
-        left_out: list[bool] = skipped.tolist()
-        if any(left_out):
-            self._separate()
+        skip_list: list[bool] = skipped.tolist()
+        if any(skip_list):
+            self._split()
         else:
-            self._begun = True
-        self._advance(left_out)
+            self._has_stepped = True
+        self._step(skip_list)
 
     @torch.no_grad()
-    def hold(self, runs: slice) -> None:
-        """Before a step that some of these runs may have to take back: keep what they remember.
+    def save(self, runs: slice) -> None:
+        """Before a step that some of these runs may have to take back: copy their state.
 
         Takes as much memory as that.
         """
-        if self._device.type != "cpu" and self._begun and self._in_stacks(self._device):
-            self._held = [each.clone() for each in self._everything()]
+        if self._device.type != "cpu" and self._has_stepped and self._in_stacks(self._device):
+            self._saved = [each.clone() for each in self._all_tensors()]
             return
         states = self._states()
-        self._held = {
+        self._saved = {
             run: [{name: value.clone() for name, value in each.items()} for each in states[run]]
             for run in range(len(states))[runs]
         }
 
     @torch.no_grad()
-    def put_back(self, skipped: Tensor) -> None:
-        """Since `hold`, nothing happened to what the runs where `skipped` is true remember."""
-        held, self._held = self._held, None
-        if isinstance(held, list):
-            _mask(skipped, self._everything(), held)
+    def restore(self, skipped: Tensor) -> None:
+        """Give the runs where `skipped` is true the state that they had at `save`."""
+        saved, self._saved = self._saved, None
+        if isinstance(saved, list):
+            _restore_where(skipped, self._all_tensors(), saved)
             return
-        left_out: list[bool] = skipped.tolist()
-        if held is None or not any(left_out):
+        skip_list: list[bool] = skipped.tolist()
+        if saved is None or not any(skip_list):
             return
-        apart = self._separate()
-        for run, states in held.items():
-            if left_out[run]:
-                apart.put_back(run, states)
+        per_run = self._split()
+        for run, states in saved.items():
+            if skip_list[run]:
+                per_run.restore(run, states)
 
-    def keep(self, places: Sequence[int], parameters: Sequence[nn.Parameter]) -> None:
+    def select_runs(self, indices: Sequence[int], parameters: Sequence[nn.Parameter]) -> None:
         """Go on with only these runs, whose parameters are now `parameters`."""
         old, states = self._parameters, self.optimizer.state
         rates = [group["lr"] for group in self.optimizer.param_groups]
         self._parameters = list(parameters)
         self.optimizer = self._build(self._parameters)
-        if self._apart is not None:
-            known = self._apart.states()
-            kept = [known[place] for place in places]
-            self._apart = PerRunOptimizer(self._build, self._parameters, kept)
+        if self._per_run is not None:
+            all_states = self._per_run.states()
+            selected = [all_states[index] for index in indices]
+            self._per_run = PerRunOptimizer(self._build, self._parameters, selected)
             self.optimizer.state.clear()
-        index = torch.tensor(places, device=self._device)
+        index = torch.tensor(indices, device=self._device)
         for before, parameter in zip(old, self._parameters, strict=True):
             if before in states:
                 self.optimizer.state[parameter] = {
-                    name: _kept(value, before, index) for name, value in states[before].items()
+                    name: _select(value, before, index) for name, value in states[before].items()
                 }
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
-        self._spare, self._columns = [], []
+        self._before_step, self._rate_columns = [], []
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _advance(self, left_out: Sequence[bool]) -> None:
+    def _step(self, skip_list: Sequence[bool]) -> None:
         parameters = [parameter.detach() for parameter in self._parameters]
-        if self._columns:
-            torch._foreach_copy_(self._spare, parameters)
-        if self._apart is None:
+        if self._rate_columns:
+            torch._foreach_copy_(self._before_step, parameters)
+        if self._per_run is None:
             self.optimizer.step()
         else:
-            self._apart.step(self.optimizer.param_groups[0]["lr"], left_out)
-        if not self._columns:
+            self._per_run.step(self.optimizer.param_groups[0]["lr"], skip_list)
+        if not self._rate_columns:
             return
-        for before, parameter, rates in zip(self._spare, parameters, self._columns, strict=True):
+        for before, parameter, rates in zip(
+            self._before_step, parameters, self._rate_columns, strict=True
+        ):
             # In place: a recorded pass reads the parameters from where they were.
             torch.lerp(before, parameter, rates, out=parameter)
-            for run, out in enumerate(left_out):
+            for run, out in enumerate(skip_list):
                 if out:
                     parameter[run] = before[run]
 
-    def _separate(self) -> PerRunOptimizer:
+    def _split(self) -> PerRunOptimizer:
         """From now on each run has an optimizer of its own."""
-        if self._apart is None:
-            self._apart = PerRunOptimizer(self._build, self._parameters, self._states())
+        if self._per_run is None:
+            self._per_run = PerRunOptimizer(self._build, self._parameters, self._states())
             self.optimizer.state.clear()
-        return self._apart
+        return self._per_run
 
     def _states(self) -> list[list[ParameterState]]:
         """``[run][parameter]``: what is remembered of each run, not copied."""
-        if self._apart is not None:
-            return self._apart.states()
-        known = self.optimizer.state
+        if self._per_run is not None:
+            return self._per_run.states()
+        state_of = self.optimizer.state
         return [
             [
-                {name: _of_run(value, run, p) for name, value in known.get(p, {}).items()}
+                {name: _of_run(value, run, p) for name, value in state_of.get(p, {}).items()}
                 for p in self._parameters
             ]
             for run in range(len(self._parameters[0]))
@@ -184,24 +186,24 @@ class StackedOptimizer:
             for p, state in self.optimizer.state.items()
             for value in state.values()
         )
-        if shared and self._apart is None:  # one count of steps for all: each gets its own
-            self._separate()
-        if self._apart is not None and self._apart.stacked is None:
+        if shared and self._per_run is None:  # one count of steps for all: each gets its own
+            self._split()
+        if self._per_run is not None and self._per_run.stacked is None:
             return False
-        return all(each.device == device for each in self._everything())
+        return all(each.device == device for each in self._all_tensors())
 
-    def _everything(self) -> list[Tensor]:
-        """The parameters and all that is remembered, with one entry a run."""
+    def _all_tensors(self) -> list[Tensor]:
+        """The parameters and all of the state, with one entry a run."""
         parameters = [p.detach() for p in self._parameters]
-        if self._apart is not None:
-            return [*parameters, *(self._apart.stacked or [])]
+        if self._per_run is not None:
+            return [*parameters, *(self._per_run.stacked or [])]
         return [*parameters, *(v for s in self.optimizer.state.values() for v in s.values())]
 
 
-def _mask(runs: Tensor, now: Sequence[Tensor], before: Sequence[Tensor]) -> None:
-    """For the `runs` that it is true of, bool ``(runs,)``: what was there before."""
-    for each, kept in zip(now, before, strict=True):
-        each.copy_(torch.where(runs.view(-1, *[1] * (each.ndim - 1)), kept, each))
+def _restore_where(runs: Tensor, now: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+    """Where `runs`, bool ``(runs,)``, is true: what was there before."""
+    for each, old in zip(now, before, strict=True):
+        each.copy_(torch.where(runs.view(-1, *[1] * (each.ndim - 1)), old, each))
 
 
 def _of_run(value: Any, run: int, parameter: nn.Parameter) -> Any:
@@ -209,7 +211,7 @@ def _of_run(value: Any, run: int, parameter: nn.Parameter) -> Any:
     return value[run] if value.shape == parameter.shape else value
 
 
-def _kept(value: Any, parameter: nn.Parameter, index: Tensor) -> Any:
+def _select(value: Any, parameter: nn.Parameter, index: Tensor) -> Any:
     """State with an entry a run is cut; what all share (the count of steps) stays."""
     if isinstance(value, Tensor) and value.shape == parameter.shape:
         return value[index].clone()

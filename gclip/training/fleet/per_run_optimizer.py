@@ -34,22 +34,22 @@ class PerRunOptimizer:
         self._optimizer.state.clear()
         self._optimizer.param_groups.append({**self._optimizer.param_groups[0], "params": []})
         self._stacked: list[Tensor] = []
-        for place in range(len(stacks)):
-            self._take_over(place, [of_run[place] for of_run in states])
+        for index in range(len(stacks)):
+            self._copy_state(index, [of_run[index] for of_run in states])
 
-    def _take_over(self, place: int, states: Sequence[ParameterState]) -> None:
-        rows, mine = [rows[place] for rows in self._rows], self._optimizer.state
+    def _copy_state(self, index: int, states: Sequence[ParameterState]) -> None:
+        rows, state_of = [rows[index] for rows in self._rows], self._optimizer.state
         names = states[0].keys()
         if any(state.keys() != names for state in states):
             for row, state in zip(rows, states, strict=True):
                 if state:
-                    mine[row] = {name: value.clone() for name, value in state.items()}
+                    state_of[row] = {name: value.clone() for name, value in state.items()}
             return
         for name in names:
-            together = torch.stack([state[name] for state in states])
-            for row, own in zip(rows, together.unbind(), strict=True):
-                mine[row][name] = own
-            self._stacked.append(together)
+            stacked = torch.stack([state[name] for state in states])
+            for row, value in zip(rows, stacked.unbind(), strict=True):
+                state_of[row][name] = value
+            self._stacked.append(stacked)
 
     @property
     def stacked(self) -> list[Tensor] | None:
@@ -58,31 +58,31 @@ class PerRunOptimizer:
         count = sum(len(state) for state in self._optimizer.state.values())
         return self._stacked if count == len(self._stacked) * len(self._rows) else None
 
-    def step(self, rate: float, left_out: Sequence[bool]) -> None:
-        """One step of the runs that are not `left_out`, with the learning rate `rate`."""
+    def step(self, rate: float, skipped: Sequence[bool]) -> None:
+        """One step of the runs that are not `skipped`, with the learning rate `rate`."""
         # torch's fused SGD takes parameters that have momentum or such that have none, not both.
-        begun, fresh = self._optimizer.param_groups
-        begun["lr"] = fresh["lr"] = rate
+        with_state, without = self._optimizer.param_groups
+        with_state["lr"] = without["lr"] = rate
         every = [row for rows in self._rows for row in rows]
-        begun["params"] = [row for row in every if row in self._optimizer.state]
-        fresh["params"] = [row for row in every if row not in self._optimizer.state]
-        for place, stack in enumerate(self._stacks):
+        with_state["params"] = [row for row in every if row in self._optimizer.state]
+        without["params"] = [row for row in every if row not in self._optimizer.state]
+        for index, stack in enumerate(self._stacks):
             for run, grad in enumerate(() if stack.grad is None else stack.grad.unbind()):
-                self._rows[run][place].grad = None if left_out[run] else grad
+                self._rows[run][index].grad = None if skipped[run] else grad
         self._optimizer.step()
         self._optimizer.zero_grad()
 
     def states(self) -> list[list[ParameterState]]:
         """``[run][stack]``: what each run's optimizer remembers, not copied."""
-        known = self._optimizer.state
-        return [[known.get(row, {}) for row in rows] for rows in self._rows]
+        state_of = self._optimizer.state
+        return [[state_of.get(row, {}) for row in rows] for rows in self._rows]
 
-    def put_back(self, run: int, states: Sequence[ParameterState]) -> None:
+    def restore(self, run: int, states: Sequence[ParameterState]) -> None:
         """Let a run remember what `states`, one a stack, say."""
-        known = self._optimizer.state
+        state_of = self._optimizer.state
         for row, state in zip(self._rows[run], states, strict=True):
             if not state:
-                known.pop(row, None)
+                state_of.pop(row, None)
                 continue
             for name, value in state.items():
-                known[row][name].copy_(value)
+                state_of[row][name].copy_(value)

@@ -12,7 +12,7 @@ from torch import Tensor
 from gclip.clipping.norms import norm_type
 from gclip.clipping.record import COLUMNS, Record
 
-_MOST_STEPS, _MOST_FLOATS = 128, 1 << 20
+_MAX_STEPS, _MAX_FLOATS = 128, 1 << 20
 
 
 class RecordEntry(NamedTuple):
@@ -26,51 +26,52 @@ class RecordEntry(NamedTuple):
 
 
 class FleetRecorder:
-    """The records of `runs` runs, reduced from many steps at once."""
+    """Records the steps of `runs` runs, reduced for many steps at once."""
 
     def __init__(self, runs: int) -> None:
         self.runs = runs
-        self._done: list[Tensor] = []  # (steps, runs, columns)
-        self._waiting: list[tuple[list[RecordEntry], Tensor, Tensor]] = []
-        self._most = _MOST_STEPS
+        self._reduced: list[Tensor] = []  # (steps, runs, columns)
+        self._pending: list[tuple[list[RecordEntry], Tensor, Tensor]] = []
+        self._capacity = _MAX_STEPS
 
     def add(self, entries: list[RecordEntry], finite: Tensor, skipped: Tensor) -> None:
-        """Note one step; `finite` and `skipped` are bool ``(runs, 1)``."""
-        if not self._waiting:
+        """Add one step; `finite` and `skipped` are bool ``(runs, 1)``."""
+        if not self._pending:
             floats = sum(t.numel() for entry in entries for t in entry if t is not None)
-            self._most = max(1, min(_MOST_STEPS, _MOST_FLOATS // max(floats, 1)))
-        self._waiting.append((entries, finite, skipped))
-        if len(self._waiting) >= self._most:
+            self._capacity = max(1, min(_MAX_STEPS, _MAX_FLOATS // max(floats, 1)))
+        self._pending.append((entries, finite, skipped))
+        if len(self._pending) >= self._capacity:
             self._reduce()
 
     def records(self) -> list[Record]:
         """Each run's record so far."""
-        rows = self._all()
-        made = [Record() for _ in range(self.runs)]
-        for run, record in enumerate(made):
+        rows = self._rows()
+        records = [Record() for _ in range(self.runs)]
+        for run, record in enumerate(records):
             record.load_state_dict({"rows": rows[:, run]})
-        return made
+        return records
 
-    def pick(self, runs: list[int]) -> FleetRecorder:
-        """The ledger of these runs alone."""
-        made = FleetRecorder(len(runs))
-        if len(rows := self._all()):
-            made._done = [rows[:, runs].contiguous()]
-        return made
+    def select_runs(self, indices: list[int]) -> None:
+        """Go on with the records of these runs alone."""
+        rows = self._rows()
+        self.runs = len(indices)
+        self._reduced = [rows[:, indices].contiguous()] if len(rows) else []
 
-    def _all(self) -> Tensor:
+    def _rows(self) -> Tensor:
         self._reduce()
-        if len(self._done) > 1:
-            self._done = [torch.cat([rows.to(self._done[-1].device) for rows in self._done])]
-        if self._done:
-            return self._done[0].cpu()
+        if len(self._reduced) > 1:
+            self._reduced = [
+                torch.cat([rows.to(self._reduced[-1].device) for rows in self._reduced])
+            ]
+        if self._reduced:
+            return self._reduced[0].cpu()
         return torch.zeros((0, self.runs, len(COLUMNS)), dtype=torch.float32)
 
     def _reduce(self) -> None:
-        if self._waiting:
-            steps, finite, skipped = zip(*self._waiting, strict=True)
-            self._done.append(record_rows(steps, torch.stack(finite), torch.stack(skipped)))
-            self._waiting = []
+        if self._pending:
+            steps, finite, skipped = zip(*self._pending, strict=True)
+            self._reduced.append(record_rows(steps, torch.stack(finite), torch.stack(skipped)))
+            self._pending = []
 
 
 def record_rows(steps: Sequence[list[RecordEntry]], finite: Tensor, skipped: Tensor) -> Tensor:
@@ -89,11 +90,11 @@ def record_rows(steps: Sequence[list[RecordEntry]], finite: Tensor, skipped: Ten
         flags = torch.stack([entry.clipped for entry in entries])
         clipped.index_add_(1, rows, flags.to(exact).sum(dim=2))
         groups.index_add_(0, rows, torch.full_like(groups, flags.shape[2])[: len(rows)])
-    alone = torch.where(groups == 1, limit, math.nan)
+    single_limit = torch.where(groups == 1, limit, math.nan)
     share = clipped / groups
     before, after = (_l2(steps, column, zeros, dtype) for column in (1, 2))
     flags_of_runs = (each.view(count, runs).to(exact) for each in (finite, skipped))
-    columns = (before, after, alone, share, *flags_of_runs)
+    columns = (before, after, single_limit, share, *flags_of_runs)
     return torch.stack(columns, dim=2).to(dtype)
 
 
@@ -112,10 +113,10 @@ def _l2(
             squares.index_add_(1, rows, norms.square().sum(dim=2))
         return squares.sqrt()
     # Relative to the largest, whose square may be more (or less) than float64 holds.
-    top = zeros.clone()
+    largest = zeros.clone()
     for rows, norms in found:
-        top[:, rows] = torch.maximum(top[:, rows], norms.amax(dim=2))
-    safe = torch.where((top > 0) & torch.isfinite(top), top, 1.0)
+        largest[:, rows] = torch.maximum(largest[:, rows], norms.amax(dim=2))
+    safe = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
     for rows, norms in found:
         squares.index_add_(1, rows, (norms / safe[:, rows].unsqueeze(2)).square().sum(dim=2))
     return safe * squares.sqrt()

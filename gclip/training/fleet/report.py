@@ -31,7 +31,9 @@ class FleetReport:
         finite: Tensor,
         skipped: Tensor,
     ) -> None:
-        self._done: list[tuple[int, StrategyBatch, Decision]] = [(o, b, b.made) for o, b in batches]
+        self._decisions: list[tuple[int, StrategyBatch, Decision]] = [
+            (offset, batch, batch.decision) for offset, batch in batches
+        ]
         self._entries = entries
         self.finite, self.skipped = finite, skipped
 
@@ -59,19 +61,19 @@ class FleetReport:
         """The report that a clipper of that run alone would give."""
         stages = [
             Stage(
-                strategy=str(batch.merged.strategies[at]),
-                labels=batch.view.groups.labels,
-                norm=made.norm[at],
-                limit=made.limit[at],
-                clipped_norm=made.clipped_norm[at],
-                clipped=made.clipped[at],
+                strategy=str(batch.strategy.strategies[row]),
+                labels=batch.groups.single_run.labels,
+                norm=decision.norm[row],
+                limit=decision.limit[row],
+                clipped_norm=decision.clipped_norm[row],
+                clipped=decision.clipped[row],
             )
-            for offset, batch, made in self._done
+            for offset, batch, decision in self._decisions
             if run - offset in batch.rows
-            for at in [batch.rows.index(run - offset)]
+            for row in [batch.rows.index(run - offset)]
         ]
-        places = slice(run, run + 1)
-        return ClipReport(stages, self.finite[places], self.skipped[places])
+        runs = slice(run, run + 1)
+        return ClipReport(stages, self.finite[runs], self.skipped[runs])
 
     @cached_property
     def _rows(self) -> Tensor:

@@ -162,9 +162,9 @@ class FleetRun:
         """Go on with only the runs at these places in the stack."""
         select_runs(self.model, places)
         named = dict(self.model.named_parameters())
-        self._optimizer.keep(places, list(named.values()))
+        self._optimizer.select_runs(places, list(named.values()))
         self.present = [self.present[place] for place in places]
-        self.clipper.keep(places, named, optimizer=self._optimizer.optimizer)
+        self.clipper.select_runs(places, named, optimizer=self._optimizer.optimizer)
         self._set_rates(self.step - 1)
         self.backward = self._backward()
 
@@ -202,17 +202,17 @@ class FleetRun:
         trace in the optimizer either."""
         runs = self.clipper.undoable
         if runs is not None:
-            self._optimizer.hold(runs)
+            self._optimizer.save(runs)
         with self.clipper.updating():
             self._optimizer.step(skipped)
         if runs is not None and self.clipper.report is not None:
-            self._optimizer.put_back(self.clipper.report.skipped)
+            self._optimizer.restore(self.clipper.report.skipped)
 
     def _set_rates(self, step: int) -> None:
         rates = [self.members[run].rates[step] for run in self.present]
         self._optimizer.set_rates(rates)
         each = torch.tensor(rates, dtype=torch.float32)
-        self.clipper.rates = each.to(self.device, non_blocking=True)
+        self.clipper.set_rates(each.to(self.device, non_blocking=True))
 
     def _disturb(self, parameters: Sequence[Tensor]) -> None:
         for place, run in enumerate(self.present):

@@ -41,20 +41,20 @@ def unstack(stacked: nn.Module, run: int) -> dict[str, Tensor]:
     return {name: value[run] for name, value in _state(stacked)}
 
 
-def select_runs(stacked: nn.Module, places: Sequence[int]) -> None:
+def select_runs(stacked: nn.Module, indices: Sequence[int]) -> None:
     """Go on with only these runs. All parameters are new ones, with the old names."""
-    index = torch.tensor(places, device=next(stacked.parameters()).device)
+    index = torch.tensor(indices, device=next(stacked.parameters()).device)
     for module in stacked.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             setattr(module, name, nn.Parameter(parameter.detach()[index].clone()))
         for name, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, name, buffer[index].clone())
         if hasattr(module, "runs"):
-            setattr(module, "runs", len(places))  # noqa: B010 - a plain number, not a module
+            setattr(module, "runs", len(indices))  # noqa: B010 - a plain number, not a module
 
 
 def unsupported_layer(model: nn.Module) -> str:
-    """Why a model cannot be stacked, in a sentence; empty where it can be."""
+    """Why a model cannot be stacked, in a sentence naming the layer; empty where it can be."""
     try:
         _replace(copy.deepcopy(model), 1, type(model).__name__)
     except UsageError as error:
@@ -75,9 +75,9 @@ def _replace(parent: nn.Module, runs: int, path: str) -> None:
             f"{path} ({type(parent).__name__}) cannot be stacked: it has weights of its own"
         )
     for name, child in list(parent.named_children()):
-        kind = STACKED.get(type(child))
-        if kind is not None:
-            setattr(parent, name, cast(nn.Module, kind(child, runs)))
+        stacked_type = STACKED.get(type(child))
+        if stacked_type is not None:
+            setattr(parent, name, cast(nn.Module, stacked_type(child, runs)))
         elif not isinstance(child, RUN_INDEPENDENT):
             if not list(child.children()):
                 raise UsageError(

@@ -16,7 +16,12 @@ from gclip.clipping.units import Axis, Units, usual
 
 
 class StackedParameters:
-    """The parameters of one run, and the views of them that strategies have."""
+    """Names and shapes of one run's parameters, and the groups that strategies see of them.
+
+    Attributes:
+        units: how each parameter is cut into units, whose number is in `unit_counts`.
+        unit_offsets: the column of each parameter's first unit, and last the number of them all.
+    """
 
     def __init__(
         self,
@@ -26,138 +31,140 @@ class StackedParameters:
     ) -> None:
         self.names, self.shapes = tuple(names), tuple(shapes)
         self.axes = tuple(axes or map(usual, shapes))
-        self.parts = list(map(Units, shapes, self.axes))
-        self.units = [part.count for part in self.parts]
-        self.starts = [0, *accumulate(self.units)]
-        self._views: dict[tuple[tuple[int, ...], str, float], StackedGroups] = {}
-        self._homes: dict[torch.device, Tensor] = {}
+        self.units = list(map(Units, shapes, self.axes))
+        self.unit_counts = [units.count for units in self.units]
+        self.unit_offsets = [0, *accumulate(self.unit_counts)]
+        self._groups: dict[tuple[tuple[int, ...], str, float], StackedGroups] = {}
+        self._tensor_of_unit: dict[torch.device, Tensor] = {}
 
-    def view(self, places: tuple[int, ...], scope: str, order: float) -> StackedGroups:
-        """What a strategy sees of the parameters at `places`; one object for the same view."""
-        key = (places, scope, order)
-        if key not in self._views:
-            self._views[key] = StackedGroups(self, places, scope, order)
-        return self._views[key]
+    def groups(self, indices: tuple[int, ...], scope: str, order: float) -> StackedGroups:
+        """The groups of the parameters at `indices`; one object for the same groups."""
+        key = (indices, scope, order)
+        if key not in self._groups:
+            self._groups[key] = StackedGroups(self, indices, scope, order)
+        return self._groups[key]
 
-    def by_unit(self, values: Tensor) -> Tensor:
+    def repeat_by_unit(self, values: Tensor) -> Tensor:
         """``(runs, tensors)`` as ``(runs, units)``."""
         device = values.device
-        if device not in self._homes:
-            homes = [i for i, count in enumerate(self.units) for _ in range(count)]
-            self._homes[device] = torch.tensor(homes, device=device)
-        return values.index_select(1, self._homes[device])
+        if device not in self._tensor_of_unit:
+            owners = [i for i, count in enumerate(self.unit_counts) for _ in range(count)]
+            self._tensor_of_unit[device] = torch.tensor(owners, device=device)
+        return values.index_select(1, self._tensor_of_unit[device])
 
 
 NormKind: TypeAlias = tuple[str, float]
-"""``each`` tensor's norms, ``units``' norms or the ``ends`` (smallest, largest), and the order."""
+"""Norms of each ``tensor``, of its ``unit``s, or its ``extremes``; and the order."""
 
 
 class StackedGroups:
     """The groups that a scope makes of some parameters, and how they are measured.
 
     Attributes:
-        groups: their labels, count and sizes.
-        fine: whether a parameter may have several groups (its units).
+        parameters: all of the run's, of which these are the ones at `indices`.
+        single_run: the groups of one run, with their labels, count and sizes.
+        by_unit: whether a parameter may have several groups (its units).
+        all_parameters: whether `indices` are those of all.
+        columns: how many entries all parameters have: one each, or one a unit.
     """
 
     def __init__(
-        self, layout: StackedParameters, places: tuple[int, ...], scope: str, order: float
+        self, parameters: StackedParameters, indices: tuple[int, ...], scope: str, order: float
     ) -> None:
-        self.layout = layout
-        names = [layout.names[i] for i in places]
-        shapes, axes = [layout.shapes[i] for i in places], [layout.axes[i] for i in places]
-        self.groups = Groups(names, shapes, scope, axes)
-        self.places, self.scope, self.order = places, scope, order
-        self._layout = layout
-        self.fine = scope == "unit"
-        self.whole = len(places) == len(layout.names)
-        self.entries = layout.starts[-1] if self.fine else len(layout.names)
-        spans = [range(layout.starts[i], layout.starts[i + 1]) for i in places]
-        self._columns = [at for span in spans for at in span] if self.fine else list(places)
+        self.parameters = parameters
+        names = [parameters.names[i] for i in indices]
+        shapes = [parameters.shapes[i] for i in indices]
+        self.single_run = Groups(names, shapes, scope, [parameters.axes[i] for i in indices])
+        self.indices, self.scope, self.order = indices, scope, order
+        self.by_unit = scope == "unit"
+        self.all_parameters = len(indices) == len(parameters.names)
+        offsets = parameters.unit_offsets
+        self.columns = offsets[-1] if self.by_unit else len(parameters.names)
+        spans = [range(offsets[i], offsets[i + 1]) for i in indices]
+        self._own = [c for span in spans for c in span] if self.by_unit else list(indices)
         self._group_of = self._groups_of_columns()
         self._index: dict[tuple[str, torch.device], Tensor] = {}
 
     @property
-    def kind(self) -> NormKind:
+    def norm_kind(self) -> NormKind:
         """What has to be measured for it."""
-        if self.fine:
-            return "units", self.order
-        return "each", math.inf if self.scope == "element" else self.order
+        if self.by_unit:
+            return "unit", self.order
+        return "tensor", math.inf if self.scope == "element" else self.order
 
-    def of_groups(self, every: Tensor) -> Tensor:
-        """The groups' norms, ``(runs, groups)``, from those that `kind` names."""
-        each = self._mine(every)
+    def reduce(self, norms: Tensor) -> Tensor:
+        """The groups' norms, ``(runs, groups)``, from those that `norm_kind` names."""
+        if not self.all_parameters:
+            norms = norms.index_select(1, self._indices("own", norms.device))
         if self.scope == "global":
-            return self._total(each)
-        return self._layers(each) if self.scope == "layer" else each
+            return self._global(norms)
+        return self._by_layer(norms) if self.scope == "layer" else norms
 
     @property
     def l2(self) -> StackedGroups:
         """The same groups, by their L2 norms."""
-        return self._layout.view(self.places, self.scope, 2.0)
+        return self.parameters.groups(self.indices, self.scope, 2.0)
 
-    def tensors(self, each: Tensor) -> Tensor:
-        """Of one entry a tensor of the layout, ``(runs, tensors)``, those of this view."""
-        return each if self.whole else each.index_select(1, self._indexes("tensors", each.device))
+    def select_tensors(self, values: Tensor) -> Tensor:
+        """``(runs, all tensors)`` to those of these parameters, ``(runs, tensors)``."""
+        if self.all_parameters:
+            return values
+        return values.index_select(1, self._indices("tensors", values.device))
 
-    def spread(self, values: Tensor, neutral: float) -> Tensor:
-        """``(runs, groups)`` as ``(runs, entries)``: one a parameter, or one a unit, of the whole
-        layout; `neutral` for parameters that are not of this view."""
-        if self.whole and self.scope == "global":
-            return values.expand(len(values), self.entries)
-        if not self.whole:
+    def expand(self, values: Tensor, neutral: float) -> Tensor:
+        """``(runs, groups)`` as ``(runs, columns)``: one a parameter, or one a unit, of all
+        parameters; `neutral` for those that are not among these."""
+        if self.all_parameters and self.scope == "global":
+            return values.expand(len(values), self.columns)
+        if not self.all_parameters:
             values = torch.cat([values, values.new_full((len(values), 1), neutral)], dim=1)
         elif self.scope != "layer":
             return values
-        return values.index_select(1, self._indexes("spread", values.device))
+        return values.index_select(1, self._indices("expand", values.device))
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _mine(self, every: Tensor) -> Tensor:
-        if self.whole:
-            return every
-        return every.index_select(1, self._indexes("mine", every.device))
-
     def _groups_of_columns(self) -> list[int]:
-        """Of each of this view's columns, the group that it belongs to."""
+        """For each of these parameters' columns, the group that it belongs to."""
         if self.scope == "global":
-            return [0] * len(self._columns)
+            return [0] * len(self._own)
         if self.scope == "layer":
-            return self.groups.layers
-        return list(range(len(self._columns)))
+            return self.single_run.layers
+        return list(range(len(self._own)))
 
-    def _indexes(self, what: str, device: torch.device) -> Tensor:
-        if (what, device) not in self._index:
-            if what == "mine":
-                found = self._columns
-            elif what == "tensors":
-                found = list(self.places)
-            elif what == "layers":
-                found = self._group_of
+    def _indices(self, purpose: str, device: torch.device) -> Tensor:
+        if (purpose, device) not in self._index:
+            if purpose == "own":
+                indices = self._own
+            elif purpose == "tensors":
+                indices = list(self.indices)
+            elif purpose == "layers":
+                indices = self._group_of
             else:
-                found = [self.groups.count] * self.entries  # where the neutral value will stand
-                for column, group in zip(self._columns, self._group_of, strict=True):
-                    found[column] = group
-            self._index[what, device] = torch.tensor(found, dtype=torch.long, device=device)
-        return self._index[what, device]
+                indices = [self.single_run.count] * self.columns  # where the neutral value stands
+                for column, group in zip(self._own, self._group_of, strict=True):
+                    indices[column] = group
+            index = torch.tensor(indices, dtype=torch.long, device=device)
+            self._index[purpose, device] = index
+        return self._index[purpose, device]
 
-    def _total(self, each: Tensor) -> Tensor:
-        if each.shape[1] == 1:
-            return each
-        wide = torch.float64 if each.device.type == "cuda" else None
-        norm: Tensor = torch.linalg.vector_norm(each, self.order, dim=1, keepdim=True, dtype=wide)
+    def _global(self, norms: Tensor) -> Tensor:
+        if norms.shape[1] == 1:
+            return norms
+        dtype = torch.float64 if norms.device.type == "cuda" else None
+        norm: Tensor = torch.linalg.vector_norm(norms, self.order, dim=1, keepdim=True, dtype=dtype)
         if lost(norm, self.order):
-            exact = exact_norm(each, self.order, (1,)).unsqueeze(1)
-            return fitting(exact, each.dtype)
-        return norm.to(each.dtype)
+            exact = exact_norm(norms, self.order, (1,)).unsqueeze(1)
+            return fitting(exact, norms.dtype)
+        return norm.to(norms.dtype)
 
-    def _layers(self, each: Tensor) -> Tensor:
+    def _by_layer(self, norms: Tensor) -> Tensor:
         """Norms of tensors into norms of layers, relative to the largest: no power overflows."""
-        index = self._indexes("layers", each.device).expand_as(each)
-        zeros = each.new_zeros((len(each), self.groups.count))
-        top = zeros.scatter_reduce(1, index, each, "amax")
+        index = self._indices("layers", norms.device).expand_as(norms)
+        zeros = norms.new_zeros((len(norms), self.single_run.count))
+        largest = zeros.scatter_reduce(1, index, norms, "amax")
         if self.order == math.inf:
-            return top
-        safe = torch.where((top > 0) & torch.isfinite(top), top, 1.0)
-        ratio = each / safe.gather(1, index)
+            return largest
+        safe = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
+        ratio = norms / safe.gather(1, index)
         return safe * zeros.scatter_add(1, index, ratio**self.order) ** (1 / self.order)

@@ -20,7 +20,7 @@ from gclip.training.models import SpatialMean
 # From so many weights a run on, a CPU is slower at convolutions in groups than at one after another
 # (4 runs, batch 4, forward and backward: 256-512 channels 108 against 78 ms, 512-512 152 against
 # 84; 128-128 34 against 35; 6-16 0.5 against 0.9).
-_WIDE = 2**18
+_MANY_WEIGHTS = 2**18
 
 
 class StackedConv2d(nn.Module):
@@ -32,12 +32,12 @@ class StackedConv2d(nn.Module):
             raise UsageError(f"a convolution with padding {layer.padding_mode} cannot be stacked")
         self.runs, self.groups, self.inputs = runs, layer.groups, layer.in_channels
         self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
-        self.weight = _stacked(layer.weight, runs)
-        self.bias = None if layer.bias is None else _stacked(layer.bias, runs)
+        self.weight = _stacked_parameter(layer.weight, runs)
+        self.bias = None if layer.bias is None else _stacked_parameter(layer.bias, runs)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and self.weight[0].numel() >= _WIDE:
-            return self._apart(x)
+        if x.device.type == "cpu" and self.weight[0].numel() >= _MANY_WEIGHTS:
+            return self._one_by_one(x)
         groups = self.groups * self.runs
         if x.shape[1] == self.inputs and self.runs > 1:
             if self.groups == 1:
@@ -50,7 +50,7 @@ class StackedConv2d(nn.Module):
             x, weight, bias, self.stride, cast(Any, self.padding), self.dilation, groups
         )
 
-    def _apart(self, x: Tensor) -> Tensor:
+    def _one_by_one(self, x: Tensor) -> Tensor:
         """One convolution after another; so large are they that calling each costs nothing."""
         shared = x.shape[1] == self.inputs
         images = [x] * self.runs if shared else x.chunk(self.runs, 1)
@@ -71,9 +71,9 @@ class StackedLinear(nn.Module):
 
     def __init__(self, layer: nn.Linear, runs: int) -> None:
         super().__init__()
-        self.weight = _stacked(layer.weight, runs)
+        self.weight = _stacked_parameter(layer.weight, runs)
         bias: Tensor | None = layer.bias
-        self.bias = None if bias is None else _stacked(bias, runs)
+        self.bias = None if bias is None else _stacked_parameter(bias, runs)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bias is None:
@@ -108,11 +108,11 @@ class StackedBatchNorm2d(nn.Module):
             raise UsageError("a batch norm with momentum=None cannot be stacked")
         self.momentum, self.eps = layer.momentum, layer.eps
         self._by_batch = layer.running_mean is None
-        self.weight = _stacked(layer.weight, runs) if layer.affine else None
-        self.bias = _stacked(layer.bias, runs) if layer.affine else None
+        self.weight = _stacked_parameter(layer.weight, runs) if layer.affine else None
+        self.bias = _stacked_parameter(layer.bias, runs) if layer.affine else None
         for name in ("running_mean", "running_var"):
             own = getattr(layer, name)
-            self.register_buffer(name, None if own is None else _repeated(own, runs))
+            self.register_buffer(name, None if own is None else _repeat(own, runs))
 
     def forward(self, x: Tensor) -> Tensor:
         mean, var = (cast(Any, self).running_mean, cast(Any, self).running_var)
@@ -168,9 +168,9 @@ RUN_INDEPENDENT = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Identity, nn.GELU, nn
 """Layers that work on each number or channel by itself."""
 
 
-def _repeated(value: Tensor, runs: int) -> Tensor:
+def _repeat(value: Tensor, runs: int) -> Tensor:
     return value.detach().expand(runs, *value.shape).clone()
 
 
-def _stacked(value: Tensor, runs: int) -> nn.Parameter:
-    return nn.Parameter(_repeated(value, runs))
+def _stacked_parameter(value: Tensor, runs: int) -> nn.Parameter:
+    return nn.Parameter(_repeat(value, runs))

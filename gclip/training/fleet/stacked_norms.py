@@ -25,9 +25,10 @@ class StackedNorms:
 
     Args:
         tensors: ``(runs, *shape)``; None where there is no gradient, which counts zero.
+        parameters: whose tensors they are.
         spans: for each kind of norm, the runs that need it: others are not read, and count zero.
         zeros: as in `gclip.clipping.groups.Groups.measure`.
-        again: whether to look at all for sums that overflowed or vanished.
+        recheck: whether to look at all for sums that overflowed or vanished.
 
     As in `gclip.clipping.groups`, norms are float64 where any stack is, else float32; and where the
     host sees that sums of powers overflowed or vanished, those are measured once more.
@@ -36,67 +37,65 @@ class StackedNorms:
     def __init__(
         self,
         tensors: Sequence[Tensor | None],
-        layout: StackedParameters,
+        parameters: StackedParameters,
         runs: int,
         device: torch.device,
         *,
         spans: Mapping[NormKind, slice] | None = None,
         zeros: bool = False,
-        again: bool = True,
+        recheck: bool = True,
     ) -> None:
-        self.tensors, self.layout, self.runs, self.device = tensors, layout, runs, device
-        self._spans, self._zeros, self._again = spans or {}, zeros, again
-        self._kept: dict[object, Tensor] = {}
+        self.tensors, self.parameters, self.runs, self.device = tensors, parameters, runs, device
+        self._spans, self._zeros, self._recheck = spans or {}, zeros, recheck
+        self._cache: dict[object, Tensor] = {}
 
-    def of(self, view: StackedGroups) -> Tensor:
-        """The norms of a view, ``(runs, groups)``; measured once."""
-        if view not in self._kept:
-            what, order = view.kind
-            every = self.units(order) if what == "units" else self.each(order)
-            self._kept[view] = view.of_groups(every)
-        return self._kept[view]
+    def of(self, groups: StackedGroups) -> Tensor:
+        """The groups' norms, ``(runs, groups)``; measured once."""
+        if groups not in self._cache:
+            kind, order = groups.norm_kind
+            norms = self.by_unit(order) if kind == "unit" else self.by_tensor(order)
+            self._cache[groups] = groups.reduce(norms)
+        return self._cache[groups]
 
-    def tensor_norms(self, view: StackedGroups) -> Tensor:
-        """Each of the view's tensors' L2 norm whatever its scope, ``(runs, tensors)``."""
-        return view.tensors(self.each(2.0))
+    def tensor_norms(self, groups: StackedGroups) -> Tensor:
+        """The L2 norm of each of the groups' tensors whatever the scope, ``(runs, tensors)``."""
+        return groups.select_tensors(self.by_tensor(2.0))
 
-    def each(self, order: float) -> Tensor:
+    def by_tensor(self, order: float) -> Tensor:
         """One norm a tensor, ``(runs, tensors)``."""
-        return self._table("each", order, [None] * len(self.tensors))
+        return self._measure("tensor", order, [None] * len(self.tensors))
 
-    def units(self, order: float) -> Tensor:
+    def by_unit(self, order: float) -> Tensor:
         """One norm a unit, ``(runs, units)``."""
-        return self._table("units", order, self.layout.parts)
+        return self._measure("unit", order, self.parameters.units)
 
-    def _table(self, what: str, order: float, parts: Sequence[Units | None]) -> Tensor:
+    def _measure(self, what: str, order: float, units: Sequence[Units | None]) -> Tensor:
         """One norm for each tensor, or for each of its units, side by side."""
         kind = (what, order)
-        if kind not in self._kept:
+        if kind not in self._cache:
             span = self._span(kind)
-            rows = [self._rows(t, span, part) for t, part in zip(self.tensors, parts, strict=True)]
-            table = torch.cat([_norm(each, order) for each in rows], dim=1)
-            if self._again and order != math.inf and lost(table, order):
-                units = None if self._zeros or what != "units" else np.array(self.layout.units)
-                bad = untrusted(table, order, units)
-                table = _again(rows, table, order, bad)
-            self._kept[kind] = self._padded(table, span)
-        return self._kept[kind]
+            rows = [self._rows(t, span, cut) for t, cut in zip(self.tensors, units, strict=True)]
+            norms = torch.cat([_norm(each, order) for each in rows], dim=1)
+            if self._recheck and order != math.inf and lost(norms, order):
+                skip_counts = self._zeros or what != "unit"
+                counts = None if skip_counts else np.array(self.parameters.unit_counts)
+                norms = _exact(rows, norms, order, untrusted(norms, order, counts))
+            self._cache[kind] = self._pad(norms, span)
+        return self._cache[kind]
 
-    def ends(self) -> tuple[Tensor, Tensor]:
+    def extremes(self) -> tuple[Tensor, Tensor]:
         """Each tensor's smallest and largest element, ``(runs, tensors)``."""
         refuse_complex(self.tensors)
-        span = self._span(("ends", math.inf))
-        pairs = [_ends(self._rows(t, span)) for t in self.tensors]
-        least, most = (
-            self._padded(torch.cat(side, dim=1), span) for side in zip(*pairs, strict=True)
-        )
+        span = self._span(("extremes", math.inf))
+        pairs = [_extremes(self._rows(t, span)) for t in self.tensors]
+        least, most = (self._pad(torch.cat(ends, dim=1), span) for ends in zip(*pairs, strict=True))
         return least, most
 
     def _span(self, kind: NormKind) -> tuple[int, int]:
         span = self._spans.get(kind)
         return (0, self.runs) if span is None else (span.start, span.stop)
 
-    def _padded(self, values: Tensor, span: tuple[int, int]) -> Tensor:
+    def _pad(self, values: Tensor, span: tuple[int, int]) -> Tensor:
         """With zeros for the runs that were not read."""
         if span == (0, self.runs):
             return values
@@ -105,16 +104,16 @@ class StackedNorms:
         return full
 
     def _rows(
-        self, tensor: Tensor | None, span: tuple[int, int], part: Units | None = None
+        self, tensor: Tensor | None, span: tuple[int, int], units: Units | None = None
     ) -> Tensor:
         """``(runs in the span, units, elements)``."""
         start, end = span
         if tensor is None or not tensor.numel():
-            count = 1 if part is None else part.count
+            count = 1 if units is None else units.count
             return torch.zeros((end - start, count, 0), dtype=torch.float32, device=self.device)
         if span != (0, self.runs):
             tensor = tensor[start:end]
-        return tensor.reshape(end - start, 1, -1) if part is None else part.matrix(tensor, 1)
+        return tensor.reshape(end - start, 1, -1) if units is None else units.matrix(tensor, 1)
 
 
 def _norm(rows: Tensor, order: float) -> Tensor:
@@ -125,32 +124,32 @@ def _norm(rows: Tensor, order: float) -> Tensor:
     if order == math.inf:  # many times faster than vector_norm, on a CPU
         if rows.is_complex():
             return rows.abs().amax(dim=2).to(dtype)
-        least, most = _ends(rows)
+        least, most = _extremes(rows)
         return torch.maximum(most, -least)
     norm: Tensor = torch.linalg.vector_norm(rows, order, dim=2, dtype=sum_type(rows))
     return norm.to(dtype)
 
 
-def _again(
-    rows: Sequence[Tensor], table: Tensor, order: float, bad: npt.NDArray[np.bool_]
+def _exact(
+    rows: Sequence[Tensor], norms: Tensor, order: float, bad: npt.NDArray[np.bool_]
 ) -> Tensor:
     """Exact norms in place of the `bad` ones."""
     if not bad.any():
-        return table
-    exact, start = table.double(), 0
+        return norms
+    exact, start = norms.double(), 0
     for each in rows:
         end = start + each.shape[1]
-        mine = np.flatnonzero(bad[:, start:end])
-        if len(mine) and each.shape[2]:
-            few = each.reshape(-1, each.shape[2]).index_select(0, torch.from_numpy(mine))
-            if bool(few.any()):
-                run, unit = np.divmod(mine, end - start)
-                exact[run, start + unit] = exact_norm(few, order, (1,))
+        indices = np.flatnonzero(bad[:, start:end])
+        if len(indices) and each.shape[2]:
+            selected = each.reshape(-1, each.shape[2]).index_select(0, torch.from_numpy(indices))
+            if bool(selected.any()):
+                run, unit = np.divmod(indices, end - start)
+                exact[run, start + unit] = exact_norm(selected, order, (1,))
         start = end
-    return fitting(exact, table.dtype)
+    return fitting(exact, norms.dtype)
 
 
-def _ends(rows: Tensor) -> tuple[Tensor, Tensor]:
+def _extremes(rows: Tensor) -> tuple[Tensor, Tensor]:
     """The smallest and the largest over the last dimension."""
     dtype = norm_type([rows])
     if not rows.shape[2]:

@@ -29,7 +29,7 @@ class StepInputs(NamedTuple):
         weights: the parameters before the step, measured when asked for; None for frozen ones.
         sources: on the side of updates, the gradients that they came from.
         finite: bool ``(runs, 1)``, which runs may remember this step; or `ALL_FINITE`.
-        keep: whether gradients that are not finite are clipped all the same.
+        keep_nonfinite: whether gradients that are not finite are clipped all the same.
     """
 
     step: int
@@ -37,9 +37,9 @@ class StepInputs(NamedTuple):
     grads: Sequence[Tensor | None]
     weights: StackedNorms
     sources: Sequence[Tensor | None] | None
-    rates: FleetHyperparameters
+    hyperparameters: FleetHyperparameters
     finite: Tensor
-    keep: bool = False
+    keep_nonfinite: bool = False
 
 
 class StrategyBatch:
@@ -47,46 +47,47 @@ class StrategyBatch:
 
     Attributes:
         rows: which runs, of the side that they are on.
-        place: how many strategies come before it in its runs.
-        where: what its memory is saved under; see `gclip.clipping.assignment`.
+        stage: how many strategies come before it in its runs.
+        state_key: what its memory is saved under; see `gclip.clipping.assignment`.
         first, last: whether it is the first and the last in its chain.
-        shown: whether it is what reports and records are about.
+        reported: whether it is what reports and records are about.
+        decision: what the strategies decided in the last step.
         norm: each group's norm, ``(rows, groups)``.
         before, after: the norms that the record adds up: L2 norms, of the groups or (where
             elements are clamped) of the tensors.
     """
 
-    made: Decision
+    _memory_by_group = True
+    decision: Decision
     norm: Tensor
     before: Tensor
     after: Tensor
 
     def __init__(
         self,
-        merged: VectorizedStrategy,
-        view: StackedGroups,
+        strategy: VectorizedStrategy,
+        groups: StackedGroups,
         rows: Sequence[int],
         *,
-        place: int,
-        where: Place,
+        stage: int,
+        state_key: Place,
         first: bool,
         last: bool,
-        shown: bool,
+        reported: bool,
         runs: int,
     ) -> None:
-        self.merged, self.view, self.rows = merged, view, list(rows)
-        self.place, self.where = place, where
-        self.first, self.last, self.shown = first, last, shown
+        self.strategy, self.groups, self.rows = strategy, groups, list(rows)
+        self.stage, self.state_key = stage, state_key
+        self.first, self.last, self.reported = first, last, reported
         self.memory: Any = None
         self.dtype: torch.dtype | None = None  # of the norms that memory is made for
-        strategy = merged.strategies[0]
-        self.rule = strategy.rule
-        self.clamps = clamps(strategy)
+        self.rule = strategy.strategies[0].rule
+        self.clamps = clamps(strategy.strategies[0])
         self.runs = runs
         low, high = self.rows[0], self.rows[-1] + 1
         # Neighbours are a slice, and all of them everything: nothing is copied.
-        self.slice = slice(low, high) if self.rows == list(range(low, high)) else None
-        self.whole = len(self.rows) == runs
+        self._slice = slice(low, high) if self.rows == list(range(low, high)) else None
+        self.all_runs = len(self.rows) == runs
         self._index: dict[tuple[torch.device, int], Tensor] = {}
 
     def index(self, device: torch.device, offset: int = 0) -> Tensor:
@@ -96,148 +97,154 @@ class StrategyBatch:
             self._index[key] = torch.tensor([row + offset for row in self.rows], device=device)
         return self._index[key]
 
-    def mine(self, values: Tensor) -> Tensor:
+    def select(self, values: Tensor) -> Tensor:
         """Of ``(runs, …)``, these rows; a view where they are neighbours."""
-        if self.whole:
+        if self.all_runs:
             return values
-        if self.slice is not None:
-            return values[self.slice]
+        if self._slice is not None:
+            return values[self._slice]
         return values.index_select(0, self.index(values.device))
 
-    def put(self, into: Tensor, values: Tensor) -> None:
+    def scatter(self, into: Tensor, values: Tensor) -> None:
         """Into ``(runs, …)``, at these rows."""
-        if self.slice is not None:
-            into[self.slice].copy_(values)
+        if self._slice is not None:
+            into[self._slice].copy_(values)
         else:
             into.index_copy_(0, self.index(into.device), values.to(into.dtype))
 
-    def take(self, measured: StackedNorms, recording: bool) -> None:
+    def read_norms(self, norms: StackedNorms, recording: bool) -> None:
         """This step's norms."""
-        self.norm = self.mine(measured.of(self.view))
+        self.norm = self.select(norms.of(self.groups))
         self.before = self.norm
         if recording and self.clamps:
-            self.before = self.mine(measured.tensor_norms(self.view))
-        elif recording and self.view.order != 2.0:
-            self.before = self.mine(measured.of(self.view.l2))
+            self.before = self.select(norms.tensor_norms(self.groups))
+        elif recording and self.groups.order != 2.0:
+            self.before = self.select(norms.of(self.groups.l2))
 
-    def ask(self, now: StepInputs, measured: StackedNorms) -> Tensor | None:
+    def decide(self, inputs: StepInputs) -> Tensor | None:
         """Let the strategies decide and learn; which rows want their step skipped, or None."""
         device = self.norm.device
         if self.norm.dtype != self.dtype:
-            self._follow(now)
+            self._match_dtype(inputs)
         dtype = self.norm.dtype
-        strategy = self.merged.at(now.step, device, dtype)
-        norm = self.norm[0] if self.merged.alone else self.norm
+        strategy = self.strategy.at(inputs.step, device, dtype)
+        norm = self.norm[0] if self.strategy.unbatched else self.norm
         if self.memory is None:
             self.memory = remembered(strategy, torch.zeros_like(norm))
-        valid = self._valid(now, norm)
+        valid = self._valid(inputs, norm)
         seen = Seen(
             norm,
-            step=now.step,
-            weight_norm=lambda: self._lead(self.mine(now.weights.of(self.view))).to(dtype),
-            size=lambda: self.view.groups.sizes(device, self._trained(now), dtype=dtype),
-            lr=self._rate(now, "lr"),
-            weight_decay=self._rate(now, "weight_decay"),
+            step=inputs.step,
+            weight_norm=lambda: self._drop_run_dim(self.select(inputs.weights.of(self.groups))).to(
+                dtype
+            ),
+            size=lambda: self.groups.single_run.sizes(device, self._trained(inputs), dtype=dtype),
+            lr=self._hyperparameter(inputs, "lr"),
+            weight_decay=self._hyperparameter(inputs, "weight_decay"),
             valid=valid,
-            total_steps=now.total_steps,
+            total_steps=inputs.total_steps,
         )
-        made = decide(strategy, seen, self.memory)
-        if now.keep and now.finite is not ALL_FINITE:
-            made = left_alone(made, clamps=self.clamps)
-        self.memory = remember_step(strategy, seen, made.clipped_norm, self.memory, valid)
-        skip = made.skip
-        if self.merged.alone:
-            made = Decision(*(_add_run_dim(part) for part in made))
+        decision = decide(strategy, seen, self.memory)
+        if inputs.keep_nonfinite and inputs.finite is not ALL_FINITE:
+            decision = left_alone(decision, clamps=self.clamps)
+        self.memory = remember_step(strategy, seen, decision.clipped_norm, self.memory, valid)
+        skip = decision.skip
+        if self.strategy.unbatched:
+            decision = Decision(*(_add_run_dim(part) for part in decision))
             skip = None if skip is None else skip.view(1, 1)
-        if self.clamps and isinstance(made.bounds, Band):
-            made = self._decided_by_band(made, made.bounds, measured)
-        self.made = made
-        self.after = made.clipped_norm
-        if not self.clamps and self.view.order != 2.0:
-            self.after = self.before * made.factor
+        self.decision = decision
+        self.after = decision.clipped_norm
+        if not self.clamps and self.groups.order != 2.0:
+            self.after = self.before * decision.factor
         return skip
 
-    def write(self, now: StepInputs) -> None:
+    def count_clamped(self, norms: StackedNorms) -> None:
+        """Where bounds are not symmetric, the largest element does not tell what is cut."""
+        if not (self.clamps and isinstance(self.decision.bounds, Band)):
+            return
+        least, most = (self.select(self.groups.select_tensors(end)) for end in norms.extremes())
+        low, high = self.decision.bounds
+        clipped = ~((least >= low) & (most <= high))  # also where one is NaN
+        self.after = torch.maximum(least.clamp(min=low).abs(), most.clamp(max=high).abs())
+        self.decision = self.decision._replace(clipped=clipped, clipped_norm=self.after)
+
+    def write_elements(self, inputs: StepInputs) -> None:
         """Change elements, for strategies that do so themselves."""
 
-    def pick(self, places: Mapping[int, int], runs: int) -> StrategyBatch | None:
-        """The same on fewer runs: `places` says where each run that stays goes."""
-        kept = [i for i, row in enumerate(self.rows) if row in places]
-        if not kept:
+    def select_runs(self, new_index: Mapping[int, int], runs: int) -> StrategyBatch | None:
+        """The same on fewer runs: `new_index` says where each run that stays goes."""
+        staying = [i for i, row in enumerate(self.rows) if row in new_index]
+        if not staying:
             return None
-        ordered = sorted(kept, key=lambda i: places[self.rows[i]])
-        made = type(self)(
-            self.merged.pick(ordered),
-            self.view,
-            [places[self.rows[i]] for i in ordered],
-            place=self.place,
-            where=self.where,
+        ordered = sorted(staying, key=lambda i: new_index[self.rows[i]])
+        batch = type(self)(
+            self.strategy.select_runs(ordered),
+            self.groups,
+            [new_index[self.rows[i]] for i in ordered],
+            stage=self.stage,
+            state_key=self.state_key,
             first=self.first,
             last=self.last,
-            shown=self.shown,
+            reported=self.reported,
             runs=runs,
         )
-        made.dtype = self.dtype
-        made.memory = self.memory if self.merged.alone else index_memory(self.memory, ordered)
-        return made
+        memory = self.memory if self.strategy.unbatched else index_memory(self.memory, ordered)
+        batch._resume(memory, self.dtype)
+        return batch
+
+    def _resume(self, memory: Any, dtype: torch.dtype | None) -> None:
+        """Go on with the memory of a batch before this one."""
+        self.memory, self.dtype = memory, dtype
 
     def memory_of(self, row: int) -> Any:
         """What a clipper of that run alone would have in its memory, as a copy."""
-        if self.merged.alone:
+        if self.strategy.unbatched:
             return copied(self.memory)
         return copied(index_memory(self.memory, self.rows.index(row)))
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _follow(self, now: StepInputs) -> None:
-        """Norms have another dtype than before: memory is made ready for it."""
-        if self.norm.dtype == torch.float32 and norm_type(now.weights.tensors) == torch.float64:
+    def _match_dtype(self, inputs: StepInputs) -> None:
+        """Norms have another dtype than before: memory is decision ready for it."""
+        if self.norm.dtype == torch.float32 and norm_type(inputs.weights.tensors) == torch.float64:
             self.norm = self.norm.double()  # only the gradients that are float64 are missing
         if self.norm.dtype != self.dtype:
             self.dtype = self.norm.dtype
-            self.memory = self._retyped(self.memory, self.dtype)
+            if self._memory_by_group:
+                self.memory = retyped(self.memory, self.dtype)
 
-    def _retyped(self, memory: Any, dtype: torch.dtype) -> Any:
-        return retyped(memory, dtype)
+    def _drop_run_dim(self, values: Tensor) -> Tensor:
+        return values[0] if self.strategy.unbatched else values
 
-    def _lead(self, values: Tensor) -> Tensor:
-        return values[0] if self.merged.alone else values
-
-    def _valid(self, now: StepInputs, norm: Tensor) -> Tensor | None:
+    def _valid(self, inputs: StepInputs, norm: Tensor) -> Tensor | None:
         """Which norms may enter memory, or None: all."""
-        missing = not all(now.grads[i] is not None for i in self.view.places)
-        if now.finite is ALL_FINITE and not missing:
+        missing = not all(inputs.grads[i] is not None for i in self.groups.indices)
+        if inputs.finite is ALL_FINITE and not missing:
             return None
         valid = torch.ones_like(norm, dtype=torch.bool)
-        if now.finite is not ALL_FINITE:
-            valid = valid & self._lead(self.mine(now.finite))
+        if inputs.finite is not ALL_FINITE:
+            valid = valid & self._drop_run_dim(self.select(inputs.finite))
         if missing:
-            grads = [now.grads[i] for i in self.view.places]
-            valid = valid & self.view.groups.present(grads, norm.device)
+            grads = [inputs.grads[i] for i in self.groups.indices]
+            valid = valid & self.groups.single_run.present(grads, norm.device)
         return valid
 
-    def _trained(self, now: StepInputs) -> list[bool]:
-        return [now.weights.tensors[i] is not None for i in self.view.places]
+    def _trained(self, inputs: StepInputs) -> list[bool]:
+        return [inputs.weights.tensors[i] is not None for i in self.groups.indices]
 
-    def _rate(self, now: StepInputs, key: str) -> Callable[[], Rate] | None:
-        if not now.rates.known(key):
+    def _hyperparameter(self, inputs: StepInputs, key: str) -> Callable[[], Rate] | None:
+        if not inputs.hyperparameters.known(key):
             return None
 
-        def found() -> Rate:
-            rate = now.rates.spread(key, self.view, self.norm.device, self.norm.dtype)
-            if isinstance(rate, Tensor) and rate.ndim == 2:
-                return self._lead(self.mine(rate))
-            return rate
+        def read() -> Rate:
+            value = inputs.hyperparameters.by_group(
+                key, self.groups, self.norm.device, self.norm.dtype
+            )
+            if isinstance(value, Tensor) and value.ndim == 2:
+                return self._drop_run_dim(self.select(value))
+            return value
 
-        return found
-
-    def _decided_by_band(self, made: Decision, band: Band, measured: StackedNorms) -> Decision:
-        """Where the bounds are not symmetric, the largest element does not tell what is cut."""
-        least, most = (self.mine(self.view.tensors(end)) for end in measured.ends())
-        low, high = band
-        clipped = ~((least >= low) & (most <= high))  # also where one is NaN
-        after = torch.maximum(least.clamp(min=low).abs(), most.clamp(max=high).abs())
-        return made._replace(clipped=clipped, clipped_norm=after)
+        return read
 
 
 def clamps(strategy: Strategy) -> bool:
@@ -267,14 +274,14 @@ def index_memory(memory: Memory | Any, runs: int | list[int]) -> Any:
     return memory
 
 
-def bounds(made: Decision, like: Tensor) -> tuple[Tensor, Tensor]:
+def bounds(decision: Decision, like: Tensor) -> tuple[Tensor, Tensor]:
     """The smallest and the largest element that a clamp leaves, ``(rows, groups)``."""
-    low, high = made.bounds if isinstance(made.bounds, Band) else (None, made.bounds)
-    most = _filled(high, like)
-    return -most if low is None else _filled(low, like), most
+    low, high = decision.bounds if isinstance(decision.bounds, Band) else (None, decision.bounds)
+    most = _as_tensor(high, like)
+    return -most if low is None else _as_tensor(low, like), most
 
 
-def _filled(bound: Tensor | float, like: Tensor) -> Tensor:
+def _as_tensor(bound: Tensor | float, like: Tensor) -> Tensor:
     if isinstance(bound, Tensor):
         return bound.to(like.dtype).expand_as(like)
     return torch.full_like(like, bound)

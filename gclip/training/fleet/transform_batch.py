@@ -18,7 +18,6 @@ from gclip.clipping.units import Units, rows
 from gclip.core.host import on_host
 from gclip.core.seen import Elements, Rate
 from gclip.core.strategy import Memory, Strategy, Transform
-from gclip.training.fleet.stacked_norms import StackedNorms
 from gclip.training.fleet.strategy_batch import StepInputs, StrategyBatch
 from gclip.training.fleet.vectorized_strategy import VectorizedStrategy
 
@@ -26,136 +25,137 @@ from gclip.training.fleet.vectorized_strategy import VectorizedStrategy
 class TransformBatch(StrategyBatch):
     """As `StrategyBatch`. Memory is kept for each parameter's name."""
 
-    _new: list[tuple[int, Tensor]]
+    _memory_by_group = False  # each tensor's has the dtype of its elements
+    _changed: list[tuple[int, Tensor]]
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._types: dict[str, torch.dtype] = {}  # of the elements that memory is made for
 
-    def ask(self, now: StepInputs, measured: StackedNorms) -> Tensor | None:
+    def decide(self, inputs: StepInputs) -> Tensor | None:
         """Compute the new values and the memory; a transform never skips a step."""
         if self.norm.dtype != self.dtype:
-            self._follow(now)
-        kept: dict[str, Memory] = dict(self.memory or {})
-        norm, self._new = self.norm, []
-        left, flags = list(norm.unbind(1)), []
-        valid = None if now.finite is ALL_FINITE else self.mine(now.finite)
-        for column, place in enumerate(self.view.places):
-            grad, name = now.grads[place], self.view.groups.names[column]
+            self._match_dtype(inputs)
+        memory: dict[str, Memory] = dict(self.memory or {})
+        norm, self._changed = self.norm, []
+        norms_after, changes = list(norm.unbind(1)), []
+        valid = None if inputs.finite is ALL_FINITE else self.select(inputs.finite)
+        for column, index in enumerate(self.groups.indices):
+            grad, name = inputs.grads[index], self.groups.single_run.names[column]
             change: Tensor | None = None
-            view = cast(Transform, self.merged.strategies[0]).view
-            if grad is not None and grad.numel() and not _out_of_sight(view, grad):
-                values = self._seen(view, place, grad)
-                strategy = cast(Transform, self.merged.at(now.step, values.device, values.dtype))
-                if name not in kept:
-                    kept[name] = remembered(strategy, torch.zeros_like(values))
+            view = cast(Transform, self.strategy.strategies[0]).view
+            if grad is not None and grad.numel() and not _has_no_matrix(view, grad):
+                values = self._values(view, index, grad)
+                now = self.strategy.at(inputs.step, values.device, values.dtype)
+                strategy = cast(Transform, now)
+                if name not in memory:
+                    memory[name] = remembered(strategy, torch.zeros_like(values))
                 elif self._types.get(name) != values.dtype:
-                    kept[name] = retyped(kept[name], values.dtype)
+                    memory[name] = retyped(memory[name], values.dtype)
                 self._types[name] = values.dtype
-                elements = self._elements(strategy, now, place, values)
-                fits = None if valid is None else self._shaped(valid, values)
-                new, kept[name] = transformed(strategy, elements, kept[name], fits)
-                if now.keep and valid is not None:
+                elements = self._elements(strategy, inputs, index, values)
+                row_valid = None if valid is None else self._expand_dims(valid, values)
+                new, memory[name] = transformed(strategy, elements, memory[name], row_valid)
+                if inputs.keep_nonfinite and valid is not None:
                     new = kept_elements(strategy, new, values)
-                if self.merged.alone:
+                if self.strategy.unbatched:
                     new, values = new.unsqueeze(0), values.unsqueeze(0)
                 change = _differs(new, values)
                 if not on_host(change) or bool(change.any()):
                     after = _l2(new.flatten(1))
-                    left[column] = torch.where(change, after, left[column])
-                    self._new.append((place, new))
-            flags.append(
+                    norms_after[column] = torch.where(change, after, norms_after[column])
+                    self._changed.append((index, new))
+            changes.append(
                 torch.zeros_like(norm[:, 0], dtype=torch.bool) if change is None else change
             )
-        self.memory = kept
-        self._decide(torch.stack(left, dim=1), torch.stack(flags, dim=1))
+        self.memory = memory
+        self._set_decision(torch.stack(norms_after, dim=1), torch.stack(changes, dim=1))
         return None
 
-    def write(self, now: StepInputs) -> None:
+    def write_elements(self, inputs: StepInputs) -> None:
         """Put what changed into the gradients."""
-        for place, new in self._new:
-            grad = cast(Tensor, now.grads[place])
+        for index, new in self._changed:
+            grad = cast(Tensor, inputs.grads[index])
             if grad.is_complex() and not new.is_complex():
-                mine = self.mine(grad).clone()
-                set_modulus(mine, new.reshape(mine.shape))
-                self.put(grad, mine)
+                selected = self.select(grad).clone()
+                set_modulus(selected, new.reshape(selected.shape))
+                self.scatter(grad, selected)
                 continue
             if grad.dtype.itemsize < new.dtype.itemsize:
                 # What was finite stays so: the largest half-precision number, not inf.
                 most = torch.finfo(grad.dtype).max
                 new = torch.where(new.isfinite(), new.clamp(-most, most), new)
             shape = (len(self.rows), *grad.shape[1:])
-            matrix = cast(Transform, self.merged.strategies[0]).view == "matrix"
-            self.put(
+            matrix = cast(Transform, self.strategy.strategies[0]).view == "matrix"
+            self.scatter(
                 grad,
-                self._rows(place).from_matrix(new, shape, 1) if matrix else new.reshape(shape),
+                self._rows(index).from_matrix(new, shape, 1) if matrix else new.reshape(shape),
             )
-        self._new = []
+        self._changed = []
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _decide(self, left: Tensor, changed: Tensor) -> None:
+    def _set_decision(self, norms_after: Tensor, changed: Tensor) -> None:
         norm = self.norm
         limit = torch.full_like(norm, math.nan)
-        factor = torch.where(norm > 0, left / norm, 1.0)
-        self.after = torch.where(changed, left, norm)
-        self.made = Decision(norm, math.nan, limit, factor, self.after, changed, True, None)
+        factor = torch.where(norm > 0, norms_after / norm, 1.0)
+        self.after = torch.where(changed, norms_after, norm)
+        self.decision = Decision(norm, math.nan, limit, factor, self.after, changed, True, None)
 
-    def _retyped(self, memory: Any, dtype: torch.dtype) -> Any:
-        return memory  # each tensor's has the dtype of its own elements: see `ask`
+    def _rows(self, index: int) -> Units:
+        parameters = self.groups.parameters
+        return rows(parameters.shapes[index], parameters.axes[index])
 
-    def _rows(self, place: int) -> Units:
-        layout = self.view.layout
-        return rows(layout.shapes[place], layout.axes[place])
-
-    def _seen(self, view: str, place: int, stack: Tensor) -> Tensor:
+    def _values(self, view: str, index: int, stack: Tensor) -> Tensor:
         """These rows as ``(rows, elements)`` or ``(rows, rows of a matrix, columns)``."""
-        mine = self.mine(stack)
-        if mine.is_complex() and view == "flat":
-            mine = mine.abs()
-        wide = mine.float() if mine.dtype in (torch.float16, torch.bfloat16) else mine
-        wide = wide.reshape(len(mine), -1) if view == "flat" else self._rows(place).matrix(wide, 1)
-        return self._lead(wide)
+        selected = self.select(stack)
+        if selected.is_complex() and view == "flat":
+            selected = selected.abs()
+        half = selected.dtype in (torch.float16, torch.bfloat16)
+        values = selected.float() if half else selected
+        if view == "flat":
+            return self._drop_run_dim(values.reshape(len(selected), -1))
+        return self._drop_run_dim(self._rows(index).matrix(values, 1))
 
     def _elements(
-        self, strategy: Transform, now: StepInputs, place: int, values: Tensor
+        self, strategy: Transform, inputs: StepInputs, index: int, values: Tensor
     ) -> Elements:
-        source = None if now.sources is None else now.sources[place]
-        weight = cast(Tensor, now.weights.tensors[place])
+        source = None if inputs.sources is None else inputs.sources[index]
+        weight = cast(Tensor, inputs.weights.tensors[index])
         lr: Callable[[], Rate] | None = None
-        if now.rates.known("lr"):
+        if inputs.hyperparameters.known("lr"):
 
             def lr() -> Rate:
-                rate = now.rates.single("lr", place, values.device, values.dtype)
+                rate = inputs.hyperparameters.of_parameter("lr", index, values.device, values.dtype)
                 if isinstance(rate, Tensor) and rate.ndim == 2:
-                    return self._shaped(self.mine(rate), values)
+                    return self._expand_dims(self.select(rate), values)
                 return rate
 
         return Elements(
             values,
-            step=now.step,
-            weight=lambda: self._seen(strategy.view, place, weight.detach()).to(values),
+            step=inputs.step,
+            weight=lambda: self._values(strategy.view, index, weight.detach()).to(values),
             grad=None
             if source is None
-            else (lambda: self._seen(strategy.view, place, source).to(values)),
+            else (lambda: self._values(strategy.view, index, source).to(values)),
             lr=lr,
         )
 
-    def _shaped(self, column: Tensor, values: Tensor) -> Tensor:
+    def _expand_dims(self, column: Tensor, values: Tensor) -> Tensor:
         """``(rows, 1)`` with as many dimensions as `values`."""
-        if self.merged.alone:
+        if self.strategy.unbatched:
             return column.reshape(())
         return column.view(len(column), *[1] * (values.ndim - 1))
 
 
-def make_batch(merged: VectorizedStrategy, *args: Any, **settings: Any) -> StrategyBatch:
-    """The batch that puts `merged` to work; arguments as `StrategyBatch`."""
-    strategy: Strategy = merged.strategies[0]
-    made = TransformBatch if isinstance(strategy, Transform) else StrategyBatch
-    return made(merged, *args, **settings)
+def make_batch(strategy: VectorizedStrategy, *args: Any, **settings: Any) -> StrategyBatch:
+    """The batch that puts `strategy` to work; arguments as `StrategyBatch`."""
+    first: Strategy = strategy.strategies[0]
+    batch_type = TransformBatch if isinstance(first, Transform) else StrategyBatch
+    return batch_type(strategy, *args, **settings)
 
 
-def _out_of_sight(view: str, stack: Tensor) -> bool:
+def _has_no_matrix(view: str, stack: Tensor) -> bool:
     return view == "matrix" and stack.ndim < 3
 
 

@@ -134,7 +134,7 @@ class Pair:
     def keep(self, places: list[int]) -> None:
         self.stacks = {n: nn.Parameter(p.detach()[places]) for n, p in self.stacks.items()}
         self.joint = torch.optim.SGD(self.stacks.values(), lr=0.1)
-        self.fleet.keep(places, self.stacks, self.joint)
+        self.fleet.select_runs(places, self.stacks, self.joint)
         self.lr = self.lr[places]
         self.runs, self.params, self.clippers, self.optimizers = (
             [each[place] for place in places]
@@ -380,7 +380,7 @@ def test_within_the_limit_every_bit_stays() -> None:
     for name, stack in pair.stacks.items():
         assert torch.equal(stack.grad[:3], before[name][:3])
     few = {n: nn.Parameter(p[:3].detach()) for n, p in pair.stacks.items()}
-    pair.fleet.keep([0, 1, 2], few)
+    pair.fleet.select_runs([0, 1, 2], few)
     for name, stack in few.items():
         stack.grad = before[name][:3].clone()
     pair.fleet.step()
@@ -412,7 +412,9 @@ def test_a_strategy_that_cannot_be_batched_is_asked_run_by_run() -> None:
             return self.share * seen.norm.flatten()[0]
 
     for specs in ([Careless()] * 3, [Careless(share=0.1 * n) for n in (1, 2, 3)]):
-        assert [merged.alone for _, merged in group_vectorizable(specs, None)] == [True] * 3
+        assert [vectorized.unbatched for _, vectorized in group_vectorizable(specs, None)] == [
+            True
+        ] * 3
         run(specs, 10)
 
 
@@ -422,9 +424,9 @@ def test_bad_input_is_refused() -> None:
         FleetClipper(stacks, ["norm"] * 3)
     fleet = FleetClipper(stacks, ["norm"] * 2)
     with pytest.raises(UsageError, match="each once"):
-        fleet.keep([0, 0], stacks)
+        fleet.select_runs([0, 0], stacks)
     with pytest.raises(UsageError, match="same parameters"):
-        fleet.keep([0, 1], {"v": nn.Parameter(torch.zeros(2, 3))})
+        fleet.select_runs([0, 1], {"v": nn.Parameter(torch.zeros(2, 3))})
     stacks["w"].grad = torch.ones(2, 3)
     late = FleetClipper(stacks, ["clippy"] * 2)
     late.step()

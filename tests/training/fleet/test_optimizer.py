@@ -57,7 +57,7 @@ class Fleet:
         places = [self.present.index(run) for run in present]
         self.present = present
         self.stacks = [nn.Parameter(each.detach()[places].clone()) for each in self.stacks]
-        self.together.keep(places, self.stacks)
+        self.together.select_runs(places, self.stacks)
 
     def rate(self, factor: float) -> None:
         self.together.set_rates([factor * self.rates[run] for run in self.present])
@@ -127,9 +127,9 @@ def test_steps_are_taken_back(case: str, rates: tuple[float, ...]) -> None:
             ([p.detach().clone() for p in single], copy.deepcopy(alone.state_dict()))
             for single, alone in zip(fleet.single, fleet.alone, strict=True)
         ]
-        fleet.together.hold(slice(0, 3))
+        fleet.together.save(slice(0, 3))
         fleet.step((False, False, False))
-        fleet.together.put_back(torch.tensor(skipped))
+        fleet.together.restore(torch.tensor(skipped))
         for run in range(3):
             if skipped[run]:
                 weights, state = kept[run]
