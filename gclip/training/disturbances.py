@@ -21,9 +21,9 @@ def wrong_labels(labels: Tensor, share: float, classes: int, seed: int) -> Tenso
     """Labels ``(N,)`` of which a `share`, chosen at random, is replaced by another class."""
     if not share:
         return labels
-    chance = generator(seed, "labels")
-    chosen = torch.rand(len(labels), generator=chance) < share
-    other = torch.randint(1, classes, (len(labels),), generator=chance)
+    draws = generator(seed, "labels")
+    chosen = torch.rand(len(labels), generator=draws) < share
+    other = torch.randint(1, classes, (len(labels),), generator=draws)
     wrong = (labels.cpu() + other) % classes
     return torch.where(chosen, wrong, labels.cpu()).to(labels.device)
 
@@ -39,7 +39,7 @@ class Disturbance:
 
     def __init__(self, noise: float, spikes: float, seed: int) -> None:
         self._noise, self._spikes = noise, spikes
-        self.chance = generator(seed, "noise")
+        self.generator = generator(seed, "noise")
 
     def __bool__(self) -> bool:
         return bool(self._noise or self._spikes)
@@ -52,11 +52,11 @@ class Disturbance:
             for grad in grads:
                 size = grad.float().square().mean().sqrt()
                 grad.add_((self._draw(grad.shape).to(grad.device) * size * self._noise).to(grad))
-        if self._spikes and float(torch.rand((), generator=self.chance)) < self._spikes:
+        if self._spikes and float(torch.rand((), generator=self.generator)) < self._spikes:
             torch._foreach_mul_(grads, SPIKE)
 
     def _draw(self, shape: torch.Size) -> Tensor:
         """Student's t with 2 degrees of freedom: a normal over the root of an exponential."""
-        normal = torch.randn(shape, generator=self.chance)
-        tail = torch.empty(shape).exponential_(generator=self.chance)
+        normal = torch.randn(shape, generator=self.generator)
+        tail = torch.empty(shape).exponential_(generator=self.generator)
         return normal / tail.sqrt()

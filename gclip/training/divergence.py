@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +30,7 @@ class DivergenceMonitor:
         self.losses: list[float] = []
         self.diverged_at: int | None = None
         self.reason = ""
-        self.broken = 0  # steps in a row without finite gradients, up to now
+        self._nonfinite_steps = 0  # steps in a row without finite gradients, up to now
         self._every = 1 if device.type == "cpu" else _GPU_STEPS
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._sent: AsyncCopy | None = None
@@ -53,13 +55,41 @@ class DivergenceMonitor:
         """Look at all that was noted; False if the run has diverged."""
         if self._every == 1:
             for loss, finite in self._waiting:
-                self._see(float(loss), bool(finite))
+                self.add(float(loss), bool(finite))
             self._waiting.clear()
         else:
             self._receive()
             self._send()
             self._receive()
         return self.diverged_at is None
+
+    def add(self, loss: float, finite: bool) -> None:
+        """Note a step as numbers; after a divergence nothing more is noted."""
+        if self.diverged_at is not None:
+            return
+        step = len(self.losses)
+        if not math.isfinite(loss):
+            self.mark_diverged(step, f"the training loss was not finite at step {step}")
+            return
+        self.losses.append(loss)
+        self._nonfinite_steps = 0 if finite else self._nonfinite_steps + 1
+        if self._nonfinite_steps >= PATIENCE:
+            self.mark_diverged(
+                step + 1, f"gradients were not finite in {PATIENCE} steps up to step {step}"
+            )
+
+    def mark_diverged(self, step: int, reason: str) -> None:
+        """The run diverged after `step` whole steps, unless it had before."""
+        if self.diverged_at is None:
+            self.diverged_at, self.reason = step, reason
+
+    def state_dict(self) -> dict[str, Any]:
+        """The losses, and the steps in a row without finite gradients."""
+        return {"losses": list(self.losses), "broken": self._nonfinite_steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.losses, self._nonfinite_steps = list(state["losses"]), state["broken"]
 
     def _send(self) -> None:
         if self._waiting:
@@ -71,21 +101,5 @@ class DivergenceMonitor:
     def _receive(self) -> None:
         if self._sent is not None:
             for loss, finite in zip(*self._sent.values(), strict=True):
-                self._see(loss, finite > 0)
+                self.add(loss, finite > 0)
             self._sent = None
-
-    def _see(self, loss: float, finite: bool) -> None:
-        if self.diverged_at is None:
-            self._judge(loss, finite)
-
-    def _judge(self, loss: float, finite: bool) -> None:
-        step = len(self.losses)
-        if not math.isfinite(loss):
-            self.diverged_at = step
-            self.reason = f"the training loss was not finite at step {step}"
-            return
-        self.losses.append(loss)
-        self.broken = 0 if finite else self.broken + 1
-        if self.broken >= PATIENCE:
-            self.diverged_at = step + 1
-            self.reason = f"gradients were not finite in {PATIENCE} steps up to step {step}"

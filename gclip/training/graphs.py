@@ -37,7 +37,8 @@ class Recorded(Protocol):
 
     loss: Tensor
 
-    def replay(self) -> None: ...
+    def replay(self) -> None:
+        """Do the work again."""
 
 
 class CudaGraph:
@@ -63,6 +64,7 @@ class CudaGraph:
             self.loss = work()
 
     def replay(self) -> None:
+        """Do the work again, in one launch."""
         self._graph.replay()
 
 

@@ -70,18 +70,18 @@ def survey_norms(
         # step is skipped, so that it is counted as not finite.
         run.before_step = look
 
-        def go_on() -> bool:
+        def should_continue() -> bool:
             on_step(run.step, most)
             return run.step < most
 
-        while run.epoch < run.config.epochs and run.train_epoch(go_on):
+        while run.epoch < run.config.epochs and run.train_epoch(should_continue):
             pass
-        run.watch.look()
-    losses = run.watch.losses or [math.nan]
+        run.history.monitor.look()
+    losses = run.history.monitor.losses or [math.nan]
     part = max(1, len(losses) // 10)
     return NormSurvey(
         survey=survey,
         steps=run.step,
-        diverged=run.watch.reason if run.watch.diverged_at is not None else "",
+        diverged=run.history.monitor.reason if run.history.monitor.diverged_at is not None else "",
         losses=(float(np.mean(losses[:part])), float(np.mean(losses[-part:]))),
     )

@@ -88,7 +88,7 @@ def train(
     """
     where = resolve_device(device)
     images = dataset if dataset is not None else load_dataset(config.task, data)
-    config = _identified(config, images)
+    config = identified_config(config, images)
     saved = _saved(checkpoint, config)
     if threads is None and saved is not None:
         threads = saved["threads"]
@@ -131,12 +131,12 @@ class _Loop:
         run = self._run
         while run.epoch < run.config.epochs:
             whole = run.train_epoch(self._within)
-            if run.watch.diverged_at is None and (whole or not run.curve):
+            if run.history.monitor.diverged_at is None and (whole or not run.history.curve):
                 run.measure(time.perf_counter() - self._began)
-            if run.watch.diverged_at is not None:
+            if run.history.monitor.diverged_at is not None:
                 run.mark_diverged(time.perf_counter() - self._began)
                 self._tell("diverged")
-                return "diverged", run.watch.reason
+                return "diverged", run.history.monitor.reason
             if whole:
                 keep()
                 ended = run.epoch == run.config.epochs
@@ -155,7 +155,7 @@ class _Loop:
         if self._listener is None:
             return True
         run = self._run
-        losses, curve = run.watch.losses, run.curve
+        losses, curve = run.history.monitor.losses, run.history.curve
         said = self._listener(
             Progress(
                 epoch=run.epoch,
@@ -171,7 +171,7 @@ class _Loop:
         return said is not False
 
 
-def _identified(config: RunConfig, dataset: Dataset) -> RunConfig:
+def identified_config(config: RunConfig, dataset: Dataset) -> RunConfig:
     """The config with the data's identity; an error where it was made for other data or code."""
     if dataset.name != config.task:
         raise UsageError(f"the config's task is {config.task}, but the data is {dataset.name}")

@@ -180,7 +180,7 @@ def test_accumulated_gradients_are_those_of_the_big_batch(digits, count, steps):
     for a, b in zip(one, many, strict=True):
         for x, y in zip(a, b, strict=True):
             torch.testing.assert_close(x, y, rtol=2e-4, atol=2e-6)
-    assert accumulated.watch.losses == pytest.approx(big.watch.losses, rel=1e-4)
+    assert accumulated.history.monitor.losses == pytest.approx(big.history.monitor.losses, rel=1e-4)
     assert len(accumulated.clipper.record.arrays()["norm"]) == steps  # clipped once a step
 
 
@@ -289,7 +289,7 @@ def test_accuracy_is_that_of_the_split(digits):
     run = Run(SMALL.replace(split="validation"), digits, CPU)
     run.measure(0.0)
     assert len(run._data.test_labels) == 13
-    (point,) = run.curve
+    (point,) = run.history.curve
     mean = torch.tensor(run._data.mean).view(1, 3, 1, 1)
     std = torch.tensor(run._data.std).view(1, 3, 1, 1)
     logits = run.model((run._data.test_images / 255 - mean) / std)

@@ -20,7 +20,7 @@ from gclip.training.device import environment, reproducible, resolve_device
 from gclip.training.fleet.run import FleetRun
 from gclip.training.fleet.stack import unsupported_layer
 from gclip.training.result import RunResult
-from gclip.training.trainer import Progress, _identified
+from gclip.training.trainer import Progress, identified_config
 
 Listener = Callable[[int, Progress], "bool | None"]
 
@@ -71,7 +71,7 @@ def train_fleet(
     Args:
         configs: that differ in nothing but seed, learning rate, strategy and disturbances.
         dataset, data, device, threads: as in `gclip.training.train`.
-        on_progress: told of each run about every second and at every epoch's end, with its place in
+        on_progress: told of each run about every second and at every epoch's end, with its index in
             `configs`; a run is pruned when it returns False at an epoch's end.
         on_result: given each result as soon as its run has ended: finished, diverged or pruned.
 
@@ -85,7 +85,7 @@ def train_fleet(
     check_fleet(configs)
     where = resolve_device(device)
     images = dataset if dataset is not None else load_dataset(configs[0].task, data)
-    known = [_identified(config, images) for config in configs]
+    known = [identified_config(config, images) for config in configs]
     with reproducible(where, threads) as pinned:
         facts = {**environment(where, pinned), "fleet": len(known)}
         fleet = _FleetLoop(FleetRun(known, images, where), on_progress, on_result, facts)
@@ -130,72 +130,72 @@ class _FleetLoop:
             going = [p for p in run.present if run.members[p].diverged_at is None]
             found = dict(zip(run.present, run.measure(), strict=True)) if going else {}
             self._share_time()
-            for place in run.present:
-                self._settle(place, found.get(place))
+            for index in run.present:
+                self._settle(index, found.get(index))
             self._leave()
-        return [self._results[place] for place in range(len(run.members))]
+        return [self._results[index] for index in range(len(run.members))]
 
     def _within(self) -> None:
         """How far it is: a fleet's epoch may be long."""
         if self._listener is None or time.perf_counter() - self._told < _EVERY:
             return
-        for place in self._run.present:
-            if self._run.members[place].diverged_at is None:
-                self._tell(place, "running", self._run.step)
+        for index in self._run.present:
+            if self._run.members[index].diverged_at is None:
+                self._tell(index, "running", self._run.step)
 
-    def _settle(self, place: int, found: tuple[float, float] | None) -> None:
+    def _settle(self, index: int, found: tuple[float, float] | None) -> None:
         """One run at an epoch's end: what it scores, and whether it goes on."""
-        member, run = self._run.members[place], self._run
+        member, run = self._run.members[index], self._run
         if member.diverged_at is None and found is not None:
-            member.measured(*found, self._spent[place])
+            member.history.add_evaluation(member.step, *found, self._spent[index])
         if member.diverged_at is not None:
-            member.diverge(self._spent[place])
-            self._tell(place, "diverged")
+            member.end_diverged(self._spent[index])
+            self._tell(index, "diverged")
         elif run.epoch == run.config.epochs:
             member.end("finished", "")
-            self._tell(place, "finished")
-        elif not self._tell(place, "running"):
+            self._tell(index, "finished")
+        elif not self._tell(index, "running"):
             member.end("pruned", f"stopped by the caller at step {member.step}")
 
     def _leave(self) -> None:
         """Give the results of the runs that have ended, and go on without them."""
         run = self._run
-        stay = [at for at, place in enumerate(run.present) if run.members[place].ended is None]
+        stay = [i for i, index in enumerate(run.present) if run.members[index].status is None]
         if len(stay) == len(run.present):
             return
-        for place, record in zip(run.present, run.records(), strict=True):
-            if run.members[place].ended is not None:
+        for index, record in zip(run.present, run.records(), strict=True):
+            if run.members[index].status is not None:
                 facts = {**self._facts, **run.backward.facts}
-                result = run.members[place].result(
-                    record, seconds=self._spent[place], environment=facts
+                result = run.members[index].result(
+                    record, seconds=self._spent[index], environment=facts
                 )
-                self._results[place] = result
+                self._results[index] = result
                 if self._on_result is not None:
-                    self._on_result(place, result)
+                    self._on_result(index, result)
         if stay:
-            run.keep(stay)
+            run.select_runs(stay)
         else:
-            run.present = []
+            run.select_none()
 
     def _share_time(self) -> None:
         now = time.perf_counter()
-        for place in self._run.present:
-            self._spent[place] += (now - self._last) / len(self._run.present)
+        for index in self._run.present:
+            self._spent[index] += (now - self._last) / len(self._run.present)
         self._last = now
 
-    def _tell(self, place: int, status: Any, step: int | None = None) -> bool:
+    def _tell(self, index: int, status: Any, step: int | None = None) -> bool:
         if self._listener is None:
             return True
-        run, member = self._run, self._run.members[place]
+        run, member = self._run, self._run.members[index]
         said = self._listener(
-            place,
+            index,
             Progress(
-                epoch=run.epoch if status != "diverged" else member.curve[-1]["epoch"] - 1,
+                epoch=run.epoch if status != "diverged" else member.history.curve[-1]["epoch"] - 1,
                 epochs=run.config.epochs,
                 step=member.step if step is None else step,
                 steps=run.steps,
                 loss=member.loss,
-                accuracy=member.curve[-1]["accuracy"] if member.curve else None,
+                accuracy=member.history.curve[-1]["accuracy"] if member.history.curve else None,
                 status=status,
             ),
         )

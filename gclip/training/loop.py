@@ -1,0 +1,151 @@
+"""The loop that trains: accumulate gradients, clip, step; the same for one run and for a fleet."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from gclip.training.batches import Epoch, Normalizer, batches
+from gclip.training.config import RunConfig
+from gclip.training.dataset import SIZE, Dataset
+from gclip.training.device import memory_format
+from gclip.training.graphs import ForwardBackward
+
+Report = TypeVar("Report")
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+class TrainingLoop(ABC, Generic[Report]):
+    """What one run and a fleet do alike.
+
+    Attributes:
+        model: what is trained.
+        backward: adds the gradients of a batch.
+        epoch: whole epochs done.
+        step: optimizer steps done.
+        steps: how many there will be in all.
+    """
+
+    model: nn.Module
+    backward: ForwardBackward
+
+    def __init__(self, config: RunConfig, dataset: Dataset, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self._data = config.select_from(dataset.to(device))
+        self._normalizer = Normalizer.of(self._data.mean, self._data.std, SIZE, device)
+        self._memory_format = memory_format(device, config.precision)
+        self._count = len(self._data.train_labels)
+        self._images_per_step = config.batch_size * config.accumulate
+        self._epoch_steps = math.ceil(self._count / self._images_per_step)
+        self.steps = self._epoch_steps * config.epochs
+        self.epoch = self.step = 0
+
+    @property
+    def train_examples(self) -> int:
+        """How many examples an epoch has."""
+        return self._count
+
+    def _train_steps(self, stream: Batches) -> Iterator[tuple[Tensor, Report]]:
+        """Make an epoch's steps; yields each one's loss and what clipping reports of it."""
+        self.model.train()
+        parameters = list(self.model.parameters())
+        changing = self.config.schedule != "constant"
+        for start in range(0, self._count, self._images_per_step):
+            if changing or self.step == 0:  # strategies see the rate of the step that they clip
+                self._set_rates(self.step)
+            images = min(self._images_per_step, self._count - start)
+            loss = self._accumulate(stream, images)
+            self._disturb(parameters)
+            report = self._clip_and_step()
+            for parameter in parameters:
+                parameter.grad = None
+            self.step += 1
+            yield loss, report
+
+    def _accumulate(self, stream: Batches, images: int) -> Tensor:
+        """Add the gradients of the batches that one step's `images` are in; their mean loss."""
+        images_left, losses = images, []
+        while images_left:
+            inputs, labels = next(stream)
+            losses.append(self._add_gradients(inputs, labels, labels.shape[-1] / images))
+            images_left -= labels.shape[-1]
+        loss: Tensor = losses[0]
+        for each in losses[1:]:
+            loss = loss + each
+        return loss
+
+    def _add_gradients(self, images: Tensor, labels: Tensor, share: float) -> Tensor:
+        if share == 1:
+            return self.backward(images, labels)
+        return self._compute(images, labels, share)
+
+    def _compute(self, images: Tensor, labels: Tensor, share: float = 1) -> Tensor:
+        """Add the gradients of a batch; its mean loss, times its share of the step's images."""
+        with self._precision():
+            logits = self.model(images)
+        loss = self._mean_loss(logits, labels)
+        if share != 1:
+            loss = loss * share
+        torch.autograd.backward(loss, torch.ones_like(loss))
+        return loss.detach()
+
+    def _train_batches(self, labels: Tensor, epoch: Epoch) -> Batches:
+        return batches(
+            self._data.train_images,
+            labels,
+            self.config.batch_size,
+            epoch,
+            self._normalizer,
+            self._memory_format,
+        )
+
+    @torch.inference_mode()
+    def _evaluate(self, batch_size: int) -> tuple[Tensor, Tensor]:
+        """The share of right answers on ``config.split`` and the mean loss, float64 on the CPU."""
+        images, labels = self._data.test_images, self._data.test_labels
+        everything = Epoch.in_order(len(labels), self.device)
+        right: list[Tensor] = []
+        losses: list[Tensor] = []
+        self.model.eval()
+        precision = self._precision()
+        for batch, answers in batches(
+            images, labels, batch_size, everything, self._normalizer, self._memory_format
+        ):
+            with precision:
+                logits = self.model(batch)
+            right.append((logits.argmax(-1) == answers).sum(-1))
+            losses.append(self._summed_loss(logits, answers))
+        # A Mac's GPU has no float64; over one batch of images float32 is exact enough.
+        right_sum, loss_sum = (torch.stack(each).cpu().double().sum(0) for each in (right, losses))
+        return right_sum / len(labels), loss_sum / len(labels)
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.config.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    @abstractmethod
+    def _set_rates(self, step: int) -> None:
+        """Give the optimizer, and what clips, the learning rates of a step."""
+
+    @abstractmethod
+    def _disturb(self, parameters: Sequence[Tensor]) -> None:
+        """Disturb the gradients as the config asks for."""
+
+    @abstractmethod
+    def _clip_and_step(self) -> Report:
+        """Clip the gradients and let the optimizer make its step."""
+
+    @abstractmethod
+    def _mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of a batch: one number, or one a run."""
+
+    @abstractmethod
+    def _summed_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The sum of a batch's losses: one number, or one a run."""
