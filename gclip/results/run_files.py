@@ -42,6 +42,7 @@ class StoredRun:
 
     @property
     def status(self) -> str:
+        """How the run ended: finished, diverged, pruned or failed."""
         return str(self.result["status"])
 
     def steps(self) -> dict[str, NDArray[Any]]:

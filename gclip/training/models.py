@@ -20,6 +20,7 @@ class SpatialMean(nn.Module):
     """The mean of each channel: (batch, channels, H, W) to (batch, channels)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """The means, ``(batch, channels)``."""
         return x.mean((2, 3))
 
 
@@ -36,6 +37,7 @@ class LeNet(nn.Module):
         self.fc3 = nn.Linear(84, classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """The logits, ``(batch, classes)``."""
         # Pooling before the ReLU gives the same values and gradients for a quarter of the work.
         x = F.relu_(F.max_pool2d(self.conv1(images), 2))
         x = F.relu_(F.max_pool2d(self.conv2(x), 2))
@@ -68,6 +70,7 @@ class Residual(nn.Module):
         self.body = nn.Sequential(ConvBlock(width, width), ConvBlock(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """The sum, of the shape of `x`."""
         return x + cast(Tensor, self.body(x))
 
 
@@ -104,6 +107,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """The activations, ``(batch, outputs, H / stride, W / stride)``."""
         shortcut = x if self.downsample is None else self.downsample(x)
         out = F.relu_(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
@@ -132,6 +136,7 @@ class ResNet18(nn.Module):
         return nn.Sequential(BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, 1))
 
     def forward(self, images: Tensor) -> Tensor:
+        """The logits, ``(batch, classes)``."""
         x = F.relu_(self.bn1(self.conv1(images)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return cast(Tensor, self.fc(self.mean(x)))

@@ -43,7 +43,7 @@ def survey_norms(
     strategies: Iterable[str | Strategy] | None = None,
     device: str = "auto",
     threads: int = 1,
-    on_step: Callable[[int, int], None] = lambda step, steps: None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> NormSurvey:
     """Train the first `steps` steps of a run, not clipped, and watch them.
 
@@ -71,7 +71,8 @@ def survey_norms(
         run.before_step = look
 
         def should_continue() -> bool:
-            on_step(run.step, most)
+            if on_step is not None:
+                on_step(run.step, most)
             return run.step < most
 
         while run.epoch < run.config.epochs and run.train_epoch(should_continue):

@@ -99,9 +99,10 @@ def build(
     if on_device and "capturable" in inspect.signature(facts.make).parameters:
         form["capturable"] = True
     try:
-        made: Any = facts.make(list(parameters), **arguments, **form)
-        made._warned_capturable_if_run_uncaptured = True  # nobody captures it, and nobody means to
-        return cast(Optimizer, made)
+        optimizer: Any = facts.make(list(parameters), **arguments, **form)
+        # Else torch warns that it is not captured, which nobody means to do.
+        optimizer.__dict__["_warned_capturable_if_run_uncaptured"] = True
+        return cast(Optimizer, optimizer)
     except (ValueError, TypeError) as error:
         raise UsageError(f"optimizer {name} refuses its settings {arguments}: {error}") from error
 
@@ -109,7 +110,7 @@ def build(
 Schedule = Callable[[float, int, int], float]
 
 
-def _constant(lr: float, step: int, total: int) -> float:
+def _constant(lr: float, _step: int, _total: int) -> float:
     return lr
 
 

@@ -21,6 +21,7 @@ from gclip.errors import UsageError, choose
 from gclip.training.fleet import broadcast
 from gclip.training.fleet.batching import RunStrategies, assign_run, make_batches
 from gclip.training.fleet.hyperparameters import FleetHyperparameters
+from gclip.training.fleet.nonfinite import refuse_gradients, refuse_updates
 from gclip.training.fleet.recorder import FleetRecorder
 from gclip.training.fleet.report import FleetReport
 from gclip.training.fleet.stacked_clipper import StackedClipper
@@ -28,18 +29,6 @@ from gclip.training.fleet.stacked_groups import StackedParameters
 from gclip.training.fleet.stacked_norms import StackedNorms
 from gclip.training.fleet.strategy_batch import StepInputs, StrategyBatch
 from gclip.training.fleet.update import FleetUpdateClipper
-
-
-class NotFinite(FloatingPointError):
-    """Gradients that are not finite, under ``nonfinite="raise"``.
-
-    Attributes:
-        runs: the indices of the runs whose gradients they are.
-    """
-
-    def __init__(self, message: str, runs: Sequence[int]) -> None:
-        super().__init__(message)
-        self.runs = tuple(runs)
 
 
 class FleetClipper:
@@ -129,7 +118,7 @@ class FleetClipper:
             grads = gradients(self._stacks)
         finite = self._gradient.measure(grads, self._recording)
         if self.nonfinite == "raise" and not bool(finite.all()):
-            self._refuse(finite, grads)
+            refuse_gradients(finite, self._names, grads, self._step)
         device = next(grad.device for grad in grads if grad is not None)
         weights = StackedNorms(
             [stack if stack.requires_grad else None for stack in self._stacks],
@@ -274,11 +263,8 @@ class FleetClipper:
         span, step = update.span, self._step - 1  # `step` has counted this one already
         found = update.measure(self._recording)
         if self.nonfinite == "raise" and not bool(found.all()):
-            bad = [span.start + int(run) for run in (~found.view(-1)).nonzero()]
             update.restore()
-            raise NotFinite(
-                f"the updates of runs {_listed(bad)} are not finite at step {step}", bad
-            )
+            refuse_updates(found, span.start, step)
         valid = found
         if finite is not ALL_FINITE:
             valid = valid & finite[span]
@@ -316,20 +302,6 @@ class FleetClipper:
             self._recorder.add(entries, finite, skipped)
         return FleetReport(batches, entries, finite.view(-1), skipped.view(-1))
 
-    def _refuse(self, finite: Tensor, grads: Sequence[Tensor | None]) -> None:
-        bad = [int(run) for run in (~finite.view(-1)).nonzero()]
-        names = [
-            name
-            for name, grad in zip(self._names, grads, strict=True)
-            if grad is not None and not bool(torch.isfinite(grad[bad]).all())
-        ]
-        shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if names[10:] else "")
-        raise NotFinite(
-            f"gradients of runs {_listed(bad)} are not finite at step {self._step}: "
-            f"{shown or 'their norm overflows'}",
-            bad,
-        )
-
     def _no_gradients(self) -> FleetReport:
         """No gradient anywhere: nothing to clip, and most likely a mistake in the loop."""
         if not self._warned:
@@ -365,7 +337,3 @@ def _assigned(names: Sequence[str], specs: Sequence[Spec]) -> list[RunStrategies
         if key not in cache:
             cache[key] = assign_run(names, spec)
     return [cache[key] for key in keys]
-
-
-def _listed(runs: Sequence[int]) -> str:
-    return ", ".join(map(str, runs))

@@ -36,6 +36,7 @@ class StackedConv2d(nn.Module):
         self.bias = None if layer.bias is None else _stacked_parameter(layer.bias, runs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The activations of all runs, ``(batch, runs · channels, H, W)``."""
         if x.device.type == "cpu" and self.weight[0].numel() >= _MANY_WEIGHTS:
             return self._one_by_one(x)
         groups = self.groups * self.runs
@@ -76,6 +77,7 @@ class StackedLinear(nn.Module):
         self.bias = None if bias is None else _stacked_parameter(bias, runs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The products, ``(runs, batch, out)``."""
         if self.bias is None:
             return torch.bmm(x, self.weight.transpose(1, 2))
         if torch.is_autocast_enabled(x.device.type):
@@ -115,6 +117,7 @@ class StackedBatchNorm2d(nn.Module):
             self.register_buffer(name, None if own is None else _repeat(own, runs))
 
     def forward(self, x: Tensor) -> Tensor:
+        """The normalised activations, of the shape of `x`."""
         mean, var = (cast(Any, self).running_mean, cast(Any, self).running_var)
         return F.batch_norm(
             x,
@@ -138,6 +141,7 @@ class StackedFlatten(nn.Module):
         self.runs = runs
 
     def forward(self, x: Tensor) -> Tensor:
+        """The features, ``(runs, batch, channels · H · W)``."""
         batch, channels, height, width = x.shape
         own = x.reshape(batch, self.runs, channels // self.runs, height, width)
         return own.transpose(0, 1).flatten(2)
@@ -146,11 +150,12 @@ class StackedFlatten(nn.Module):
 class StackedSpatialMean(nn.Module):
     """``(batch, runs · channels, H, W)`` to ``(runs, batch, channels)``."""
 
-    def __init__(self, layer: SpatialMean, runs: int) -> None:
+    def __init__(self, _: SpatialMean, runs: int) -> None:
         super().__init__()
         self.runs = runs
 
     def forward(self, x: Tensor) -> Tensor:
+        """The means, ``(runs, batch, channels)``."""
         means = x.mean((2, 3))
         return means.view(len(means), self.runs, -1).transpose(0, 1)
 

@@ -189,10 +189,10 @@ class StrategyBatch:
             runs=runs,
         )
         memory = self.memory if self.strategy.unbatched else index_memory(self.memory, ordered)
-        batch._resume(memory, self.dtype)
+        batch.resume(memory, self.dtype)
         return batch
 
-    def _resume(self, memory: Any, dtype: torch.dtype | None) -> None:
+    def resume(self, memory: Any, dtype: torch.dtype | None) -> None:
         """Go on with the memory of a batch before this one."""
         self.memory, self.dtype = memory, dtype
 

@@ -16,8 +16,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import gclip
 from gclip.errors import UsageError
 from gclip.testing.devices import _Moves
-from gclip.training.fleet.clipper import FleetClipper, NotFinite
+from gclip.training.fleet.clipper import FleetClipper
 from gclip.training.fleet.grouping import group_vectorizable
+from gclip.training.fleet.nonfinite import NotFinite
 
 RUNS, STEPS = 5, 30
 SHAPES = {
