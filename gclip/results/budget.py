@@ -42,8 +42,10 @@ def expected_best_of_k(values: ArrayLike) -> NDArray[np.float64]:
     """E[best of k] for k = 1 … n, from the values of n trials (larger is better); shape (n,).
 
     ``Σᵢ C(i-1, k-1) / C(n, k) · v₍ᵢ₎`` over the sorted values: the mean of the maximum over all
-    subsets of k trials. Valid for random search only (trials exchangeable). Raises UsageError on
-    NaN and infinity: give a diverged trial the score of chance.
+    subsets of k trials. Valid for random search only (trials exchangeable).
+
+    Raises:
+        UsageError: NaN or infinity: give a diverged trial the score of chance.
     """
     ordered = np.sort(finite(values, "trial values"))
     n = ordered.size

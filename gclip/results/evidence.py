@@ -63,6 +63,9 @@ def seeds_needed(comparisons: int) -> int:
     """The fewest seeds with which `comparisons` comparisons can show a difference; at least ten.
 
     10 are enough for up to 25 comparisons, 11 for up to 51, 12 for up to 102.
+
+    Raises:
+        UsageError: a number below 0.
     """
     if comparisons < 0:
         raise UsageError(f"comparisons must be at least 0, but got {comparisons}")
@@ -95,7 +98,20 @@ def compare_pairs(
     - ``p_holm``: the corrected p-value of what is claimed (the largest of two), or the smallest
       where nothing is; NaN without a test. ``evidence``: what may be claimed.
 
-    What cannot be computed is NaN. Raises UsageError when a score is missing.
+    What cannot be computed is NaN.
+
+    Raises:
+        UsageError: a score is missing.
+
+    Example:
+        >>> import pandas as pd
+        >>> def runs(*accuracies):
+        ...     rows = [(seed, each, "finished") for seed, each in enumerate(accuracies)]
+        ...     return pd.DataFrame(rows, columns=["seed", "accuracy", "status"])
+        >>> pair = (runs(*[0.9] * 10), runs(*[0.8] * 10))
+        >>> found = compare_pairs({"agc": pair}, least=0.3)["agc"]
+        >>> found["pairs"], round(found["difference"], 6), found["p"], found["evidence"]
+        (10, 0.1, 0.001953125, 'better')
     """
     made = {name: _PairedScores.of(ours, theirs, least) for name, (ours, theirs) in pairs.items()}
     all_trained = all(each.both.all() for each in made.values())

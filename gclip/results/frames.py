@@ -60,7 +60,21 @@ def load(store: Where, keys: Iterable[str] | None = None) -> pd.DataFrame:
 
     ``keys`` chooses runs (all by default; keys that are not stored are left out). Accuracies and
     rates are in [0, 1], seconds per run. Rows are sorted by strategy, seed and key, and pruned and
-    failed runs are among them: look at ``status``. Raises UsageError when the store is missing.
+    failed runs are among them: look at ``status``.
+
+    Raises:
+        UsageError: the store is missing.
+
+    Example:
+        >>> import tempfile
+        >>> from gclip.training import RunConfig, RunResult
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store = Store(folder, create=True)
+        ...     result = RunResult(config=RunConfig(strategy="norm", seed=3), accuracy=0.9)
+        ...     _ = store.save(result)
+        ...     runs = load(store)
+        >>> runs[["strategy", "seed", "accuracy", "status"]].to_dict("records")
+        [{'strategy': 'norm', 'seed': 3, 'accuracy': 0.9, 'status': 'finished'}]
     """
     return _runs_frame(_stored(store, keys))
 
@@ -95,7 +109,11 @@ class Results:
     def read(
         cls, store: Where, keys: Iterable[str] | None = None, *, points: int | None = 240
     ) -> Results:
-        """Read a store once (steps in at most ``points`` blocks). Raises UsageError if missing."""
+        """Read a store once (steps in at most ``points`` blocks).
+
+        Raises:
+            UsageError: the store is missing.
+        """
         stored = list(_stored(store, keys))
         return cls(_runs_frame(stored), _curves_frame(stored), _steps_frame(stored, points))
 

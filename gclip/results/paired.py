@@ -31,6 +31,15 @@ def sign_flip(differences: ArrayLike) -> float:
     differs "significantly" from one that scores .9 in 85 % of its runs and .1 in the others,
     though their means are equal (`gclip.results.evidence` keeps such runs apart).
     n pairs cannot give a p below 2 / 2ⁿ. NaN without pairs; 1 if all differences are zero.
+
+    Raises:
+        UsageError: NaN or infinity among the differences.
+
+    Example:
+        >>> sign_flip([0.1, 0.2, 0.1, 0.3, 0.2, 0.1])  # 2 / 2⁶: six pairs can show no less
+        0.03125
+        >>> sign_flip([0.1, -0.1])
+        1.0
     """
     vector = finite(differences, "differences")
     n = vector.size
@@ -67,7 +76,8 @@ def mcnemar(ours_only: int, theirs_only: int) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction, in the given order; NaN entries stay NaN and do not count.
 
-    Raises UsageError on a p-value outside [0, 1].
+    Raises:
+        UsageError: a p-value outside [0, 1].
     """
     p = np.asarray(p_values, dtype=np.float64)
     tested = np.flatnonzero(~np.isnan(p))
@@ -84,7 +94,10 @@ def probability_of_improvement(scores: ArrayLike, baseline: ArrayLike) -> float:
     """The chance that a run beats a run of the baseline, over all pairs of runs; ties count half.
 
     This is U / (m · n) of Mann and Whitney, as in Agarwal et al. (2021), arXiv:2108.13264.
-    NaN if either side is empty. Raises UsageError on NaN and infinity.
+    NaN if either side is empty.
+
+    Raises:
+        UsageError: NaN or infinity among the scores.
     """
     ours, theirs = finite(scores, "scores"), finite(baseline, "scores")
     if ours.size == 0 or theirs.size == 0:

@@ -63,7 +63,13 @@ def pack(
     environment: Mapping[str, Any],
     steps: Mapping[str, NDArray[Any]],
 ) -> dict[str, bytes]:
-    """The four files of a run, by name. The same arguments give the same bytes."""
+    """The four files of a run, by name. The same arguments give the same bytes.
+
+    Args:
+        key: of the run.
+        config, result, environment: what the JSON files hold.
+        steps: the arrays of the archive, one a recorded quantity.
+    """
     archive = io.BytesIO()
     arrays: dict[str, Any] = {name: np.asarray(values) for name, values in steps.items()}
     np.savez_compressed(archive, **arrays)
@@ -84,8 +90,10 @@ def pack(
 def unpack(key: str, folder: Path) -> StoredRun:
     """Read and verify the run in ``folder``.
 
-    Raises Damaged when a file is missing, altered, or the run belongs to another key;
-    FileNotFoundError when there is no such folder; OSError when it cannot be read.
+    Raises:
+        Damaged: a file is missing or altered, or the run belongs to another key.
+        FileNotFoundError: there is no such folder.
+        OSError: it cannot be read.
     """
     files: dict[str, bytes] = {}
     for name in FILES:

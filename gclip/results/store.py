@@ -46,7 +46,20 @@ class Store:
 
     ``create=True`` makes the folder and proves that it can be written, so that a read-only disk is
     known before the first run trains, and sweeps what killed writers left. Without it the store is
-    only read: nothing is created. Raises UsageError when the folder is missing or unusable.
+    only read: nothing is created.
+
+    Raises:
+        UsageError: the folder is missing or unusable.
+
+    Example:
+        >>> import tempfile
+        >>> from gclip.training import RunConfig, RunResult
+        >>> config = RunConfig(strategy="norm", seed=3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store = Store(folder, create=True)
+        ...     _ = store.save(RunResult(config=config, accuracy=0.9))
+        ...     store.has(config.key), store.load(config.key).accuracy
+        (True, 0.9)
     """
 
     def __init__(self, path: str | os.PathLike[str], *, create: bool = False) -> None:
@@ -67,7 +80,11 @@ class Store:
         return f"Store({str(self.path)!r})"
 
     def keys(self) -> tuple[str, ...]:
-        """The keys of all stored runs, sorted; their checksums are verified on reading."""
+        """The keys of all stored runs, sorted; their checksums are verified on reading.
+
+        Raises:
+            UsageError: the folder cannot be read.
+        """
         try:
             names = os.listdir(self.path)
         except OSError as error:
@@ -89,7 +106,11 @@ class Store:
         return None if stored is None else stored.status
 
     def load(self, key: str) -> RunResult:
-        """The stored result. Raises UsageError when there is none (or it was damaged)."""
+        """The stored result.
+
+        Raises:
+            UsageError: there is none, or it was damaged.
+        """
         from gclip.training.result import RunResult
 
         stored = self.read(key)
@@ -131,8 +152,10 @@ class Store:
         """Store a result durably under ``result.config.key`` and return its folder.
 
         A finished run that is already there stays; a failed or pruned one is replaced by a result
-        that is worth as much or more. Raises UsageError (disk full, read-only …) without harm to
-        any run already stored.
+        that is worth as much or more.
+
+        Raises:
+            UsageError: the disk is full or read-only; no run already stored is harmed.
         """
         key: str = result.config.key
         fields = dict(result.to_dict())

@@ -69,7 +69,10 @@ def compare_table(runs: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
       together; ``diverged`` the rate with Wilson's interval; ``seconds`` mean per run.
 
     Intervals are at 95 %. What cannot be computed is NaN (one run has no interval; the baseline has
-    no difference to itself). Raises UsageError when runs are ambiguous or a score is missing.
+    no difference to itself).
+
+    Raises:
+        UsageError: runs are ambiguous, or a score is missing.
     """
     import pandas as pd
 

@@ -43,7 +43,11 @@ def cache_folder() -> Path:
 
 
 def without_tilde(path: str | Path, what: str) -> Path:
-    """`path` with a user's home folder for ``~``; `UsageError` where there is none."""
+    """`path` with a user's home folder for ``~``.
+
+    Raises:
+        UsageError: there is no such home folder.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

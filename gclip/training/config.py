@@ -39,7 +39,7 @@ class RunConfig:
             of every class's training images is held out for it, and the test images are never
             looked at).
         selection: version of the rules by which `fraction` and `split` choose images and
-            normalise them (`selection.VERSION`), filled in; 0 where they have no say, and in runs
+            normalise them (`data_split.VERSION`), filled in; 0 where they have no say, and in runs
             stored before there were versions.
         model: one of `models.names`.
         optimizer: one of `optimizers.names`.
@@ -71,6 +71,15 @@ class RunConfig:
 
     Raises:
         UsageError: naming all the values that break a rule, in one sentence.
+
+    Example:
+        >>> config = RunConfig(strategy="norm", optimizer="adam", seed=3)
+        >>> config.strategy, config.lr
+        ('norm', 0.001)
+        >>> config.key == RunConfig(strategy="norm(max_norm=1)", optimizer="adam", seed=3).key
+        True
+        >>> config.replace(optimizer="sgd").lr
+        0.15
     """
 
     task: str = "digits"
@@ -133,7 +142,11 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, text: str) -> RunConfig:
-        """Read what `to_json` wrote. Raises `UsageError` for anything else."""
+        """Read what `to_json` wrote.
+
+        Raises:
+            UsageError: for anything else.
+        """
         try:
             values = json.loads(text)
         except ValueError as error:
@@ -142,7 +155,11 @@ class RunConfig:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> RunConfig:
-        """A config from a mapping; `UsageError` with a suggestion for an unknown field."""
+        """A config from a mapping.
+
+        Raises:
+            UsageError: an unknown field, with a suggestion; or a value that breaks a rule.
+        """
         if not isinstance(values, Mapping):
             raise UsageError(f"a run's config maps fields to values, but got {values!r}")
         known = [field.name for field in dataclasses.fields(cls)]

@@ -29,6 +29,11 @@ def load_dataset(task: str, data: str | Path | None = None, download: bool = Tru
     Raises:
         UsageError: in one sentence: an unknown task, no such folder, nothing usable in it, a
             damaged file, no network, or no cache folder.
+
+    Example:
+        >>> digits = load_dataset("digits")
+        >>> tuple(digits.train_images.shape), len(digits.test_labels), digits.classes[:3]
+        ((1442, 3, 32, 32), 355, ('0', '1', '2'))
     """
     choose(task, TASKS, "task")
     if task == "digits":

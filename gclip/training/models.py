@@ -157,7 +157,10 @@ def names() -> tuple[str, ...]:
 def build(name: str, classes: int = 10, seed: int = 0) -> nn.Module:
     """The model `name` on the CPU in float32; logits are (batch, classes).
 
-    The caller's random state is left as it was. Raises `UsageError` for an unknown name.
+    The caller's random state is left as it was.
+
+    Raises:
+        UsageError: an unknown name.
     """
     maker = _MODELS[choose(name, names(), "model")]
     with torch.random.fork_rng(devices=[]):

@@ -59,12 +59,20 @@ def names() -> tuple[str, ...]:
 
 
 def spec(name: str) -> OptimizerSpec:
-    """The facts about optimizer `name`. Raises `UsageError` for an unknown one."""
+    """The facts about optimizer `name`.
+
+    Raises:
+        UsageError: an unknown one.
+    """
     return _SPECS[choose(name, names(), "optimizer")]
 
 
 def check_settings(name: str, settings: Mapping[str, object]) -> None:
-    """Raise `UsageError` for an argument that torch's optimizer `name` does not take."""
+    """Check that torch's optimizer `name` takes the settings.
+
+    Raises:
+        UsageError: an argument that it does not take.
+    """
     known = spec(name).settings()
     for key in settings:
         if key not in known:
@@ -86,7 +94,17 @@ def build(
 ) -> Optimizer:
     """torch's optimizer `name` over `parameters`, in its fastest form for `device`.
 
-    Raises `UsageError` for an unknown name or setting, or a setting that torch refuses.
+    Args:
+        name: as in `names`.
+        parameters: that it steps.
+        lr: its learning rate.
+        momentum: None for the optimizer's own default, or where it has none.
+        weight_decay: as torch's.
+        settings: torch's further arguments, by name.
+        device: of the parameters.
+
+    Raises:
+        UsageError: an unknown name or setting, or a setting that torch refuses.
     """
     facts = spec(name)
     arguments: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, **(settings or {})}

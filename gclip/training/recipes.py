@@ -24,10 +24,13 @@ _TASK_DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def task_defaults(task: str) -> RunConfig:
-    """The settings a task starts from. Raises `UsageError` for an unknown task.
+    """The settings a task starts from.
 
     ``digits``: `RunConfig()`, near the edge of stability. ``cifar10``: Adam at 1e-3, batch 128,
     ten epochs, flips and crops.
+
+    Raises:
+        UsageError: an unknown task.
     """
     return RunConfig(task=task, **_TASK_DEFAULTS[choose(task, TASKS, "task")])
 

@@ -85,7 +85,11 @@ class RunResult:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunResult:
-        """Read what `to_dict` wrote. Raises `UsageError` where that is not what it is."""
+        """Read what `to_dict` wrote.
+
+        Raises:
+            UsageError: it is not that.
+        """
         try:
             config, status = values["config"], values["status"]
             rest: dict[str, Any] = {

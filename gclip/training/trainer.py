@@ -85,6 +85,12 @@ def train(
     Raises:
         UsageError: the data, the device or the checkpoint cannot be used.
         FloatingPointError: a gradient is not finite and ``config.nonfinite`` is ``raise``.
+
+    Example:
+        >>> from gclip.training import RunConfig
+        >>> result = train(RunConfig(strategy="norm", epochs=1, fraction=0.1), device="cpu")
+        >>> result.status, len(result.curve), result.steps["norm"].shape
+        ('finished', 1, (5,))
     """
     where = resolve_device(device)
     images = dataset if dataset is not None else load_dataset(config.task, data)

@@ -81,6 +81,12 @@ def train_fleet(
     Raises:
         UsageError: the configs cannot be one fleet; or the data or the device cannot be used.
         FloatingPointError: gradients are not finite and ``config.nonfinite`` is ``raise``.
+
+    Example:
+        >>> config = RunConfig(strategy="norm", epochs=1, fraction=0.1)
+        >>> configs = [config, config.replace(strategy="agc", lr=0.05)]
+        >>> [result.config.strategy for result in train_fleet(configs, device="cpu")]
+        ['norm', 'agc']
     """
     check_fleet(configs)
     where = resolve_device(device)
@@ -93,7 +99,11 @@ def train_fleet(
 
 
 def check_fleet(configs: Sequence[RunConfig]) -> None:
-    """`UsageError` where the configs cannot be one fleet, naming the field and the values."""
+    """Check that the configs can be one fleet.
+
+    Raises:
+        UsageError: they cannot, naming the field and the values.
+    """
     if not configs:
         raise UsageError("a fleet needs at least one run")
     for name in _SHARED:
