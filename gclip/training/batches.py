@@ -35,7 +35,13 @@ class Normalizer:
         side: int,
         device: torch.device | str = "cpu",
     ) -> Normalizer:
-        """(x − mean) / std for each channel, where x is the byte / 255."""
+        """(x − mean) / std for each channel, where x is the byte / 255.
+
+        Args:
+            mean, std: of each channel, on the scale 0 to 1.
+            side: of an image, in pixels.
+            device: of the images.
+        """
         means = torch.tensor(mean, dtype=torch.float64)
         stds = torch.tensor(std, dtype=torch.float64)
         scale, shift = 1 / (255 * stds), -means / stds
@@ -48,7 +54,7 @@ class Epoch:
     """What chance decided about one epoch, on the device of the images.
 
     Attributes:
-        order: (N,) places of the images, as they come.
+        order: (N,) indices of the images, as they come.
         flips: (N,) 1 where an image is mirrored, else 0; None without augmentation.
         rows, columns: (N,) where its crop begins in the padded image, 0 to 2 · `PAD`.
     """
@@ -66,15 +72,22 @@ class Epoch:
         augmentation: torch.Generator | None,
         device: torch.device | str = "cpu",
     ) -> Epoch:
-        """Draw an epoch of `count` images; flips and crops only with a generator for them."""
-        places = torch.randperm(count, generator=order).to(device)
+        """Draw an epoch.
+
+        Args:
+            count: how many images there are.
+            order: draws their order.
+            augmentation: draws flips and crops; None for neither.
+            device: of the images.
+        """
+        indices = torch.randperm(count, generator=order).to(device)
         if augmentation is None:
-            return cls(places)
+            return cls(indices)
         draw = (
             torch.randint(high, (count,), generator=augmentation).to(device)
             for high in (2, 2 * PAD + 1, 2 * PAD + 1)
         )
-        return cls(places, *draw)
+        return cls(indices, *draw)
 
     @classmethod
     def in_order(cls, count: int, device: torch.device | str = "cpu") -> Epoch:

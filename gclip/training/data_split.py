@@ -56,6 +56,7 @@ def select_for(
     """What a run with these settings sees of `dataset`, and what it normalises by.
 
     Args:
+        dataset: all images of the task.
         fraction, split, normalize: as in `gclip.training.RunConfig`.
         version: of the rules that the run asks for: its `selection`.
 

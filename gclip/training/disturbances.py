@@ -18,7 +18,14 @@ SPIKE = 1000.0
 
 
 def wrong_labels(labels: Tensor, share: float, classes: int, seed: int) -> Tensor:
-    """Labels ``(N,)`` of which a `share`, chosen at random, is replaced by another class."""
+    """Labels of which some, chosen at random, are replaced by another class.
+
+    Args:
+        labels: int64 ``(N,)``.
+        share: how many are replaced, in [0, 1).
+        classes: how many classes there are.
+        seed: of the run.
+    """
     if not share:
         return labels
     draws = generator(seed, "labels")

@@ -75,6 +75,7 @@ class ForwardBackward:
         model: whose parameters get gradients and whose buffers (statistics) the pass changes.
         compute: what is done for a batch.
         record: makes the graph; None for never, as `recorder` says.
+        why: there are to be no graphs, in words.
 
     Attributes:
         state: ``recorded``, ``waiting`` for the first batch, or why there is no graph.

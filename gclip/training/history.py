@@ -44,8 +44,13 @@ class RunHistory:
         self._chance, self._epoch_steps = chance, epoch_steps
 
     def add_evaluation(self, step: int, accuracy: float, loss: float, seconds: float) -> None:
-        """Put what was measured after `step` steps on the curve; a loss that is not finite is a
-        divergence."""
+        """Put an epoch's end on the curve; a loss that is not finite is a divergence.
+
+        Args:
+            step: optimizer steps done.
+            accuracy, loss: on ``config.split``.
+            seconds: of wall clock, since the run began.
+        """
         if math.isfinite(loss):
             self._add_point(step, accuracy, loss, seconds)
         else:

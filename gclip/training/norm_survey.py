@@ -50,7 +50,11 @@ def survey_norms(
     The run is the one that `train` would make with the strategy ``none``, to the same bits.
 
     Args:
+        config: of the run; its strategy has no say.
+        dataset: of its task.
+        steps: how many to train, or fewer where the run has no more.
         strategies: as `gclip.Survey` takes them.
+        device, threads: as in `gclip.training.train`.
         on_step: told how many steps are done, of how many.
 
     Raises:

@@ -103,7 +103,14 @@ class Run(TrainingLoop[ClipReport]):
     def result(
         self, status: Status, message: str, *, seconds: float, environment: dict[str, Any]
     ) -> RunResult:
-        """What came of the run so far."""
+        """What came of the run so far.
+
+        Args:
+            status: how it ended.
+            message: why it stopped, "" where it finished.
+            seconds: of wall clock.
+            environment: the machine and versions.
+        """
         return self.history.result(
             status,
             message,

@@ -23,7 +23,15 @@ RunSpans: TypeAlias = list[tuple[int, int] | None]
 
 
 class BroadcastTable:
-    """One number for each run and tensor (or unit), `neutral` until other `values` are written."""
+    """One number for each run and tensor (or unit), `neutral` until other `values` are written.
+
+    Args:
+        parameters: of one run.
+        runs: how many runs the stacks have.
+        device, dtype: of the values.
+        neutral: the number that changes nothing: 1 for a factor, infinite for a bound.
+        by_unit: whether there is one number for each unit.
+    """
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ class FleetHyperparameters:
 
     Args:
         optimizer: of the stacks.
+        stacks: the parameters, each ``(runs, *shape)``.
         rates: ``(runs,)``: every run's own learning rate, in place of the optimizer's.
     """
 

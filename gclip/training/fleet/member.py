@@ -17,6 +17,7 @@ class FleetMember:
     """One run's part of a fleet.
 
     Args:
+        config: of the run.
         rates: the learning rate of each step.
         chance: the accuracy of a diverged run.
         epoch_steps: optimizer steps an epoch.

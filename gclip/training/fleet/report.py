@@ -19,6 +19,11 @@ class FleetReport:
 
     The columns are those of a `gclip.Record`.
 
+    Args:
+        batches: the strategies that the report is about, each with the run of its first row.
+        entries: what they did, for the columns.
+        finite, skipped: bool ``(runs,)``.
+
     Attributes:
         finite: bool, whether all gradients of the run were finite.
         skipped: bool, whether the run's gradients were set to zero.

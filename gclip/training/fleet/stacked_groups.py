@@ -60,8 +60,13 @@ NormKind: TypeAlias = tuple[str, float]
 class StackedGroups:
     """The groups that a scope makes of some parameters, and how they are measured.
 
+    Args:
+        parameters: all of the run's.
+        indices: which of them.
+        scope: as a strategy's.
+        order: of the norms.
+
     Attributes:
-        parameters: all of the run's, of which these are the ones at `indices`.
         single_run: the groups of one run, with their labels, count and sizes.
         by_unit: whether a parameter may have several groups (its units).
         all_parameters: whether `indices` are those of all.

@@ -26,6 +26,7 @@ class StackedNorms:
     Args:
         tensors: ``(runs, *shape)``; None where there is no gradient, which counts zero.
         parameters: whose tensors they are.
+        runs, device: of the tensors, also where all are None.
         spans: for each kind of norm, the runs that need it: others are not read, and count zero.
         zeros: as in `gclip.clipping.groups.Groups.measure`.
         recheck: whether to look at all for sums that overflowed or vanished.

@@ -45,6 +45,11 @@ class StepInputs(NamedTuple):
 class StrategyBatch:
     """One strategy at work on some runs.
 
+    Args:
+        strategy: of all these runs.
+        groups: the norms' groups.
+        runs: how many runs there are on its side, of which these are some.
+
     Attributes:
         rows: which runs, of the side that they are on.
         stage: how many strategies come before it in its runs.

@@ -57,7 +57,15 @@ class FleetUpdateClipper:
         *,
         keep_nonfinite: bool = False,
     ) -> Tensor | None:
-        """Ask each strategy, clip, let it learn; which runs want no step, ``(runs, 1)``."""
+        """Ask each strategy, clip, let it learn; which runs want no step, ``(runs, 1)``.
+
+        Args:
+            step, total_steps: as a strategy sees them.
+            hyperparameters: of all runs of the fleet.
+            finite: bool ``(runs of the span, 1)``: which may remember the step; or `ALL_FINITE`.
+            recording: whether norms are measured for the record.
+            keep_nonfinite: whether updates that are not finite are clipped all the same.
+        """
         saved = self._before or []
         pairs = zip(saved, self._params, strict=True)
         weights_before = [each if param.requires_grad else None for each, param in pairs]
