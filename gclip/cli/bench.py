@@ -219,7 +219,7 @@ def strategies(
         path = write_costs({**kept_costs, **measured.summary(rows)}, this_machine)
         screen.note(f"written to {path}")
     if json:
-        screen.say_json({"bench": "strategies", "machine": this_machine, "rows": rows})
+        screen.echo_json({"bench": "strategies", "machine": this_machine, "rows": rows})
         return
     numbers = (Column(heading=name) for name in ("cost", "ours µs", "its µs", "clipped"))
     table = TextTable(
@@ -237,14 +237,14 @@ def strategies(
             row["strategy"], row["peer"], f"{row['cost']:.2f}×", f"{row['ours_us']:.0f}",
             f"{row['peer_us']:.0f}", f"{screen.percent(row['clipped'], 0)} %",
         )  # fmt: skip
-    screen.show(table)
+    screen.echo_table(table)
     slow = measured.too_slow(rows)
-    screen.say()
-    screen.tell(
+    screen.echo()
+    screen.echo_wrapped(
         "cost: our median time over that of what it is beside; below 1 we are faster. clipped: "
         "share of the steps in which anything was clipped."
     )
-    screen.tell(
+    screen.echo_wrapped(
         f"Above {measured.TARGET:g}×, of those that look at norms alone: {', '.join(slow) or '–'}."
     )
 
@@ -294,7 +294,7 @@ def _positive(seconds: float) -> float:
 
 def _report(name: str, rows: list[dict[str, Any]], json: bool, more: str = "") -> None:
     if json:
-        screen.say_json({"bench": name, "machine": machine(), "rows": rows})
+        screen.echo_json({"bench": name, "machine": machine(), "rows": rows})
         return
     headings = list(dict.fromkeys(key for row in rows for key in row))
     table = TextTable(
@@ -305,9 +305,9 @@ def _report(name: str, rows: list[dict[str, Any]], json: bool, more: str = "") -
     )
     for row in rows:
         table.add(*(_cell(key, row.get(key)) for key in headings))
-    screen.show(table)
-    screen.say()
-    screen.tell(
+    screen.echo_table(table)
+    screen.echo()
+    screen.echo_wrapped(
         f"speedup: the peer's median time over ours; above 1 we are faster. {more}".rstrip()
     )
 

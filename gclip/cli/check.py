@@ -69,7 +69,7 @@ def check(
         for name, results in checked.items():
             _print(name, results)
     if json:
-        screen.say_json({"strategies": {n: _as_json(results) for n, results in checked.items()}})
+        screen.echo_json({"strategies": {n: _as_json(results) for n, results in checked.items()}})
     if any(result.state == "broken" for results in checked.values() for result in results):
         raise typer.Exit(1)
 
@@ -101,11 +101,11 @@ def _print(name: str, results: list[Result]) -> None:
         word = "–" if result.state == "does not apply" else result.state
         table.add(result.promise, word, _text(result))
     counts = {s: sum(r.state == s for r in results) for s in ("ok", "broken", "does not apply")}
-    screen.say(name)
-    screen.show(table)
+    screen.echo(name)
+    screen.echo_table(table)
     exempt = counts["does not apply"]
     rest = f", {exempt} {'does' if exempt == 1 else 'do'} not apply" if exempt else ""
-    screen.say(f"{name}: {counts['ok']} kept, {counts['broken']} broken{rest}\n")
+    screen.echo(f"{name}: {counts['ok']} kept, {counts['broken']} broken{rest}\n")
 
 
 def _text(result: Result) -> str:

@@ -120,7 +120,7 @@ def compare(
         drawn = [] if no_figures else _draw(found, out or place.store / "figures" / folder(found))
     near_edge = base.replace(strategy="none", seed=0) == RunConfig()
     if json:
-        screen.say_json(_as_json(found, base, display, drawn))
+        screen.echo_json(_as_json(found, base, display, drawn))
     else:
         _print(found, base, chosen, display, drawn, near_edge, baseline)
     if found.failed:
@@ -144,30 +144,30 @@ def _print(
     near_edge: bool,
     asked_baseline: str | None,
 ) -> None:
-    screen.tell(f"{describe(base)}, {screen.plural(len(seeds), 'seed')}")
-    screen.say()
-    screen.show(comparison_table(found.table, found.baseline, base.split))
-    screen.say()
+    screen.echo_wrapped(f"{describe(base)}, {screen.plural(len(seeds), 'seed')}")
+    screen.echo()
+    screen.echo_table(comparison_table(found.table, found.baseline, base.split))
+    screen.echo()
     for said in notes(found.table, found.baseline, found.same):
-        screen.tell(said)
+        screen.echo_wrapped(said)
     if asked_baseline is None and found.baseline != USUAL_BASELINES[0]:
-        screen.tell(_why_baseline(found))
+        screen.echo_wrapped(_why_baseline(found))
     if near_edge:
-        screen.tell(
+        screen.echo_wrapped(
             "These defaults sit near the edge of stability, where clipping decides whether "
             f"training works.\nA tame setting: gclip compare {TAME}"
         )
     for run in found.failed:
-        screen.tell(f"failed: {run.config.strategy} seed {run.config.seed}: {run.message}")
+        screen.echo_wrapped(f"failed: {run.config.strategy} seed {run.config.seed}: {run.message}")
     store = found.store.path
-    screen.tell(
+    screen.echo_wrapped(
         f"{screen.plural(display.total, 'run')}: {display.read} read from {store}, "
         f"{display.trained} trained"
     )
     if drawn:
         files = ", ".join(sorted({path.stem for path in drawn}))
         kinds = " and ".join(sorted({path.suffix[1:].upper() for path in drawn}))
-        screen.tell(f"figures in {drawn[0].parent} ({kinds}): {files}")
+        screen.echo_wrapped(f"figures in {drawn[0].parent} ({kinds}): {files}")
 
 
 def folder(found: Comparison) -> str:

@@ -39,7 +39,7 @@ def env(json: Json = False) -> None:
     load("torch")
     every = facts()
     if json:
-        screen.say_json(every)
+        screen.echo_json(every)
         return
     lines: dict[str, str] = {
         "gclip": every["gclip"],
@@ -62,7 +62,7 @@ def env(json: Json = False) -> None:
     }
     width = max(map(len, lines))
     for name, text in lines.items():
-        screen.say(f"{name:<{width}}  {text}")
+        screen.echo(f"{name:<{width}}  {text}")
 
 
 def facts() -> dict[str, Any]:

@@ -52,4 +52,4 @@ def figures(
         display.doing("drawing")
         files = drawings.draw_all(opened, out or store / "figures", only=figure or None)
     for path in files:
-        screen.say(str(path))
+        screen.echo(str(path))

@@ -73,16 +73,16 @@ def show_strategies(
     load_plugins(plugin)
     grouped = families(_chosen(family, side))
     if json:
-        screen.say_json({"strategies": [d.as_dict() for group in grouped.values() for d in group]})
+        screen.echo_json({"strategies": [d.as_dict() for group in grouped.values() for d in group]})
         return
     table = TextTable(columns=_COLUMNS)
     for name, members in grouped.items():
         table.section(f"{name} ({len(members)})")
         for each in members:
             table.add(*_cells(each))
-    screen.show(table)
-    screen.say()
-    screen.tell(_LEGEND)
+    screen.echo_table(table)
+    screen.echo()
+    screen.echo_wrapped(_LEGEND)
 
 
 def _chosen(family: str | None, side: str | None) -> list[Description]:

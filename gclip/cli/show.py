@@ -71,7 +71,7 @@ def show(
     description, shown = describe(type(parsed)), example(parsed, example_norms)
     if json:
         settings = {p.info.name: getattr(parsed, p.info.name) for p in description.parameters}
-        screen.say_json(
+        screen.echo_json(
             {
                 **description.as_dict(),
                 "doc": description.doc,
@@ -82,11 +82,11 @@ def show(
         )
         return
     for line in _about(description, parsed):
-        screen.say(line)
-    screen.show(_parameters(description, parsed))
-    screen.say()
+        screen.echo(line)
+    screen.echo_table(_parameters(description, parsed))
+    screen.echo()
     for line in _example(shown):
-        screen.say(line)
+        screen.echo(line)
 
 
 def _about(each: Description, strategy: Strategy) -> Iterator[str]:

@@ -67,7 +67,7 @@ def run_and_draw(
 def show_answer(answer: Answer, files: Sequence[Path], json: bool, **more: Any) -> None:
     """Print an answer and name its figures; exit with 1 where it is none."""
     if json:
-        screen.say_json(
+        screen.echo_json(
             {
                 **more,
                 "rows": answer.rows,
@@ -91,14 +91,14 @@ def _print(answer: Answer, files: Sequence[Path]) -> None:
         table = TextTable(columns=columns)
         for row in answer.rows:
             table.add(*(_cell(row.get(key)) for key in answer.columns.values()))
-        screen.show(table)
+        screen.echo_table(table)
         if answer.notes:
-            screen.say()
+            screen.echo()
     for note in answer.notes:
-        screen.tell(note)
+        screen.echo_wrapped(note)
     if files:
         names = ", ".join(dict.fromkeys(path.stem for path in files))
-        screen.tell(f"figures in {files[0].parent} (PNG and SVG): {names}")
+        screen.echo_wrapped(f"figures in {files[0].parent} (PNG and SVG): {names}")
 
 
 def _is_word(value: Any) -> bool:

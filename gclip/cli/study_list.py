@@ -45,7 +45,7 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
         left_out.append(message)
         screen.note(f"gclip: left out: {message}")
     if json:
-        screen.say_json(
+        screen.echo_json(
             {
                 "studies": known,
                 "begun": begun,
@@ -59,9 +59,9 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
     )
     for each in known:
         questions.add(each["study"], each["question"])
-    screen.show(questions)
+    screen.echo_table(questions)
     if not begun and not answers.found:
-        screen.tell(f"\nNone was begun in {store}.")
+        screen.echo_wrapped(f"\nNone was begun in {store}.")
     if begun:
         _show_begun(store, begun)
     if answers.found:
@@ -71,7 +71,7 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
 def _show_begun(store: Path, begun: Sequence[Mapping[str, Any]]) -> None:
     from gclip.tuning.sqlite_file import printable
 
-    screen.say(f"\nBegun in {store}:")
+    screen.echo(f"\nBegun in {store}:")
     table = TextTable(
         columns=[
             Column(heading="name", words=True),
@@ -86,7 +86,7 @@ def _show_begun(store: Path, begun: Sequence[Mapping[str, Any]]) -> None:
             f"{screen.percent(found['score'])} %",
             printable(found["best"] or "–"),
         )
-    screen.show(table)
+    screen.echo_table(table)
 
 
 def _show_answered(store: Path, answered: Sequence[Mapping[str, Any]]) -> None:
@@ -94,7 +94,7 @@ def _show_answered(store: Path, answered: Sequence[Mapping[str, Any]]) -> None:
     from gclip.cli.compare import describe
     from gclip.training import RunConfig
 
-    screen.say(f"\nAnswered in {store}; the same command shows it again:")
+    screen.echo(f"\nAnswered in {store}; the same command shows it again:")
     table = TextTable(
         columns=[
             Column(heading="study", words=True),
@@ -112,4 +112,4 @@ def _show_answered(store: Path, answered: Sequence[Mapping[str, Any]]) -> None:
             str(each["rows"]),
             each["date"][:10],
         )
-    screen.show(table)
+    screen.echo_table(table)

@@ -139,29 +139,31 @@ def show(
     files = _slices(rows(path), searched, name, out or store / "figures")
     url = storage_url(path)
     if json:
-        screen.say_json({**study, "storage": url, "figures": [str(each) for each in files]})
+        screen.echo_json({**study, "storage": url, "figures": [str(each) for each in files]})
         return
-    screen.say(f"{printable(name)}: {study['counts']}")
+    screen.echo(f"{printable(name)}: {study['counts']}")
     if not study["best"]:
-        screen.say("No trial was completed, so there is no best.")
+        screen.echo("No trial was completed, so there is no best.")
     _table("The best by validation accuracy, which looks better than it is:", study["best"])
     if study["best"]:
-        screen.say()
-        screen.tell(
+        screen.echo()
+        screen.echo_wrapped(
             "clipped: share of the steps in which anything was clipped; s: seconds a trial."
         )
     if study["front"]:
         _table("No finished trial beats one of these in one objective at no cost:", study["front"])
     if study["importances"] is None:
-        screen.tell(
+        screen.echo_wrapped(
             f"Importances need {FEWEST} complete trials, two searched fields and different scores."
         )
     else:
         said = ", ".join(f"{key} {value:.0%}" for key, value in study["importances"].items())
-        screen.tell(f"Share of the accuracy's variance that each explains (fANOVA): {said}")
+        screen.echo_wrapped(f"Share of the accuracy's variance that each explains (fANOVA): {said}")
     if files:
-        screen.tell(f"figures in {files[0].parent} (PNG and SVG): {files[0].stem}")
-    screen.say(f"In a browser: pip install optuna-dashboard && optuna-dashboard {shlex.quote(url)}")
+        screen.echo_wrapped(f"figures in {files[0].parent} (PNG and SVG): {files[0].stem}")
+    screen.echo(
+        f"In a browser: pip install optuna-dashboard && optuna-dashboard {shlex.quote(url)}"
+    )
 
 
 def export(
@@ -202,7 +204,7 @@ def export(
         raise UsageError(f"{csv_file} exists; give another file, or delete it first") from None
     except OSError as error:
         raise UsageError(f"{csv_file} cannot be written: {error.strerror}") from None
-    screen.say(f"{len(trials)} trials written to {csv_file}")
+    screen.echo(f"{len(trials)} trials written to {csv_file}")
 
 
 def _left_out(message: str) -> None:
@@ -222,7 +224,7 @@ def _params(trials: list[dict[str, Any]]) -> list[str]:
 def _table(heading: str, trials: list[dict[str, Any]]) -> None:
     if not trials:
         return
-    screen.tell(heading)
+    screen.echo_wrapped(heading)
     table = TextTable(
         columns=[
             Column(heading="trial"),
@@ -245,7 +247,7 @@ def _table(heading: str, trials: list[dict[str, Any]]) -> None:
             "–" if clipped is None else f"{screen.percent(clipped)} %",
             "–" if seconds is None else f"{seconds:.1f}",
         )
-    screen.show(table)
+    screen.echo_table(table)
 
 
 def _slices(found: list[dict[str, Any]], fields: list[str], name: str, out: Path) -> list[Path]:

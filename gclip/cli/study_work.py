@@ -102,7 +102,7 @@ def create(
     created = [create_study(url, plan, trials, heartbeat) for plan in study_plans]
     commands = [_command(each.name, url, request) for each in created]
     if json:
-        screen.say_json(
+        screen.echo_json(
             {
                 "studies": [
                     {"name": each.name, "trials": each.trials, "added": each.added, "work": command}
@@ -113,12 +113,12 @@ def create(
         return
     for each in created:
         new = "" if each.added == each.trials else f", {each.added} of them new"
-        screen.say(f"study {each.name}: {screen.plural(each.trials, 'trial')}{new}")
-    screen.say("\nOn every machine, as often as you like:")
+        screen.echo(f"study {each.name}: {screen.plural(each.trials, 'trial')}{new}")
+    screen.echo("\nOn every machine, as often as you like:")
     for command in commands:
-        screen.say(f"  {command}")
+        screen.echo(f"  {command}")
     if has_password(url):
-        screen.say("The password is left out: set PGPASSWORD there, or write it into ~/.pgpass.")
+        screen.echo("The password is left out: set PGPASSWORD there, or write it into ~/.pgpass.")
 
 
 @expand
@@ -185,7 +185,7 @@ def _report(plan: Plan, ended: list[FrozenTrial], trained: int, *, json: bool) -
     outcome = outcome_of(plan, ended)
     best, counts = outcome.best, outcome.counts
     if json:
-        screen.say_json(
+        screen.echo_json(
             {
                 "study": plan.name,
                 "trials": counts.trials,
@@ -200,11 +200,11 @@ def _report(plan: Plan, ended: list[FrozenTrial], trained: int, *, json: bool) -
             }
         )
     else:
-        screen.say(f"study {plan.name}: {counts}; {screen.plural(trained, 'run')} trained here")
+        screen.echo(f"study {plan.name}: {counts}; {screen.plural(trained, 'run')} trained here")
         if best is None:
-            screen.say("No trial was completed, so there is no best.")
+            screen.echo("No trial was completed, so there is no best.")
         else:
-            screen.say(
+            screen.echo(
                 f"best: {best.strategy} at lr {best.lr:g}, {screen.percent(outcome.score)} % "
                 f"validation accuracy (trial {outcome.number})"
             )

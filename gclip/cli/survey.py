@@ -113,7 +113,7 @@ def survey(
         files = [] if no_figures else _draw(surveys, suggestions, setting, folder)
     notes = _notes(surveyed, seed_list)
     if json:
-        screen.say_json(
+        screen.echo_json(
             {
                 "gclip": gclip.__version__,
                 "setting": setting,
@@ -124,14 +124,14 @@ def survey(
             }
         )
         return
-    screen.tell(f"{setting}, {screen.plural(len(seed_list), 'seed')}")
-    screen.say()
-    screen.say(suggestions.text(screen.width()))
+    screen.echo_wrapped(f"{setting}, {screen.plural(len(seed_list), 'seed')}")
+    screen.echo()
+    screen.echo(suggestions.text(screen.width()))
     for note in notes:
-        screen.tell(note)
+        screen.echo_wrapped(note)
     if files:
         kinds = " and ".join(path.suffix[1:].upper() for path in files)
-        screen.tell(f"figure in {folder} ({kinds}): survey")
+        screen.echo_wrapped(f"figure in {folder} ({kinds}): survey")
 
 
 def _check(clip_rate: float, steps: int | None) -> None:

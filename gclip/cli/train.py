@@ -97,11 +97,11 @@ def train(
     folder = store.path / config.key
     if json:
         stored = {key: value for key, value in result.to_dict().items() if key != "steps"}
-        screen.say_json({"key": config.key, "folder": str(folder), "read": is_stored, **stored})
+        screen.echo_json({"key": config.key, "folder": str(folder), "read": is_stored, **stored})
         return
     for line in report(result):
-        screen.tell(line)
-    screen.tell(f"{'read from' if is_stored else 'stored in'} {folder}")
+        screen.echo_wrapped(line)
+    screen.echo_wrapped(f"{'read from' if is_stored else 'stored in'} {folder}")
 
 
 def report(result: RunResult) -> list[str]:

@@ -44,22 +44,22 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, width=columns, highlight=False, markup=False, emoji=False)
 
 
-def say(text: str = "") -> None:
+def echo(text: str = "") -> None:
     """One line of the answer, never wrapped, so that a path or a command can be copied."""
     print(text)
 
 
-def tell(text: str) -> None:
+def echo_wrapped(text: str) -> None:
     """Sentences of the answer, filled to the terminal; indented lines, such as commands to copy,
     and empty ones stay as they are."""
     from gclip.text.table import fill
 
     for line in text.splitlines() or [""]:
         if not line or line.startswith(" "):
-            say(line)
+            echo(line)
             continue
         for part in fill(line, prose_width()):
-            say(part)
+            echo(part)
 
 
 def note(text: str) -> None:
@@ -67,12 +67,12 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def show(table: TextTable) -> None:
+def echo_table(table: TextTable) -> None:
     """A table on stdout, as wide as there is room."""
-    say(table.text(width()))
+    echo(table.text(width()))
 
 
-def say_json(value: Mapping[str, Any]) -> None:
+def echo_json(value: Mapping[str, Any]) -> None:
     """An object on stdout, in strict JSON: NaN and infinities become null."""
     print(json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False))
 

@@ -217,7 +217,7 @@ def test_in_a_terminal_the_width_is_the_terminals() -> None:
 
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 64, 0, 0))
-    code = "from gclip.text import screen; screen.say(str(screen.width()))"
+    code = "from gclip.text import screen; screen.echo(str(screen.width()))"
     environment = {k: v for k, v in os.environ.items() if k != "COLUMNS"}
     subprocess.run([sys.executable, "-c", code], stdout=theirs, check=True, env=environment)
     assert os.read(ours, 100).split() == [b"64"]
