@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gclip.cli.setting import Setting
 from gclip.errors import UsageError
 
 if TYPE_CHECKING:
@@ -123,13 +122,13 @@ class Place:
 
 
 def expand(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give `command` one option for every field of its parameters that are `Setting` or `Place`."""
+    """Give `command` one option for every field of its parameters that are dataclasses."""
     hints = typing.get_type_hints(command, include_extras=True)
-    groups: dict[str, type[Setting] | type[Place]] = {}
+    groups: dict[str, Any] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
         kind = hints[parameter.name]
-        if kind not in (Setting, Place):
+        if not dataclasses.is_dataclass(kind):
             parameters.append(parameter.replace(annotation=kind, kind=parameter.KEYWORD_ONLY))
             continue
         groups[parameter.name] = kind

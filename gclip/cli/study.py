@@ -7,7 +7,7 @@ import functools
 import importlib
 import importlib.util
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,11 +22,11 @@ from gclip.cli.options import (
     expand,
     load_data,
     load_plugins,
-    parse_seeds,
 )
 from gclip.cli.setting import Setting
 from gclip.cli.study_answer import run_and_draw, show_answer
-from gclip.cli.study_request import combine, parse_lr_range, refuse_unused
+from gclip.cli.study_options import Search
+from gclip.cli.study_request import combine, refuse_unused
 from gclip.text.progress import load
 
 app = App(no_args_is_help=True, help="Tune strategies with Optuna, and look at studies.")
@@ -34,20 +34,11 @@ app = App(no_args_is_help=True, help="Tune strategies with Optuna, and look at s
 COMMANDS = ("study_list", "study_work", "study_report")
 """The modules beside this one that add further commands to the group."""
 
-_SEARCH = "How it searches"
-
-
-def _search(*names: str, help: str, default: str, of: str = "", metavar: str | None = None) -> Any:
-    """An option of how studies search; `of` names those that use it, where not all do."""
-    text = f"{help} For {of}." if of else help
-    return typer.Option(
-        *names, help=text, metavar=metavar, rich_help_panel=_SEARCH, show_default=default
-    )
-
 
 @app.command("run")
 @expand
 def run(
+    *,
     run: Setting,
     place: Place,
     name_of_study: Annotated[
@@ -66,108 +57,7 @@ def run(
             show_default="some that are known well; thresholds needs to be told",
         ),
     ] = None,
-    trials: Annotated[
-        int | None,
-        _search(
-            "--trials",
-            help="In all, for each strategy, those of earlier commands included.",
-            default="20; 25 for budget",
-            of="thresholds, budget",
-        ),
-    ] = None,
-    seeds: Annotated[
-        str | None,
-        _search(
-            "--seeds",
-            metavar="N|LIST",
-            help="Of the reported runs: how many, or which: 10, or 0,1,5.",
-            default="as many as can show a difference: 10 for up to 25 comparisons, 11 for up to "
-            "51; 3 for lr_ceiling, sensitivity",
-            of="budget, lr_ceiling, noise, sensitivity",
-        ),
-    ] = None,
-    lr_range: Annotated[
-        str | None,
-        _search(
-            "--lr-range",
-            metavar="LOW,HIGH",
-            help="Learning rates to search.",
-            default="from a 30th to 5 times --lr; from an 8th to 16 times for lr_ceiling",
-            of="thresholds, budget, lr_ceiling",
-        ),
-    ] = None,
-    fixed_lr: Annotated[
-        bool | None,
-        _search(
-            "--fixed-lr",
-            help="Leave the learning rate alone.",
-            default="it is searched, too",
-            of="thresholds",
-        ),
-    ] = None,
-    space: Annotated[
-        list[str] | None,
-        _search(
-            "--space",
-            metavar="FIELD=RANGE",
-            help="Search clip_factor=1e-4..1:log, window=10|100 or lr=0.01..1:log, or hold "
-            "max_norm=0.5; again for more.",
-            default="what the strategy's fields say",
-            of="thresholds, budget, sensitivity",
-        ),
-    ] = None,
-    sampler: Annotated[
-        str | None,
-        _search(
-            "--sampler",
-            metavar="NAME",
-            help="tpe, gp, cmaes, random, qmc or grid; random to compare budgets.",
-            default="tpe",
-            of="thresholds",
-        ),
-    ] = None,
-    pruner: Annotated[
-        str | None,
-        _search(
-            "--pruner",
-            metavar="NAME",
-            help="Stop bad trials early: none, median, hyperband or wilcoxon.",
-            default="none",
-            of="thresholds",
-        ),
-    ] = None,
-    seeds_per_trial: Annotated[
-        int | None,
-        _search(
-            "--seeds-per-trial",
-            help="Tuning seeds that a trial's score is the mean of.",
-            default="1",
-            of="thresholds, budget",
-        ),
-    ] = None,
-    objective: Annotated[
-        list[str] | None,
-        _search(
-            "--objective",
-            metavar="NAME",
-            help="accuracy, and with it clip_rate or cost for a Pareto front; again for more.",
-            default="accuracy",
-            of="thresholds",
-        ),
-    ] = None,
-    points: Annotated[
-        int | None,
-        _search(
-            "--points",
-            help="Values of a grid.",
-            default="what suits the study",
-            of="thresholds, lr_ceiling, noise, sensitivity",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        _search("--seed", help="Of the sampler, and of the tuning seeds.", default="0"),
-    ] = None,
+    search: Search,
     name: Annotated[
         str | None,
         typer.Option(
@@ -208,23 +98,12 @@ def run(
     from gclip import studies
     from gclip.results import Store
     from gclip.tuning.answers import keep
-    from gclip.tuning.space import parse_space
     from gclip.tuning.study import Request
 
     options = {
         "name": name,
         "strategies": tuple(strategy) if strategy else None,
-        "trials": trials,
-        "seeds": None if seeds is None else parse_seeds(seeds),
-        "lr_range": parse_lr_range(lr_range),
-        "fixed_lr": fixed_lr or None,
-        "space": parse_space(space) if space else None,
-        "sampler": sampler,
-        "pruner": pruner,
-        "seeds_per_trial": seeds_per_trial,
-        "objectives": tuple(objective) if objective else None,
-        "points": points,
-        "seed": seed,
+        **search.given(),
     }
     command = combine(name_of_study, options, run, plugin, workers, file)
     execution = place.execution(command.workers, command.fleet if fleet is None else fleet)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gclip.cli.setting import Setting
+from gclip.cli.study_options import FLAGS
 from gclip.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,20 +15,6 @@ if TYPE_CHECKING:
 
     from gclip.training import RunConfig
     from gclip.tuning.study_file import StudyFile
-
-OPTIONS = {
-    "trials": "--trials",
-    "seeds": "--seeds",
-    "lr_range": "--lr-range",
-    "fixed_lr": "--fixed-lr",
-    "space": "--space",
-    "sampler": "--sampler",
-    "pruner": "--pruner",
-    "seeds_per_trial": "--seeds-per-trial",
-    "objectives": "--objective",
-    "points": "--points",
-}
-"""Fields of a request that not every study uses, and the options that set them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,20 +113,9 @@ def refuse_unused(name: str, settings: dict[str, Any]) -> None:
     """Raise `UsageError` for a setting that the study would ignore."""
     from gclip import studies
 
-    for field, option in OPTIONS.items():
+    for field, option in FLAGS.items():
         if field not in settings or field in studies.uses(name):
             continue
         others = [each for each in studies.names() if field in studies.uses(each)]
         where = f" (studies that do: {', '.join(others)})" if others else ""
         raise UsageError(f"the study {name} does not use {option}; leave it out{where}")
-
-
-def parse_lr_range(text: str | None) -> tuple[float, float] | None:
-    """``"0.001,0.5"`` as two numbers; None where the option is left out."""
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--lr-range takes LOW,HIGH such as 0.001,0.5, but got {text!r}") from None
-    return low, high

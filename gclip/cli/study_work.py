@@ -25,7 +25,8 @@ from gclip.cli.options import (
     load_plugins,
 )
 from gclip.cli.setting import Setting
-from gclip.cli.study_request import combine, parse_lr_range, refuse_unused
+from gclip.cli.study_options import Search
+from gclip.cli.study_request import combine, refuse_unused
 from gclip.errors import UsageError
 from gclip.execution.execution import Execution
 from gclip.execution.progress import RunsDisplay
@@ -229,18 +230,13 @@ def _command(name: str, url: URL, request: Request) -> str:
 def _request(options: dict[str, Any], store: Path) -> Request:
     """The same as ``gclip study run`` makes of the same options."""
     from gclip import studies
-    from gclip.tuning.space import parse_space
     from gclip.tuning.study import Request
 
-    alike = ("name", "trials", "sampler", "pruner", "seeds_per_trial", "points", "seed")
-    strategies, objectives = options["strategy"], options["objective"]
+    strategies = options["strategy"]
     request = {
-        **{each: options[each] for each in alike},
+        "name": options["name"],
         "strategies": tuple(strategies) if strategies else None,
-        "lr_range": parse_lr_range(options["lr_range"]),
-        "fixed_lr": options["fixed_lr"] or None,
-        "space": parse_space(options["space"]) if options["space"] else None,
-        "objectives": tuple(objectives) if objectives else None,
+        **options["search"].given(),
     }
     command = combine(
         options["name_of_study"], request, options["run"], options["plugin"], None, options["file"]
@@ -274,8 +270,10 @@ def _like_run(command: Any) -> Any:
     ]
 
     def wrapped(**values: Any) -> Any:
-        setting = {name: values.pop(name) for name in Setting.__dataclass_fields__}
-        return command(run=Setting(**setting), **values)
+        for name, group in (("run", Setting), ("search", Search)):
+            fields = dataclasses.fields(group)
+            values[name] = group(**{f.name: values.pop(f.name, f.default) for f in fields})
+        return command(**values)
 
     parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*named, *borrowed)]
     wrapped.__doc__ = command.__doc__

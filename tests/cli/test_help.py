@@ -12,7 +12,7 @@ import typer.main
 
 from gclip import studies
 from gclip.cli import app
-from gclip.cli.study_request import OPTIONS
+from gclip.cli.study_options import FLAGS
 from gclip.training import RunConfig, task_defaults
 
 Command = Any  # of conftest.py
@@ -93,7 +93,7 @@ def test_options_of_one_name_mean_one_thing() -> None:
 
 def test_options_of_study_run_say_which_studies_use_them() -> None:
     found = {each.opts[0]: each.help for path, each in options() if path == "study run"}
-    for field, name in OPTIONS.items():
+    for field, name in FLAGS.items():
         users = [study for study in studies.names() if field in studies.uses(study)]
         said = re.search(r" For ([a-z_, ]+)\.$", found[name])
         assert said is not None, name
