@@ -88,17 +88,17 @@ def compare(
       gclip compare --task cifar10 --data cifar-10-batches-py --epochs 10
     """
     place.alone()
-    settings = place.execution(workers, fleet)
+    how = place.execution(workers, fleet)
     display = RunsDisplay(then="" if no_figures else "figures")
 
-    def kept() -> str:
+    def message() -> str:
         left = display.total - display.kept
         return (
             f"{display.kept} of {screen.plural(display.total, 'run')} are finished and kept in "
             f"{place.store}; the same command makes the other {left}"
         )
 
-    with interruptible(kept), display:
+    with interruptible(message), display:
         display.load("torch")
         import gclip
         from gclip import execution
@@ -107,73 +107,79 @@ def compare(
 
         plugins = load_plugins(plugin)
         names = tuple(strategy) if strategy else gclip.names()
-        chosen = default_seeds(names) if seeds is None else parse_seeds(seeds)
+        seed_list = default_seeds(names) if seeds is None else parse_seeds(seeds)
         base = run.config()
-        reference = execution.choose_baseline(names, baseline)
-        configs = paired_configs(names, chosen, base)
+        against = execution.choose_baseline(names, baseline)
+        configs = paired_configs(names, seed_list, base)
         display.total = len(configs)
         display.doing("reading images")
-        settings = dataclasses.replace(settings, data=run.data, plugins=plugins, listener=display)
-        found = execution.compare_configs(configs, reference, place.store, settings)
+        how = dataclasses.replace(how, data=run.data, plugins=plugins, listener=display)
+        comparison = execution.compare_configs(configs, against, place.store, how)
         if not no_figures:
             display.doing("drawing figures")
-        drawn = [] if no_figures else _draw(found, out or place.store / "figures" / folder(found))
+        files = (
+            []
+            if no_figures
+            else _draw(comparison, out or place.store / "figures" / figures_folder(comparison))
+        )
     near_edge = base.replace(strategy="none", seed=0) == RunConfig()
     if json:
-        screen.echo_json(_as_json(found, base, display, drawn))
+        screen.echo_json(_as_json(comparison, base, display, files))
     else:
-        _print(found, base, chosen, display, drawn, near_edge, baseline)
-    if found.failed:
+        _print(comparison, base, seed_list, display, files, near_edge, baseline)
+    if comparison.failed:
         raise typer.Exit(1)
 
 
-def _draw(found: Comparison, out: Path) -> list[Path]:
+def _draw(comparison: Comparison, out: Path | None) -> list[Path]:
     from gclip import figures
 
-    if not found.keys:
+    if not comparison.keys:
         return []
-    return list(figures.draw_all(found.store.path, out, keys=found.keys))
+    store = comparison.store.path
+    folder = store / "figures" / figures_folder(comparison) if out is None else out
+    return list(figures.draw_all(store, folder, keys=comparison.keys))
 
 
 def _print(
-    found: Comparison,
+    comparison: Comparison,
     base: RunConfig,
     seeds: tuple[int, ...],
     display: RunsDisplay,
-    drawn: list[Path],
+    files: list[Path],
     near_edge: bool,
-    asked_baseline: str | None,
+    baseline_option: str | None,
 ) -> None:
-    screen.echo_wrapped(f"{describe(base)}, {screen.plural(len(seeds), 'seed')}")
+    screen.echo_wrapped(f"{setting_text(base)}, {screen.plural(len(seeds), 'seed')}")
     screen.echo()
-    screen.echo_table(comparison_table(found.table, found.baseline, base.split))
+    screen.echo_table(comparison_table(comparison.table, comparison.baseline, base.split))
     screen.echo()
-    for said in notes(found.table, found.baseline, found.same):
-        screen.echo_wrapped(said)
-    if asked_baseline is None and found.baseline != USUAL_BASELINES[0]:
-        screen.echo_wrapped(_why_baseline(found))
+    for sentence in notes(comparison.table, comparison.baseline, comparison.same):
+        screen.echo_wrapped(sentence)
+    if baseline_option is None and comparison.baseline != USUAL_BASELINES[0]:
+        screen.echo_wrapped(_why_baseline(comparison))
     if near_edge:
         screen.echo_wrapped(
             "These defaults sit near the edge of stability, where clipping decides whether "
             f"training works.\nA tame setting: gclip compare {TAME}"
         )
-    for run in found.failed:
+    for run in comparison.failed:
         screen.echo_wrapped(f"failed: {run.config.strategy} seed {run.config.seed}: {run.message}")
-    store = found.store.path
+    store = comparison.store.path
     screen.echo_wrapped(
         f"{screen.plural(display.total, 'run')}: {display.read} read from {store}, "
         f"{display.trained} trained"
     )
-    if drawn:
-        files = ", ".join(sorted({path.stem for path in drawn}))
-        kinds = " and ".join(sorted({path.suffix[1:].upper() for path in drawn}))
-        screen.echo_wrapped(f"figures in {drawn[0].parent} ({kinds}): {files}")
+    if files:
+        drawn = ", ".join(sorted({path.stem for path in files}))
+        kinds = " and ".join(sorted({path.suffix[1:].upper() for path in files}))
+        screen.echo_wrapped(f"figures in {files[0].parent} ({kinds}): {drawn}")
 
 
-def folder(found: Comparison) -> str:
+def figures_folder(comparison: Comparison) -> str:
     """The figures' folder, after what was compared; other strategies, seeds or settings have
     another."""
-    configs = [run.config for run in found.outcomes]
+    configs = [run.config for run in comparison.outcomes]
     strategies = list(dict.fromkeys(config.strategy for config in configs))
     seeds = len({config.seed for config in configs})
     plain = ["".join(c if c.isalnum() or c in "._" else "-" for c in s) for s in strategies]
@@ -182,19 +188,20 @@ def folder(found: Comparison) -> str:
         names = f"{len(strategies)}-strategies"
     digest = hashlib.sha256(" ".join(sorted(config.key for config in configs)).encode())
     first = configs[0]
-    seeds_said = screen.plural(seeds, "seed").replace(" ", "-")
-    return f"{first.task}-{first.model}-{names}-{seeds_said}-{digest.hexdigest()[:8]}"
+    seeds_text = screen.plural(seeds, "seed").replace(" ", "-")
+    return f"{first.task}-{first.model}-{names}-{seeds_text}-{digest.hexdigest()[:8]}"
 
 
-def _why_baseline(found: Comparison) -> str:
+def _why_baseline(comparison: Comparison) -> str:
     """Why differences are not to ``none``."""
     from gclip.execution.compare import baseline_reason
 
-    spellings = list(dict.fromkeys(run.config.strategy for run in found.outcomes))
-    return f"Differences are to {found.baseline}, {baseline_reason(spellings, found.baseline)}."
+    spellings = list(dict.fromkeys(run.config.strategy for run in comparison.outcomes))
+    reason = baseline_reason(spellings, comparison.baseline)
+    return f"Differences are to {comparison.baseline}, {reason}."
 
 
-def describe(config: RunConfig) -> str:
+def setting_text(config: RunConfig) -> str:
     """What was trained, in a line: ``digits, lenet, sgd lr 0.1, batch 32, 5 epochs``."""
     parts = [config.task, config.model, f"{config.optimizer} lr {config.lr:g}"]
     if config.schedule != "constant":
@@ -211,14 +218,14 @@ def describe(config: RunConfig) -> str:
 
 
 def _as_json(
-    found: Comparison, base: RunConfig, display: RunsDisplay, drawn: list[Path]
+    comparison: Comparison, base: RunConfig, display: RunsDisplay, files: list[Path]
 ) -> dict[str, Any]:
     from gclip.results.statistics import seeds_needed
 
     return {
-        "setting": describe(base),
-        "baseline": found.baseline,
-        "store": str(found.store.path),
+        "setting": setting_text(base),
+        "baseline": comparison.baseline,
+        "store": str(comparison.store.path),
         "runs": {
             "total": display.total,
             "read": display.read,
@@ -229,12 +236,12 @@ def _as_json(
                     "seed": run.config.seed,
                     "message": run.message,
                 }
-                for run in found.failed
+                for run in comparison.failed
             ],
         },
-        "table": found.table.to_dict("records"),
-        "same": [list(group) for group in found.same],
-        "seeds_needed": seeds_needed(max(len(found.table) - 1, 0)),
-        "keys": list(found.keys),
-        "figures": [str(path) for path in drawn],
+        "table": comparison.table.to_dict("records"),
+        "same": [list(group) for group in comparison.same],
+        "seeds_needed": seeds_needed(max(len(comparison.table) - 1, 0)),
+        "keys": list(comparison.keys),
+        "figures": [str(path) for path in files],
     }

@@ -91,7 +91,7 @@ def _show_begun(store: Path, begun: Sequence[Mapping[str, Any]]) -> None:
 
 def _show_answered(store: Path, answered: Sequence[Mapping[str, Any]]) -> None:
     """Studies without trials: their runs are in the store, the same command shows them again."""
-    from gclip.cli.compare import describe
+    from gclip.cli.compare import setting_text
     from gclip.training import RunConfig
 
     screen.echo(f"\nAnswered in {store}; the same command shows it again:")
@@ -108,7 +108,7 @@ def _show_answered(store: Path, answered: Sequence[Mapping[str, Any]]) -> None:
         table.add(
             each["study"],
             ", ".join(each["strategies"]) or "–",
-            describe(RunConfig.of(each["setting"])),
+            setting_text(RunConfig.of(each["setting"])),
             str(each["rows"]),
             each["date"][:10],
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gclip.cli.compare import describe
+from gclip.cli.compare import setting_text
 from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     FiguresFolder,
@@ -107,7 +107,7 @@ def survey(
         display.doing("replaying the norms through each strategy")
         surveys = [each.survey for each in surveyed]
         suggestions = pooled(surveys, clip_rate)
-        setting = describe(config)
+        setting = setting_text(config)
         if not no_figures:
             display.doing("drawing the figure")
         files = [] if no_figures else _draw(surveys, suggestions, setting, folder)
