@@ -113,9 +113,11 @@ def compare_pairs(
         >>> found["pairs"], round(found["difference"], 6), found["p"], found["evidence"]
         (10, 0.1, 0.001953125, 'better')
     """
-    made = {name: _PairedScores.of(ours, theirs, least) for name, (ours, theirs) in pairs.items()}
-    all_trained = all(each.both.all() for each in made.values())
-    found = {name: each.numbers(all_trained) for name, each in made.items()}
+    compared = {
+        name: _PairedScores.of(ours, theirs, least) for name, (ours, theirs) in pairs.items()
+    }
+    all_trained = all(each.both.all() for each in compared.values())
+    found = {name: each.numbers(all_trained) for name, each in compared.items()}
     add_evidence(list(found.values()))
     return found
 
@@ -132,11 +134,11 @@ class _PairedScores:
     @classmethod
     def of(cls, ours: pd.DataFrame, theirs: pd.DataFrame, least: float) -> _PairedScores:
         seeds = sorted(set(ours["seed"]) & set(theirs["seed"]))
-        mine, other = (runs.set_index("seed").loc[seeds] for runs in (ours, theirs))
+        own, other = (runs.set_index("seed").loc[seeds] for runs in (ours, theirs))
         return cls(
-            ours=finite(mine["accuracy"].to_numpy(dtype=float), "accuracies"),
+            ours=finite(own["accuracy"].to_numpy(dtype=float), "accuracies"),
             theirs=finite(other["accuracy"].to_numpy(dtype=float), "accuracies"),
-            ours_trained=trained(mine, least),
+            ours_trained=trained(own, least),
             theirs_trained=trained(other, least),
         )
 
@@ -195,27 +197,27 @@ def add_evidence(comparisons: list[dict[str, Any]]) -> None:
     when = "" if all(each["both"] == each["pairs"] for each in comparisons) else WHEN
     tests: list[tuple[dict[str, Any], str, int, float]] = []
     for each in comparisons:
-        apart, both = each["ours_only"] + each["theirs_only"], each["both"]
-        if apart >= INFORMATIVE:
-            said = MORE if each["ours_only"] > each["theirs_only"] else LESS
-            tests.append((each, said, apart, each["p_trains"]))
+        one_trained, both = each["ours_only"] + each["theirs_only"], each["both"]
+        if one_trained >= INFORMATIVE:
+            claim = MORE if each["ours_only"] > each["theirs_only"] else LESS
+            tests.append((each, claim, one_trained, each["p_trains"]))
         if both >= INFORMATIVE:
-            said = (BETTER if each["difference_trained"] > 0 else WORSE) + when
-            tests.append((each, said, both, each["p_trained"]))
+            claim = (BETTER if each["difference_trained"] > 0 else WORSE) + when
+            tests.append((each, claim, both, each["p_trained"]))
     corrected = holm([p for *_, p in tests])
     compared = sum(each["pairs"] > 0 for each in comparisons)
     for each in comparisons:
         own = [
-            (said, pairs, p)
-            for (of, said, pairs, _), p in zip(tests, corrected, strict=True)
+            (claim, pairs, p)
+            for (of, claim, pairs, _), p in zip(tests, corrected, strict=True)
             if of is each
         ]
-        claims = [(said, p) for said, _, p in own if p < SIGNIFICANT]
+        claims = [(claim, p) for claim, _, p in own if p < SIGNIFICANT]
         if out_of_reach(each["pairs"], compared):
             claims = []
             each["evidence"] = TOO_FEW
         elif claims:
-            each["evidence"] = ", ".join(said for said, _ in claims)
+            each["evidence"] = ", ".join(claim for claim, _ in claims)
         elif any(len(tests) * smallest_p(pairs) < SIGNIFICANT for _, pairs, _ in own):
             each["evidence"] = NOTHING
         else:

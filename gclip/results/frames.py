@@ -206,13 +206,13 @@ def _steps_frame(runs: Iterable[StoredRun], points: int | None) -> pd.DataFrame:
     import pandas as pd
 
     # Runs stay packed until the longest is known: blocks are to line up across runs.
-    kept = list(runs)
+    stored_runs = list(runs)
     width = 1
     if points is not None:
-        longest = max((stored.length() for stored in kept), default=0)
+        longest = max((stored.length() for stored in stored_runs), default=0)
         width = max(1, -(-longest // points))
     frames = []
-    for stored in kept:
+    for stored in stored_runs:
         frame = pd.DataFrame(_columns(stored.steps(), width))
         frame.insert(0, "seed", stored.config["seed"])
         frame.insert(0, "strategy", stored.config["strategy"])
@@ -227,14 +227,14 @@ def _columns(steps: Mapping[str, NDArray[Any]], width: int) -> dict[str, NDArray
     """The step columns of one run, in blocks of ``width`` steps; what was not recorded is NaN."""
     length = max((len(values) for values in steps.values()), default=0)
     missing = np.full(length, np.nan)
-    taken = {name: np.asarray(steps.get(name, missing), float) for name in STEP_COLUMNS[4:]}
-    touched = taken["clipped"]
-    taken["any_clipped"] = np.where(np.isnan(touched), np.nan, touched > 0)
-    before, after = taken["norm"], taken["clipped_norm"]
+    recorded = {name: np.asarray(steps.get(name, missing), float) for name in STEP_COLUMNS[4:]}
+    clipped = recorded["clipped"]
+    recorded["any_clipped"] = np.where(np.isnan(clipped), np.nan, clipped > 0)
+    before, after = recorded["norm"], recorded["clipped_norm"]
     known = np.isfinite(before) & ~np.isnan(after)
-    taken["limited"] = np.where(known, after < LIMITED * before, np.nan)
+    recorded["limited"] = np.where(known, after < LIMITED * before, np.nan)
     columns: dict[str, NDArray[Any]] = {"step": np.arange(0, length, width)}
-    for name, values in taken.items():
+    for name, values in recorded.items():
         if width > 1:
             mean = name in ("clipped", "any_clipped", "limited", "finite")
             values = _blocks(values, width, np.nanmean if mean else _finite_median)

@@ -26,14 +26,14 @@ def identical_runs(store: Store, keys: Iterable[str]) -> tuple[tuple[str, ...], 
     Returns:
         Groups of two or more spellings, each in the order of ``keys``.
     """
-    made: dict[str, dict[int, str]] = {}
+    digests: dict[str, dict[int, str]] = {}
     for key in keys:
         stored = store.read(key)
         if stored is not None and stored.status != "failed":
             config = stored.config
-            made.setdefault(config["strategy"], {})[config["seed"]] = _training(stored)
+            digests.setdefault(config["strategy"], {})[config["seed"]] = _training(stored)
     groups: dict[tuple[tuple[int, str], ...], list[str]] = {}
-    for strategy, runs in made.items():
+    for strategy, runs in digests.items():
         groups.setdefault(tuple(sorted(runs.items())), []).append(strategy)
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 

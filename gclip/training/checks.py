@@ -104,12 +104,12 @@ def _selection(config: _Config) -> _Fields:
             f"versions, but got {version!r}"
         )
     try:
-        said = data_split.matters(
+        applies = data_split.matters(
             fraction=config.fraction, split=config.split, normalize=config.normalize
         )
     except TypeError:  # a fraction that is no number, which its own check says
-        said = False
-    return {"selection": version if said else 0}
+        applies = False
+    return {"selection": version if applies else 0}
 
 
 def _stepping(config: _Config) -> _Fields:

@@ -66,7 +66,7 @@ def select_for(
     """
     if matters(fraction=fraction, split=split, normalize=normalize) and version != VERSION:
         raise UsageError(
-            "the config is of a run made before validation images kept every class's share and "
+            "the config is of a run made before validation images train every class's share and "
             "mean and deviation came from the images learned from, which cannot be made again; "
             "make it anew with config.replace(selection=None)"
         )
@@ -96,13 +96,13 @@ def select(dataset: Dataset, *, fraction: float = 1.0, split: str = "test") -> S
         )
     classes = by_class(labels.cpu().numpy(), fraction)
     if split == "test":
-        kept = _places(classes, labels)
+        train = _indices(classes, labels)
         return Split(
-            images[kept],
-            labels[kept],
+            images[train],
+            labels[train],
             dataset.test_images,
             dataset.test_labels,
-            *channel_statistics(images[kept]),
+            *channel_statistics(images[train]),
         )
     alone = [dataset.classes[label] for label, members in classes.items() if len(members) == 1]
     if alone:
@@ -112,15 +112,15 @@ def select(dataset: Dataset, *, fraction: float = 1.0, split: str = "test") -> S
             f"have a single one (the first: {alone[0]}); take a larger fraction, or split test"
         )
     held_out = {label: held_out_mask(len(members)) for label, members in classes.items()}
-    kept = _places({label: m[~held_out[label]] for label, m in classes.items()}, labels)
-    test = _places({label: m[held_out[label]] for label, m in classes.items()}, labels)
+    train = _indices({label: m[~held_out[label]] for label, m in classes.items()}, labels)
+    test = _indices({label: m[held_out[label]] for label, m in classes.items()}, labels)
     return Split(
-        images[kept], labels[kept], images[test], labels[test], *channel_statistics(images[kept])
+        images[train], labels[train], images[test], labels[test], *channel_statistics(images[train])
     )
 
 
 def by_class(labels: NDArray[np.int64], fraction: float) -> dict[int, NDArray[np.int64]]:
-    """`fraction` of every class, at least one of each: places in random order, always the same."""
+    """`fraction` of every class, at least one of each: indices in random order, always the same."""
     # `numpy.random.RandomState` is frozen for ever, so these are the same images everywhere.
     order = np.random.RandomState(1).permutation(len(labels))
     shuffled = labels[order]
@@ -140,6 +140,6 @@ def held_out_mask(count: int) -> NDArray[np.bool_]:
     return out
 
 
-def _places(classes: dict[int, NDArray[np.int64]], labels: Tensor) -> Tensor:
-    """The places of all classes, sorted, on the labels' device."""
+def _indices(classes: dict[int, NDArray[np.int64]], labels: Tensor) -> Tensor:
+    """The indices of all classes, sorted, on the labels' device."""
     return torch.from_numpy(np.sort(np.concatenate(list(classes.values())))).to(labels.device)

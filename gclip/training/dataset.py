@@ -23,7 +23,7 @@ class Dataset:
 
     Attributes:
         name: the task they belong to.
-        classes: the classes' names; a label is a place in them.
+        classes: the classes' names; a label is an index into them.
         train_images, test_images: uint8 of shape (N, 3, 32, 32). The three channels of a pixel lie
             side by side in memory (``channels_last``).
         train_labels, test_labels: int64 of shape (N,).

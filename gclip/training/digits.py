@@ -60,10 +60,10 @@ def enlarge(images: Tensor) -> Tensor:
     size, scale = images.shape[-1], SIZE // images.shape[-1]
     weights = torch.zeros(SIZE, size, dtype=torch.int64)  # in units of 1 / (2 · scale)
     for out in range(SIZE):
-        at = 2 * out + 1 - scale  # twice the scaled place of this pixel's centre
-        low, share = divmod(at, 2 * scale)
-        for place, weight in ((low, 2 * scale - share), (low + 1, share)):
-            weights[out, min(max(place, 0), size - 1)] += weight
+        position = 2 * out + 1 - scale  # twice the scaled position of this pixel's centre
+        low, share = divmod(position, 2 * scale)
+        for index, weight in ((low, 2 * scale - share), (low + 1, share)):
+            weights[out, min(max(index, 0), size - 1)] += weight
     sums = weights @ images @ weights.T
     unit = 16 * (2 * scale) ** 2
     grey = (2 * 255 * sums + unit) // (2 * unit)

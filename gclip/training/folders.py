@@ -59,12 +59,12 @@ def load(folder: Path, name: str) -> Dataset:
     """
     train, test = (list_images(folder / part) for part in _PARTS)
     classes, label_of = _classes(train, test)
-    kept = _kept(folder, train, test)
-    found = None if kept is None else _read(kept, name)
+    cached = _cache_path(folder, train, test)
+    found = None if cached is None else _read_cached(cached, name)
     if found is None:
-        found = _decode(kept, name, (train, test), classes, label_of)
+        found = _decode(cached, name, (train, test), classes, label_of)
     dataset, notes = found
-    _tell(folder, train, test, {**_missing(train, test), **notes})
+    _warn_unused(folder, train, test, {**_missing(train, test), **notes})
     return dataset
 
 
@@ -110,8 +110,8 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _kept(folder: Path, *parts: Listing) -> Path | None:
-    """Where these images are kept, decoded: a name for where they lie and what they are."""
+def _cache_path(folder: Path, *parts: Listing) -> Path | None:
+    """Where these images are cached, decoded: a name for where they lie and what they are."""
     what = [_DECODING, SIZE, str(folder.resolve()), [[p.classes, p.files] for p in parts]]
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
     try:
@@ -121,9 +121,9 @@ def _kept(folder: Path, *parts: Listing) -> Path | None:
         return None
 
 
-def _read(kept: Path, name: str) -> tuple[Dataset, dict[str, int]] | None:
+def _read_cached(cached: Path, name: str) -> tuple[Dataset, dict[str, int]] | None:
     """The decoded images, if they are in the cache whole; a damaged copy is dropped."""
-    found = cache.read(kept)
+    found = cache.read(cached)
     if found is None:
         return None
     arrays, facts = found
@@ -133,12 +133,12 @@ def _read(kept: Path, name: str) -> tuple[Dataset, dict[str, int]] | None:
             return dataset, dict(facts["notes"])
     except (ValueError, KeyError, TypeError):
         pass
-    cache.drop(kept)
+    cache.drop(cached)
     return None
 
 
 def _decode(
-    kept: Path | None,
+    cached: Path | None,
     name: str,
     parts: Iterable[Listing],
     classes: tuple[str, ...],
@@ -147,15 +147,19 @@ def _decode(
     arrays: cache.Arrays = {}
     notes: dict[str, int] = {}
     for key, part in zip(_PARTS, parts, strict=True):
-        arrays[f"{key}_images"], said = images.decode([part.folder / f for f, *_ in part.files])
+        arrays[f"{key}_images"], image_notes = images.decode(
+            [part.folder / f for f, *_ in part.files]
+        )
         labels = [label_of[class_of(path)] for path, *_ in part.files]
         arrays[f"{key}_labels"] = np.array(labels, dtype=np.int64)
-        notes = {each: notes.get(each, 0) + said.get(each, 0) for each in (*notes, *said)}
+        notes = {
+            each: notes.get(each, 0) + image_notes.get(each, 0) for each in (*notes, *image_notes)
+        }
     dataset = _dataset(name, classes, arrays)
     # What was changed meanwhile is in the images, but not what the name stands for.
-    if kept is not None and all(list_images(part.folder).files == part.files for part in parts):
+    if cached is not None and all(list_images(part.folder).files == part.files for part in parts):
         facts = {"classes": classes, "digest": dataset.digest, "notes": notes}
-        cache.write(kept, arrays, facts)
+        cache.write(cached, arrays, facts)
     return dataset, notes
 
 
@@ -177,7 +181,7 @@ def _missing(train: Listing, test: Listing) -> dict[str, int]:
     )
 
 
-def _tell(folder: Path, train: Listing, test: Listing, notes: Mapping[str, int]) -> None:
+def _warn_unused(folder: Path, train: Listing, test: Listing, notes: Mapping[str, int]) -> None:
     """One warning for all that is not used."""
     left: dict[str, list[str]] = {}
     for part in (train, test):

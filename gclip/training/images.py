@@ -57,15 +57,15 @@ def decode(paths: Sequence[Path]) -> tuple[NDArray[np.uint8], dict[str, int]]:
     workers = os.cpu_count() or 1
     parts = np.array_split(np.arange(len(paths)), max(1, min(workers, len(paths))))
 
-    def work(places: NDArray[np.signedinteger]) -> tuple[Counter[str], list[str]]:
+    def work(indices: NDArray[np.signedinteger]) -> tuple[Counter[str], list[str]]:
         notes: Counter[str] = Counter()
         failed = []
-        for place in places:
+        for index in indices:
             try:
-                images[place], said = _decode(paths[place])
-                notes.update(said)
+                images[index], image_notes = _decode(paths[index])
+                notes.update(image_notes)
             except Exception as error:  # damaged bytes make Pillow's plugins raise anything
-                failed.append(f"{shown(paths[place])} does not read: {_reason(error)}")
+                failed.append(f"{shown(paths[index])} does not read: {_reason(error)}")
         return notes, failed
 
     # Pillow warns without naming the file: huge images are refused with their names below, and of

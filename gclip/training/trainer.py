@@ -162,7 +162,7 @@ class _Loop:
             return True
         run = self._run
         losses, curve = run.history.monitor.losses, run.history.curve
-        said = self._listener(
+        answer = self._listener(
             Progress(
                 epoch=run.epoch,
                 epochs=run.config.epochs,
@@ -174,7 +174,7 @@ class _Loop:
             )
         )
         self._told = time.perf_counter()
-        return said is not False
+        return answer is not False
 
 
 def identified_config(config: RunConfig, dataset: Dataset) -> RunConfig:

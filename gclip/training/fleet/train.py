@@ -197,7 +197,7 @@ class _FleetLoop:
         if self._listener is None:
             return True
         run, member = self._run, self._run.members[index]
-        said = self._listener(
+        answer = self._listener(
             index,
             Progress(
                 epoch=run.epoch if status != "diverged" else member.history.curve[-1]["epoch"] - 1,
@@ -210,4 +210,4 @@ class _FleetLoop:
             ),
         )
         self._told = time.perf_counter()
-        return said is not False
+        return answer is not False

@@ -61,7 +61,7 @@ def test_wide_convolutions_one_after_another_are_those_in_groups(
     images = torch.randn(2, 4 if shared else 12, 8, 8, dtype=torch.float64)
     outcomes = []
     for wide in (1, 1000):
-        monkeypatch.setattr(stacked_modules, "_WIDE", wide)
+        monkeypatch.setattr(stacked_modules, "_MANY_WEIGHTS", wide)
         together = stack([nn.Sequential(layer) for layer in layers])
         given = images.clone().requires_grad_()
         found = together(given)
