@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StudyOptions:
+class StudyCommand:
     """What the command line and the study file say, put together.
 
     Attributes:
@@ -57,7 +57,7 @@ def combine(
     plugins: list[str] | None,
     workers: int | None,
     path: Path | None,
-) -> StudyOptions:
+) -> StudyCommand:
     """The options over the study file's settings, what neither says left out.
 
     Args:
@@ -91,7 +91,7 @@ def combine(
         settings["data"] = Path(str(settings["data"]))
     settings |= {name: getattr(run, name) for name in fields if getattr(run, name) is not None}
     plugins_in_file, workers_in_file = request.pop("plugins", ()), request.pop("workers", None)
-    return StudyOptions(
+    return StudyCommand(
         study=chosen,
         run=Setting(**settings),
         config={name: value for name, value in file.run.items() if name not in fields},

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from gclip.cli import study_run
 from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     Fleet,
@@ -260,11 +261,9 @@ def _request(options: dict[str, Any], store: Path) -> Request:
 
 def _like_run(command: Any) -> Any:
     """Give `command`, in place of its ``**options``, the options of ``gclip study run``."""
-    from gclip.cli import study
-
     own = inspect.signature(command, eval_str=True).parameters
     named = [each for each in own.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
-    of_run = inspect.signature(study.run).parameters
+    of_run = inspect.signature(study_run.run).parameters
     borrowed = [
         each for name, each in of_run.items() if name not in _NOT_CREATED and name not in own
     ]
