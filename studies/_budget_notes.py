@@ -65,9 +65,9 @@ def notes(
 def worth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which strategies are worth their tuning: what the evidence supports, and no more."""
     said: list[str] = []
-    found = [row["none_evidence"] for row in rows]
-    if any(each not in (None, "baseline", TOO_FEW) for each in found) and not any(
-        map(better, found)
+    evidences = [row["none_evidence"] for row in rows]
+    if any(each not in (None, "baseline", TOO_FEW) for each in evidences) and not any(
+        map(better, evidences)
     ):
         said.append("No strategy is shown to be worth its tuning here.")
     for rival in RIVALS:

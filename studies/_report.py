@@ -35,14 +35,14 @@ COMPARED = ("default", *RIVALS)
 
 def run(request: Request, names: Iterable[str] = ()) -> Answer:
     """The report of the studies in the request's store; `request.base` only says which data."""
-    found = tuned_in(request.store.path, names)
-    seeds = check_seeds(request, found)
-    runs = trained(request, cells(request, found, seeds))
-    rows = table(found, runs)
+    tuned = tuned_in(request.store.path, names)
+    seeds = check_seeds(request, tuned)
+    runs = trained(request, cells(request, tuned, seeds))
+    rows = table(tuned, runs)
     return Answer(
         rows=rows,
         columns=columns(rows),
-        notes=[*_notes(found, rows, seeds, request), *failures(runs)],
+        notes=[*_notes(tuned, rows, seeds, request), *failures(runs)],
         figures={"report": partial(_figure, rows, runs)} if any(row["n"] for row in rows) else {},
         more={"seeds": list(seeds), "split": "test"},
         ok=any(row["n"] for row in rows),
@@ -51,18 +51,18 @@ def run(request: Request, names: Iterable[str] = ()) -> Answer:
 
 def run_count(request: Request, names: Iterable[str] = ()) -> int:
     """How many runs a report needs."""
-    found = tuned_in(request.store.path, names)
-    made = cells(request, found, check_seeds(request, found))
-    return len({config.key for _, config in made})
+    tuned = tuned_in(request.store.path, names)
+    runs = cells(request, tuned, check_seeds(request, tuned))
+    return len({config.key for _, config in runs})
 
 
-def check_seeds(request: Request, found: Sequence[Tuned]) -> tuple[int, ...]:
+def check_seeds(request: Request, tuned: Sequence[Tuned]) -> tuple[int, ...]:
     """The reporting seeds, none of which a study was tuned with.
 
     By default as many as so many comparisons need to show a difference.
     """
-    seeds: tuple[int, ...] = seeds_of(request, range(seeds_needed(len(comparisons(found)))))
-    for each in found:
+    seeds: tuple[int, ...] = seeds_of(request, range(seeds_needed(len(comparisons(tuned)))))
+    for each in tuned:
         seen = sorted(set(seeds) & set(each.plan.seeds))
         if seen:
             raise UsageError(
@@ -74,29 +74,29 @@ def check_seeds(request: Request, found: Sequence[Tuned]) -> tuple[int, ...]:
 
 def cells(request: Request, found: Sequence[Tuned], seeds: Sequence[int]) -> list[Cell]:
     """The runs, seed by seed: so that an interrupted report has whole pairs."""
-    made: list[Cell] = []
+    cells_by_seed: list[Cell] = []
     for seed in seeds:
         for each in found:
             for form, config in (("tuned", each.best), ("default", each.default)):
                 labels = {"strategy": each.strategy, "form": form}
                 fresh = config.replace(seed=seed, split="test", data=request.base.data)
-                made.append((labels, fresh))
-    return made
+                cells_by_seed.append((labels, fresh))
+    return cells_by_seed
 
 
-def comparisons(found: Sequence[Tuned]) -> list[tuple[str, str]]:
+def comparisons(tuned: Sequence[Tuned]) -> list[tuple[str, str]]:
     """Which strategy is compared, and with what: its default, or a tuned rival."""
-    rivals = [rival for rival in RIVALS if any(each.strategy == rival for each in found)]
-    made = []
-    for each in found:
+    rivals = [rival for rival in RIVALS if any(each.strategy == rival for each in tuned)]
+    pairs = []
+    for each in tuned:
         text = each.strategy
         if each.best.replace(seed=0) != each.default.replace(seed=0):
-            made.append((text, "default"))
+            pairs.append((text, "default"))
         # Each pair once: norm beside none says what none beside norm would.
-        made += [
+        pairs += [
             (text, rival) for rival in rivals if text != rival and (text, rival) != ("none", "norm")
         ]
-    return made
+    return pairs
 
 
 def table(found: Sequence[Tuned], runs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -177,27 +177,30 @@ def _of(runs: pd.DataFrame, strategy: str, form: str) -> pd.DataFrame:
     return runs[(runs["strategy"] == strategy) & (runs["form"] == form)]
 
 
-def _versus(other: str, found: dict[str, Any] | None) -> dict[str, Any]:
-    found = found or {}
+def _versus(other: str, comparison: dict[str, Any] | None) -> dict[str, Any]:
+    comparison = comparison or {}
     names = (
         *("pairs", "difference", "low", "high", "p", "p_holm", "evidence"),
         *("both", "ours_only", "theirs_only", "p_trains", "difference_trained", "p_trained"),
     )
-    evidence, shown = found.get("evidence"), found.get("text", "–")
+    evidence, shown = comparison.get("evidence"), comparison.get("text", "–")
     mark = "▲" if better(evidence) else "▼" if worse(evidence) else ""
     text = f"{shown} {mark}".rstrip()
-    return {**{f"vs_{other}_{name}": found.get(name) for name in names}, f"vs_{other}_text": text}
+    return {
+        **{f"vs_{other}_{name}": comparison.get(name) for name in names},
+        f"vs_{other}_text": text,
+    }
 
 
 def _notes(
-    found: Sequence[Tuned],
+    tuned: Sequence[Tuned],
     rows: Sequence[Mapping[str, Any]],
     seeds: Sequence[int],
     request: Request,
 ) -> list[str]:
-    usual = listed(dict.fromkeys(f"{each.default.lr:g}" for each in found))
-    each_had = {_trials(each.counts) for each in found}
-    budget = f"of {plural(found[0].counts.trials, 'trial')} " if len(each_had) == 1 else ""
+    usual = listed(dict.fromkeys(f"{each.default.lr:g}" for each in tuned))
+    each_had = {_trials(each.counts) for each in tuned}
+    budget = f"of {plural(tuned[0].counts.trials, 'trial')} " if len(each_had) == 1 else ""
     notes = [
         f"test accuracy in %: the best {budget or 'trial '}of each study, trained again with "
         f"{plural(len(seeds), 'fresh seed')}; mean with a 95 % interval that holds where some "
@@ -211,22 +214,22 @@ def _notes(
             family="the table", rule=f"trained: {rule(rows[0]['trained_from'])}" if rows else ""
         ),
     ]
-    budgets = {each.counts.trials - each.counts.failed for each in found}
+    budgets = {each.counts.trials - each.counts.failed for each in tuned}
     if len(budgets) > 1:
-        said = ", ".join(f"{each.strategy} {each.counts.trials}" for each in found)
+        said = ", ".join(f"{each.strategy} {each.counts.trials}" for each in tuned)
         notes.append(f"The numbers of trials differ, which favours those with more: {said}.")
-    ranges = {str(each.plan.space.dimensions.get(LR, each.plan.base.lr)) for each in found}
+    ranges = {str(each.plan.space.dimensions.get(LR, each.plan.base.lr)) for each in tuned}
     if len(ranges) > 1:
         notes.append(f"Learning rates were not searched in the same range: {listed(ranges)}.")
-    learning = [each for each in found if sampler_named(each.plan.sampler).learns]
-    if learning and len(found) > 1:
+    learning = [each for each in tuned if sampler_named(each.plan.sampler).learns]
+    if learning and len(tuned) > 1:
         notes.append(
             "Budgets are compared most fairly by random sampling; here a sampler that learns "
-            f"from trials was used: {listed(dict.fromkeys(e.plan.sampler for e in found))}."
+            f"from trials was used: {listed(dict.fromkeys(e.plan.sampler for e in tuned))}."
         )
-    missing = [rival for rival in RIVALS if all(each.strategy != rival for each in found)]
+    missing = [rival for rival in RIVALS if all(each.strategy != rival for each in tuned)]
     if missing:
-        first = found[0]
+        first = tuned[0]
         options = as_options(first.default, request.execution)
         which = " ".join(f"-s {rival}" for rival in missing)
         notes.append(
@@ -234,8 +237,8 @@ def _notes(
             f"  gclip study run thresholds {which} --trials {first.counts.trials} --sampler "
             f"{first.plan.sampler}{options} --store {request.store.path}"
         )
-    made = sum(row[f"vs_{other}_p"] is not None for row in rows for other in COMPARED)
-    return [*notes, *too_few(len(seeds), made), *_worth(rows)]
+    comparison_count = sum(row[f"vs_{other}_p"] is not None for row in rows for other in COMPARED)
+    return [*notes, *too_few(len(seeds), comparison_count), *_worth(rows)]
 
 
 def _worth(rows: Sequence[Mapping[str, Any]]) -> list[str]:

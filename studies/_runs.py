@@ -134,13 +134,13 @@ def summary(runs: pd.DataFrame, least: float | None = None) -> dict[str, Any]:
 
 
 def _trained(runs: pd.DataFrame, least: float) -> dict[str, Any]:
-    found = {
+    outcome = {
         name: number(value) if isinstance(value, float) else value
         for name, value in trained_summary(runs, least).items()
     }
-    middle = percent(found["iqm_trained"])
-    text = f"{found['trained']}/{len(runs)}"
-    return {**found, "trained_from": least, "trained_text": text, "iqm_text": middle}
+    middle = percent(outcome["iqm_trained"])
+    text = f"{outcome['trained']}/{len(runs)}"
+    return {**outcome, "trained_from": least, "trained_text": text, "iqm_text": middle}
 
 
 def parts(runs: pd.DataFrame, by: str) -> dict[float, pd.DataFrame]:

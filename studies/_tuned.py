@@ -71,23 +71,23 @@ def tuned_in(
             f"there is no study in '{store}' to report; begin with: "
             "gclip study run thresholds -s none -s norm -s agc --sampler random"
         )
-    found = []
+    tuned = []
     touched: dict[str, int] = {}
     for path in paths:
         try:
             each = _read(path)
-            found.append(each)
+            tuned.append(each)
             touched[each.plan.name] = path.stat().st_mtime_ns
         except UnreadableStudy as error:
             if chosen or len(paths) == 1:
                 raise
             on_left_out(str(error))
-    if not found:
+    if not tuned:
         raise UsageError(f"no study in '{store}' can be used; gclip study list says why")
     if not chosen:
-        found = _last_question(found, touched, on_left_out)
+        tuned = _last_question(tuned, touched, on_left_out)
     kinds: dict[str, list[str]] = {}
-    for each in found:
+    for each in tuned:
         kinds.setdefault(_kind(each.plan.base), []).append(each.plan.name)
     if len(kinds) > 1:
         groups = "; ".join(", ".join(names) for names in kinds.values())
@@ -95,12 +95,12 @@ def tuned_in(
             f"these studies trained under different settings, so they make no one table: {groups}. "
             "Name those that belong together"
         )
-    spelled = [each.strategy for each in found]
+    spelled = [each.strategy for each in tuned]
     twice = next((text for text in spelled if spelled.count(text) > 1), None)
     if twice is not None:
-        both = listed(each.plan.name for each in found if each.strategy == twice)
+        both = listed(each.plan.name for each in tuned if each.strategy == twice)
         raise UsageError(f"{both} tuned the same strategy, {twice}; name one of them")
-    return found
+    return tuned
 
 
 def _read(path: Path) -> Tuned:
@@ -120,13 +120,13 @@ def _read(path: Path) -> Tuned:
 
 
 def _last_question(
-    found: Sequence[Tuned], touched: Mapping[str, int], on_left_out: Callable[[str], None]
+    tuned: Sequence[Tuned], touched: Mapping[str, int], on_left_out: Callable[[str], None]
 ) -> list[Tuned]:
     """The studies of one question: that of the study that was worked on last."""
     questions: dict[str, list[Tuned]] = {}
-    for each in found:
+    for each in tuned:
         questions.setdefault(_question(each.plan.name), []).append(each)
-    last = max(found, key=lambda each: touched[each.plan.name])
+    last = max(tuned, key=lambda each: touched[each.plan.name])
     for question, others in questions.items():
         if question != _question(last.plan.name):
             names = " ".join(each.plan.name for each in others)

@@ -123,8 +123,8 @@ def fresh_seeds(request: Request) -> tuple[int, ...]:
     """Of the final runs; by default as many as so many comparisons need to show a difference."""
     chosen = spellings(request)
     rivals = [rival for rival in RIVALS if rival in chosen]
-    made = sum(len(chosen) - 1 - place for place in range(len(rivals)))
-    chosen_seeds: tuple[int, ...] = seeds_of(request, range(seeds_needed(made)))
+    comparison_count = sum(len(chosen) - 1 - place for place in range(len(rivals)))
+    chosen_seeds: tuple[int, ...] = seeds_of(request, range(seeds_needed(comparison_count)))
     return chosen_seeds
 
 
@@ -141,14 +141,14 @@ def plans_of(request: Request) -> dict[str, Plan]:
     """
     chosen = spellings(request)
     check_overrides(chosen, request.space)
-    found = {}
+    plans = {}
     for text in chosen:
         space = own_space(request, text)
         name = f"{request.name or 'budget'}-{_plain(text)}-{request.base.task}"
         asked = dataclasses.replace(request, space=space, sampler="random", pruner="none")
-        found[text] = thresholds.plan_of(asked, text, name=name)
-        found[text].check_trials(trials_of(request))
-    return found
+        plans[text] = thresholds.plan_of(asked, text, name=name)
+        plans[text].check_trials(trials_of(request))
+    return plans
 
 
 def tune(request: Request, plan: Plan, trials: int) -> Tuned:
@@ -156,13 +156,13 @@ def tune(request: Request, plan: Plan, trials: int) -> Tuned:
     drawn at random, so that is what a smaller budget would have been."""
     thresholds.tune(request, plan, trials)
     with read_study(study_file(request.store.path, plan.name)) as study:
-        found = outcome_of(plan, counted(study)[:trials])
+        outcome = outcome_of(plan, counted(study)[:trials])
     return Tuned(
         study=plan.name,
-        trials=found.counts.trials,
-        diverged=found.counts.diverged,
-        scores=found.scores,
-        best=found.best,
+        trials=outcome.counts.trials,
+        diverged=outcome.counts.diverged,
+        scores=outcome.scores,
+        best=outcome.best,
     )
 
 
@@ -223,16 +223,16 @@ _NO_RUNS: dict[str, Any] = {
 }
 
 
-def _versus(rival: str, found: dict[str, Any] | None, itself: bool) -> dict[str, Any]:
+def _versus(rival: str, comparison: dict[str, Any] | None, itself: bool) -> dict[str, Any]:
     names = (
         *("pairs", "difference", "low", "high", "p", "p_holm"),
         *("both", "ours_only", "theirs_only", "p_trains", "difference_trained", "p_trained"),
     )
-    found = found or {}
-    evidence = found.get("evidence")
-    shown = found.get("text", "–")
+    comparison = comparison or {}
+    evidence = comparison.get("evidence")
+    shown = comparison.get("text", "–")
     return {
-        **{f"{rival}_{name}": found.get(name) for name in names},
+        **{f"{rival}_{name}": comparison.get(name) for name in names},
         f"{rival}_evidence": evidence or ("baseline" if itself else None),
         f"{rival}_shown": shown,
         f"{rival}_text": f"{shown} {evidence}"

@@ -200,14 +200,14 @@ def _notes(runs: pd.DataFrame, rows: list[dict[str, Any]]) -> list[str]:
 
 def _cells(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Every learning rate of every strategy."""
-    found = []
+    rows = []
     for text, some in runs.groupby("strategy"):
         cells = {lr: summary(rows) for lr, rows in parts(some, "rate").items()}
         steady = stable(cells)
-        found += [
+        rows += [
             {"strategy": text, "lr": lr, "stable": steady[lr], **cell} for lr, cell in cells.items()
         ]
-    return found
+    return rows
 
 
 def _figure(runs: pd.DataFrame, rows: list[dict[str, Any]]) -> Any:

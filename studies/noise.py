@@ -101,10 +101,10 @@ def cells_of(request: Request) -> list[Cell]:
 
 def conditions_of(points: int) -> list[tuple[str, float]]:
     """What is done to the runs: nothing, then each disturbance at `points` levels, rising."""
-    found = [(CLEAN, 0.0)]
+    conditions = [(CLEAN, 0.0)]
     for name, (top, ratio) in LEVELS.items():
-        found += [(name, rounded(top / ratio**place)) for place in reversed(range(points))]
-    return found
+        conditions += [(name, rounded(top / ratio**place)) for place in reversed(range(points))]
+    return conditions
 
 
 def table(runs: pd.DataFrame) -> list[dict[str, Any]]:

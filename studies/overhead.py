@@ -305,8 +305,8 @@ def _acted(clipper: gclip.Clipper) -> bool:
 
 def _bytes(clipper: gclip.Clipper) -> int:
     """What the strategies remember, without the clipper's own record of the run."""
-    kept = [part["memory"] for part in clipper.state_dict()["parts"]]
-    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(kept))
+    memory = [part["memory"] for part in clipper.state_dict()["parts"]]
+    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(memory))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

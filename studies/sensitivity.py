@@ -141,21 +141,21 @@ def grid(text: str, points: int, overrides: Mapping[str, str] | None = None) -> 
     name = (asked or numeric)[0]
     if getattr(strategy, name) != getattr(plain, name):
         raise UsageError(f"{name} is what this study varies; leave it out of {strategy}")
-    held = {
+    fixed = {
         field.name: getattr(space.strategy, field.name)
         for field in gclip.fields_of(type(plain))
         if getattr(space.strategy, field.name) != getattr(plain, field.name)
     }
     default = getattr(plain, name)
     values = set(space.dimensions[name].grid(points))
-    found = {}
+    spellings = {}
     for value in sorted(values if default is None else {default, *values}):
         try:
-            found[float(value)] = str(dataclasses.replace(strategy, **{**held, name: value}))
+            spellings[float(value)] = str(dataclasses.replace(strategy, **{**fixed, name: value}))
         except UsageError:
             continue
     at = None if default is None else float(default)
-    return Grid(threshold=name, default=at, spellings=found)
+    return Grid(threshold=name, default=at, spellings=spellings)
 
 
 def _numeric(dimension: Dimension) -> bool:

@@ -49,9 +49,9 @@ def run(request: Request) -> Answer:
     Raises:
         UsageError: before any trial, for anything that can be known to be wrong.
     """
-    made = plans(request)
-    trials = trials_of(request, made)
-    outcomes = [tune(request, plan, trials) for plan in made]
+    study_plans = plans(request)
+    trials = trials_of(request, study_plans)
+    outcomes = [tune(request, plan, trials) for plan in study_plans]
     return Answer(
         rows=[row(outcome) for outcome in outcomes],
         columns=columns(outcomes),
@@ -63,8 +63,8 @@ def run(request: Request) -> Answer:
 
 def run_count(request: Request) -> int:
     """How many runs there will be at most, for a display of how far they are."""
-    made = plans(request)
-    return trials_of(request, made) * sum(plan.seeds_per_trial for plan in made)
+    study_plans = plans(request)
+    return trials_of(request, study_plans) * sum(plan.seeds_per_trial for plan in study_plans)
 
 
 def plans(request: Request) -> list[Plan]:
@@ -125,11 +125,13 @@ def _lr_first(space: Space) -> Space:
     return dataclasses.replace(space, dimensions={**first, **rest})
 
 
-def trials_of(request: Request, made: Sequence[Plan]) -> int:
+def trials_of(request: Request, study_plans: Sequence[Plan]) -> int:
     """How many trials each study gets: the same for all; a whole grid unless told otherwise."""
     trials = request.trials
     if trials is None:
-        sizes = {plan.space.strategy.name: plan.most for plan in made if plan.most is not None}
+        sizes = {
+            plan.space.strategy.name: plan.most for plan in study_plans if plan.most is not None
+        }
         if len(set(sizes.values())) > 1:
             told = ", ".join(f"{name} {size}" for name, size in sizes.items())
             raise UsageError(
@@ -137,7 +139,7 @@ def trials_of(request: Request, made: Sequence[Plan]) -> int:
                 "number of trials: give --trials"
             )
         trials = next(iter(sizes.values()), None) or TRIALS
-    for plan in made:
+    for plan in study_plans:
         plan.check_trials(trials)
     return trials
 

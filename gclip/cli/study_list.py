@@ -29,7 +29,7 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
     """
     load("torch", "optuna")
     from gclip import studies
-    from gclip.tuning.answers import answers_in
+    from gclip.tuning.grid_answers import answers_in
     from gclip.tuning.sqlite import UnreadableStudy, studies_in, summary
 
     known = [{"study": name, "question": studies.question(name)} for name in studies.names()]

@@ -93,7 +93,7 @@ def run(
     load("torch", "optuna")
     from gclip import studies
     from gclip.results import Store
-    from gclip.tuning.answers import keep
+    from gclip.tuning.grid_answers import write_answer
     from gclip.tuning.study import Request
 
     options = {
@@ -122,5 +122,5 @@ def run(
         out or place.store / "figures",
     )
     if "trials" not in studies.uses(command.study):  # trials are kept by Optuna
-        keep(command.study, request, answer, files)
+        write_answer(command.study, request, answer, files)
     show_answer(answer, files, json, study=command.study)

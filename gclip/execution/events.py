@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from gclip.training import Progress, RunConfig, RunResult
 
-Kind = Literal[
+EventKind = Literal[
     "cached", "queued", "started", "progress", "retried", "done", "failed", "note", "doing"
 ]
 
@@ -28,7 +28,7 @@ class Event:
     `index` is the run's place in the list that was asked for.
     """
 
-    kind: Kind
+    kind: EventKind
     index: int
     config: RunConfig
     progress: Progress | None = None

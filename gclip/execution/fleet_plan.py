@@ -71,8 +71,8 @@ def group_into_fleets(configs: Sequence[RunConfig], size: int, workers: int = 1)
     for place, config in enumerate(configs):
         if not why_alone(config):
             shapes.setdefault(fleet_key(config), []).append(place)
-    found = [fleet for same in shapes.values() for fleet in _split(configs, same, size, workers)]
-    return sorted([*alone, *found])
+    fleets = [fleet for same in shapes.values() for fleet in _split(configs, same, size, workers)]
+    return sorted([*alone, *fleets])
 
 
 def _split(

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gclip.execution import speedup
-from gclip.execution.events import Event, Kind
+from gclip.execution.events import Event, EventKind
 from gclip.execution.execution import Execution
 from gclip.execution.fleet_measurement import SIZES
 from gclip.execution.fleet_plan import why_alone
@@ -84,7 +84,7 @@ def choose(work: Workload, folder: Path, first: Job, measure: Measure) -> int:
     """
     execution = work.execution
 
-    def tell(kind: Kind, message: str) -> None:
+    def tell(kind: EventKind, message: str) -> None:
         execution.listener(
             Event(kind=kind, index=first.index, config=first.config, message=message)
         )

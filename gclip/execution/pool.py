@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from gclip.errors import UsageError
-from gclip.execution.events import Event, Kind, Listener, ignore
+from gclip.execution.events import Event, EventKind, Listener, ignore
 from gclip.execution.execution import Execution
 from gclip.execution.job import Job
 from gclip.execution.queue import JobQueue
@@ -77,7 +77,7 @@ class Pool(ABC):
     ) -> None:
         self.close()
 
-    def _tell(self, kind: Kind, job: Job, **more: Any) -> None:
+    def _tell(self, kind: EventKind, job: Job, **more: Any) -> None:
         self._listener(Event(kind=kind, index=job.index, config=job.config, **more))
 
     def _finish(self, job: Job, result: RunResult) -> tuple[Job, RunResult]:

@@ -15,18 +15,18 @@ class JobQueue:
     Args:
         size: the largest fleet.
         workers: of the pool.
-        say: is told, once for each reason, why runs are not in a fleet.
+        note: is told, once for each reason, why runs are not in a fleet.
 
     Attributes:
         complete: no more runs will come, so that the last ones are for all workers.
     """
 
-    def __init__(self, size: int, workers: int, say: Callable[[Job, str], None]) -> None:
-        self.size, self._workers, self._say = size, workers, say
+    def __init__(self, size: int, workers: int, note: Callable[[Job, str], None]) -> None:
+        self.size, self._workers, self._note = size, workers, note
         self.complete = False
         self._new: list[Job] = []
         self._fleets: deque[list[Job]] = deque()
-        self._said: set[str] = set()
+        self._reasons: set[str] = set()
         self._taken = 0
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class JobQueue:
             jobs = [self._new[place] for place in places]
             self._fleets.append(jobs)
             reason = why_alone(jobs[0].config) if self.size > 1 and len(jobs) == 1 else ""
-            if reason and reason not in self._said:
-                self._said.add(reason)
-                self._say(jobs[0], f"not in a fleet: {reason}")
+            if reason and reason not in self._reasons:
+                self._reasons.add(reason)
+                self._note(jobs[0], f"not in a fleet: {reason}")
         self._new = []

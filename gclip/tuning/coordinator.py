@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
-from gclip.execution.events import Event, Kind, Listener, ignore
+from gclip.execution.events import Event, EventKind, Listener, ignore
 from gclip.execution.job import Job
 from gclip.execution.pool import Pool
 from gclip.tuning.objectives import values_of
@@ -310,7 +310,7 @@ class Coordinator:
     def _index(self, number: int) -> int:
         return number * self._runs_per_trial
 
-    def _notify(self, kind: Kind, job: Job, result: RunResult | None = None) -> None:
+    def _notify(self, kind: EventKind, job: Job, result: RunResult | None = None) -> None:
         self.listener(Event(kind=kind, index=job.index, config=job.config, result=result))
 
 

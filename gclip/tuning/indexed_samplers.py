@@ -47,11 +47,11 @@ class WholePoint(BaseSampler):
     ) -> dict[str, Any]:
         """Propose what is proposed together."""
         together = self._sampler.infer_relative_search_space(study, trial)
-        found = dict(self._sampler.sample_relative(study, trial, together))
+        values = dict(self._sampler.sample_relative(study, trial, together))
         for name, each in search_space.items():
-            if name not in found:
-                found[name] = self._sampler.sample_independent(study, trial, name, each)
-        return found
+            if name not in values:
+                values[name] = self._sampler.sample_independent(study, trial, name, each)
+        return values
 
     def sample_independent(
         self,

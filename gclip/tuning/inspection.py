@@ -78,8 +78,8 @@ def importances(study: Study, plan: Plan) -> dict[str, float] | None:
                 for trial in ended
             ]
         )
-        found = FanovaImportanceEvaluator(seed=0).evaluate(alone)
-    return {name: float(value) for name, value in sorted(found.items(), key=lambda e: -e[1])}
+        importance = FanovaImportanceEvaluator(seed=0).evaluate(alone)
+    return {name: float(value) for name, value in sorted(importance.items(), key=lambda e: -e[1])}
 
 
 def _names(plan: Plan) -> list[str]:

@@ -239,12 +239,12 @@ class SearchOptions:
         Raises:
             KeyError: one that always stands there is missing.
         """
-        found = {
+        options = {
             name: settings[_key(name)]
             for name, option in options_of(SearchOptions).items()
             if option.kept or _key(name) in settings
         }
-        return {n: tuple(v) if isinstance(v, list) else v for n, v in found.items()}
+        return {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,8 +254,8 @@ class RequestOptions(SearchOptions, StudyOptions):
 
 def options_of(owner: type = RequestOptions) -> dict[str, Option]:
     """The options that a class of this module declares, by field."""
-    found = {each.name: each.metadata.get("option") for each in dataclasses.fields(owner)}
-    return {name: option for name, option in found.items() if option is not None}
+    declared = {each.name: each.metadata.get("option") for each in dataclasses.fields(owner)}
+    return {name: option for name, option in declared.items() if option is not None}
 
 
 def _key(name: str) -> str:

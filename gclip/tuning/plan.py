@@ -80,12 +80,12 @@ class Plan(SearchOptions):
         fields = {field.name for field in dataclasses.fields(RunConfig)}
         base = {key: value for key, value in settings.items() if key in fields - {"seed"}}
         strategy = single(base["strategy"])
-        found = {
+        ranges = {
             key.removeprefix(_RANGE_OF): text
             for key, text in settings.items()
             if key.startswith(_RANGE_OF)
         }
-        dimensions = {each: dimension(strategy, each, text) for each, text in found.items()}
+        dimensions = {each: dimension(strategy, each, text) for each, text in ranges.items()}
         return cls(
             name=name,
             base=RunConfig.of(base),
@@ -117,13 +117,13 @@ class Plan(SearchOptions):
     @property
     def settings(self) -> dict[str, Any]:
         """What must be the same when the study goes on; JSON-serialisable."""
-        found: dict[str, Any] = json.loads(self.base.to_json())
-        del found["seed"]
+        settings: dict[str, Any] = json.loads(self.base.to_json())
+        del settings["seed"]
         if LR in self.space.dimensions:
-            del found["lr"]
+            del settings["lr"]
         for name, each in self.space.dimensions.items():
-            found[f"{_RANGE_OF}{name}"] = str(each)
-        return {**found, **self.search_settings}
+            settings[f"{_RANGE_OF}{name}"] = str(each)
+        return {**settings, **self.search_settings}
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -162,15 +162,15 @@ class Plan(SearchOptions):
 
         from gclip.tuning.sqlite import quiet
 
-        found = []
+        examples = []
         with quiet():
             study = optuna.create_study(
                 sampler=make_sampler("random", Proposal(place=0, study_seed=self.seed))
             )
             for _ in range(count):
                 with contextlib.suppress(UsageError):  # values that do not go together
-                    found.append(self.propose(study.ask()))
-        return found
+                    examples.append(self.propose(study.ask()))
+        return examples
 
     def make_sampler(self, place: int) -> BaseSampler:
         """The sampler for the proposal of one place, from 0; see `gclip.tuning.proposals`."""

@@ -26,8 +26,8 @@ PLACE = "place"
 def replaced_by(trial: FrozenTrial) -> int | None:
     """The number of the lost trial that `trial` is another attempt at, or None."""
     # The second is what Optuna's own retry after a missed heartbeat writes.
-    found = trial.user_attrs.get("replaces", trial.system_attrs.get("failed_trial"))
-    return None if found is None else int(found)
+    number = trial.user_attrs.get("replaces", trial.system_attrs.get("failed_trial"))
+    return None if number is None else int(number)
 
 
 def originals(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -91,56 +91,56 @@ def space_of(
         UsageError: an unknown field, a range or a value that makes no sense, nothing left to
             tune, or a spelling that gives a value to a field that is searched.
     """
-    held = single(strategy)
-    fields = {field.name: field for field in fields_of(type(held))}
-    plain = registry.create(held.name)
-    found: dict[str, Dimension] = {}
+    fixed = single(strategy)
+    fields = {field.name: field for field in fields_of(type(fixed))}
+    plain = registry.create(fixed.name)
+    dimensions: dict[str, Dimension] = {}
     for name, field in fields.items():
         own = _own(field)
         if own is not None:
-            found[name] = own
+            dimensions[name] = own
     if lr_range is not None:
-        found[LR] = _lr_dimension(*lr_range)
+        dimensions[LR] = _lr_dimension(*lr_range)
     lr: float | None = None
     changes: dict[str, Any] = {}
-    for name, text in _for(held, overrides or {}).items():
+    for name, text in _for(fixed, overrides or {}).items():
         if name == LR:
-            read_lr = read_dimension(LR, text, found.get(LR, _ANY_LR), _number_lr)
+            read_lr = read_dimension(LR, text, dimensions.get(LR, _ANY_LR), _number_lr)
             if isinstance(read_lr, Dimension):
-                found[LR] = read_lr
+                dimensions[LR] = read_lr
             else:
-                found.pop(LR, None)
+                dimensions.pop(LR, None)
                 lr = read_lr
             continue
         if name not in fields:
             valid = [*fields, LR]
             raise UsageError(
-                f"the space names {name!r}, but {held.name} has no such field"
+                f"the space names {name!r}, but {fixed.name} has no such field"
                 f"{suggestion(name, valid)} (choices: {', '.join(valid)})"
             )
         value = read_dimension(
-            name, text, _kind(fields[name], found.get(name)), _reader(held, name)
+            name, text, _kind(fields[name], dimensions.get(name)), _reader(fixed, name)
         )
         if isinstance(value, Dimension):
-            found[name] = value
+            dimensions[name] = value
         else:
-            found.pop(name, None)
+            dimensions.pop(name, None)
             changes[name] = value
-    for name in (*found, *changes):
-        if name == LR or getattr(held, name) == getattr(plain, name):
+    for name in (*dimensions, *changes):
+        if name == LR or getattr(fixed, name) == getattr(plain, name):
             continue
-        value = word(getattr(held, name))
+        value = word(getattr(fixed, name))
         raise UsageError(
-            f"{name} is what this study searches; leave it out of --strategy {held}, or hold it "
+            f"{name} is what this study searches; leave it out of --strategy {fixed}, or hold it "
             f"with --space {name}={value}"
-            if name in found
-            else f"{name} is held by the space; leave it out of --strategy {held}"
+            if name in dimensions
+            else f"{name} is held by the space; leave it out of --strategy {fixed}"
         )
-    if not found:
+    if not dimensions:
         raise UsageError(
-            f"{held} has no tunable field: with a fixed learning rate there is nothing to tune"
+            f"{fixed} has no tunable field: with a fixed learning rate there is nothing to tune"
         )
-    return Space(strategy=dataclasses.replace(held, **changes), dimensions=found, lr=lr)
+    return Space(strategy=dataclasses.replace(fixed, **changes), dimensions=dimensions, lr=lr)
 
 
 def check_overrides(strategies: Iterable[str], overrides: Mapping[str, str] | None) -> None:

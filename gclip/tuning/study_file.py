@@ -79,15 +79,15 @@ def read_study_file(path: str | Path) -> StudyFile:
     except UnicodeDecodeError:
         raise UsageError(f"{where} is not text") from None
     try:
-        found = tomllib.loads(text)
+        top = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where} is not TOML: {error}") from None
     tables = {}
     for name in ("space", "run"):
-        tables[name] = found.pop(name, {})
+        tables[name] = top.pop(name, {})
         if not isinstance(tables[name], dict):
             raise UsageError(f"{where}: {name} is a table, [{name}], and not a value")
-    for name, value in found.items():
+    for name, value in top.items():
         if name not in _KINDS:
             unknown(f"setting in {where}:", name, [*_KINDS, "space", "run"])
         kind = _KINDS[name]
@@ -97,9 +97,9 @@ def read_study_file(path: str | Path) -> StudyFile:
     for name in tables["run"]:
         if name not in (*runs, "recipe"):
             unknown(f"setting under [run] in {where}:", name, [*runs, "recipe"])
-    if "seeds" in found and isinstance(found["seeds"], int):
-        found["seeds"] = range(found["seeds"])
-    settings = {name: tuple(v) if isinstance(v, list | range) else v for name, v in found.items()}
+    if "seeds" in top and isinstance(top["seeds"], int):
+        top["seeds"] = range(top["seeds"])
+    settings = {name: tuple(v) if isinstance(v, list | range) else v for name, v in top.items()}
     space = {name: _as_text(where, name, v) for name, v in _flat(tables["space"]).items()}
     return StudyFile(settings=settings, space=space, run=tables["run"])
 

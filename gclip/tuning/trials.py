@@ -122,7 +122,7 @@ def config_of(trial: FrozenTrial) -> RunConfig:
 
 def summary_of(name: str, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
     """A study at a glance: its name, how its trials ended, the best score and how."""
-    found = counts(trials)
+    ended = counts(trials)
     best = best_of(trials)
     how = None
     if best is not None:
@@ -130,10 +130,10 @@ def summary_of(name: str, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
         how = f"{config['strategy']}, lr {config['lr']:g}"
     return {
         "name": name,
-        "trials": found.trials,
-        "diverged": found.diverged,
-        "pruned": found.pruned,
-        "failed": found.failed,
+        "trials": ended.trials,
+        "diverged": ended.diverged,
+        "pruned": ended.pruned,
+        "failed": ended.failed,
         "score": None if best is None else float(best.values[0]),
         "best": how,
     }

@@ -26,7 +26,7 @@ _ALWAYS = ("strategies", "seeds", "points", "space", "lr_range", "seed", "name")
 """These are part of the question whether they were given or not; the other options, where given."""
 
 
-def keep(study: str, request: Request, answer: Answer, figures: Sequence[Path]) -> Path:
+def write_answer(study: str, request: Request, answer: Answer, figures: Sequence[Path]) -> Path:
     """Write down that a study was answered; the same question again replaces its answer.
 
     Raises:
@@ -43,7 +43,7 @@ def keep(study: str, request: Request, answer: Answer, figures: Sequence[Path]) 
     digest = hashlib.sha256(question.encode()).hexdigest()[:12]
     path = request.store.path / _FOLDER / f"{study}-{digest}.json"
     strategies = dict.fromkeys(str(row["strategy"]) for row in answer.rows if "strategy" in row)
-    found = {
+    entry = {
         "study": study,
         "setting": config,
         "strategies": list(strategies),
@@ -54,7 +54,7 @@ def keep(study: str, request: Request, answer: Answer, figures: Sequence[Path]) 
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         raise UsageError(f"cannot note the answer in '{path}': {error.strerror}") from error
