@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gclip import figures as figures
     from gclip import results as results
+    from gclip.clipping.clip_handle import ClipHandle as ClipHandle
     from gclip.clipping.clipper import Clipper as Clipper
     from gclip.clipping.hooks import Attached as Attached
-    from gclip.clipping.hooks import ClipHandle as ClipHandle
     from gclip.clipping.hooks import attach as attach
     from gclip.clipping.per_sample.gradients import per_sample_gradients as per_sample_gradients
     from gclip.clipping.record import ClipSummary as ClipSummary
     from gclip.clipping.record import Record as Record
     from gclip.clipping.report import ClipReport as ClipReport
-    from gclip.clipping.rules import simulate as simulate
+    from gclip.clipping.simulation import simulate as simulate
     from gclip.core.digest import code_digest as code_digest
     from gclip.core.fields import FieldInfo as FieldInfo
     from gclip.core.fields import fields_of as fields_of
@@ -68,12 +68,12 @@ from gclip.version import __version__ as __version__
 # Where each public name lives. Loaded on first use: `gclip --help` must not wait for torch.
 _HOME = {
     "Attached": "clipping.hooks",
-    "ClipHandle": "clipping.hooks",
+    "ClipHandle": "clipping.clip_handle",
     "attach": "clipping.hooks",
     "Chain": "core.strategy",
     "chain": "core.registry",
     "Clipper": "clipping.clipper",
-    "simulate": "clipping.rules",
+    "simulate": "clipping.simulation",
     "UsageError": "errors",
     "FieldInfo": "core.fields",
     "fields_of": "core.fields",

@@ -1,9 +1,9 @@
-"""Which strategy works on which parameters: the parts of a clipper, and their memory by name.
+"""Which strategy works on which parameters, and its memory by the names of its groups.
 
-A part's memory belongs to its groups, and groups have names. So memory can be taken over by name:
-from a saved state, whatever order its parameters had, and from the parts that the clipper had
-before its parameters changed. Groups that are new get a part of their own, whose memory begins
-now; nobody's past is mixed with theirs.
+Memory belongs to groups, and groups have names. So it can be taken over by name: from a saved
+state, whatever order its parameters had, and from the strategies that the clipper had before its
+parameters changed. Groups that are new get a bound strategy of their own, whose memory begins now;
+nobody's past is mixed with theirs.
 """
 
 from __future__ import annotations
@@ -11,48 +11,48 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from torch import Tensor
-
 from gclip.clipping.bound_strategy import BoundStrategy
-from gclip.clipping.groups import Groups, layer_of
+from gclip.clipping.group_layout import layer_of
+from gclip.clipping.groups import Groups
 from gclip.clipping.parameters import Named, resolve
 from gclip.clipping.record import Record
 from gclip.clipping.state import copied
 from gclip.core.strategy import SIDES, Strategy
 from gclip.errors import UsageError
 
-Place: TypeAlias = tuple[int, str, int]
-"""Of a part: which pattern, which side, and how many strategies of the chain act before it."""
-
-Make: TypeAlias = Callable[[Strategy, list[str], list[Tensor], list[int]], BoundStrategy]
+ChainPosition: TypeAlias = tuple[int, str, int]
+"""Which pattern, which side, and how many strategies of the chain act before this one."""
 
 
-class PartState(NamedTuple):
-    """What a part knows, as it is saved and taken over.
+class StrategyState(NamedTuple):
+    """What a bound strategy knows, as it is saved and taken over.
 
     Attributes:
+        position: where it stands in its clipper.
         strategy: its spelling.
         groups: the groups' names, in the order in which memory has them.
         shapes: of its parameters, by name.
         memory: as the strategy keeps it; None before the first step.
     """
 
-    place: Place
+    position: ChainPosition
     strategy: str
     groups: tuple[str, ...]
     shapes: dict[str, tuple[int, ...]]
     memory: Any
 
     @classmethod
-    def of(cls, place: Place, strategy: Strategy, groups: Groups, memory: Any) -> PartState:
-        """What a part knows, its memory copied."""
+    def of(
+        cls, position: ChainPosition, strategy: Strategy, groups: Groups, memory: Any
+    ) -> StrategyState:
+        """What a bound strategy knows, its memory copied."""
         shapes = {n: tuple(s) for n, s in zip(groups.names, groups.shapes, strict=True)}
-        return cls(place, str(strategy), groups.labels, shapes, copied(memory))
+        return cls(position, str(strategy), groups.labels, shapes, copied(memory))
 
     def saved(self) -> dict[str, Any]:
         """As dicts, lists and tensors."""
         return {
-            "place": list(self.place),
+            "place": list(self.position),
             "strategy": self.strategy,
             "groups": list(self.groups),
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
@@ -60,7 +60,7 @@ class PartState(NamedTuple):
         }
 
     @classmethod
-    def read(cls, saved: Any) -> PartState:
+    def read(cls, saved: Any) -> StrategyState:
         """What `saved` wrote."""
         pattern, side, depth = saved["place"]
         shapes = {name: tuple(shape) for name, shape in saved["shapes"].items()}
@@ -68,7 +68,7 @@ class PartState(NamedTuple):
         return cls((pattern, side, depth), saved["strategy"], groups, shapes, saved["memory"])
 
 
-def saved_state(step: int, parts: Sequence[PartState], record: Record) -> dict[str, Any]:
+def saved_state(step: int, parts: Sequence[StrategyState], record: Record) -> dict[str, Any]:
     """A clipper's ``state_dict()``.
 
     Memory and record change their shapes and keys as a run goes on, which
@@ -82,7 +82,7 @@ def saved_state(step: int, parts: Sequence[PartState], record: Record) -> dict[s
     }
 
 
-def read_state(state: Mapping[str, Any]) -> tuple[int, list[PartState], dict[str, Any]]:
+def read_state(state: Mapping[str, Any]) -> tuple[int, list[StrategyState], dict[str, Any]]:
     """What `saved_state` put together: the step, the parts, and the record's state.
 
     Raises:
@@ -90,7 +90,7 @@ def read_state(state: Mapping[str, Any]) -> tuple[int, list[PartState], dict[str
     """
     try:
         (record,) = state["record"]
-        return int(state["step"]), [PartState.read(each) for each in state["parts"]], record
+        return int(state["step"]), [StrategyState.read(each) for each in state["parts"]], record
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
             "this is not the state of a clipper of this version of gclip: it should be what "
@@ -101,46 +101,52 @@ def read_state(state: Mapping[str, Any]) -> tuple[int, list[PartState], dict[str
 Assigned: TypeAlias = list[tuple[tuple[Strategy, ...], list[int]]]
 
 
-def arrange(
-    named: Named, assigned: Assigned, make: Make, earlier: Sequence[PartState] = ()
-) -> dict[Place, list[BoundStrategy]]:
-    """The parts for some parameters, in the order in which they act on the gradients.
+def bind_all(
+    named: Named,
+    assigned: Assigned,
+    bind: Callable[..., BoundStrategy],
+    earlier: Sequence[StrategyState] = (),
+) -> dict[ChainPosition, list[BoundStrategy]]:
+    """The bound strategies for some parameters, in the order in which they act on the gradients.
 
     Args:
-        assigned: for each pattern its strategies and the places of its parameters.
-        make: makes a part of a strategy, names, parameters and their places.
-        earlier: the parts before, whose memory those that work on the same groups take over.
+        named: the parameters.
+        assigned: for each pattern its strategies and the indices of its parameters.
+        bind: makes one of a strategy, names, parameters, their indices, `first` and `last`.
+        earlier: those before, whose memory those that work on the same groups take over.
+
+    Returns:
+        Of each position in the clipper its bound strategies: several where groups are new.
     """
-    found: dict[Place, list[BoundStrategy]] = {}
-    for place, strategy, last, indices in _tasks(assigned):
-        olds = [old for old in earlier if old.place == place]
-        for old, mine in _divided(strategy, named, indices, olds):
-            names = [named.names[i] for i in mine]
-            part = make(strategy, names, [named.params[i] for i in mine], mine)
-            part.first, part.last = place[2] == 0, last
-            if old is not None:
-                part.take_over(old.memory, old.groups)
-            found.setdefault(place, []).append(part)
+    found: dict[ChainPosition, list[BoundStrategy]] = {}
+    for position, strategy, last, indices in _tasks(assigned):
+        states = [state for state in earlier if state.position == position]
+        for state, own in _divided(strategy, named, indices, states):
+            names = [named.names[i] for i in own]
+            params = [named.params[i] for i in own]
+            part = bind(strategy, names, params, own, first=position[2] == 0, last=last)
+            if state is not None:
+                part.load_memory(state.memory, state.groups)
+            found.setdefault(position, []).append(part)
     return found
 
 
-def check_same(named: Named, assigned: Assigned, saved: Sequence[PartState]) -> None:
+def check_same(named: Named, assigned: Assigned, saved: Sequence[StrategyState]) -> None:
     """`UsageError` unless a saved state is about these strategies and parameters."""
-    wanted = {place: (strategy, indices) for place, strategy, _, indices in _tasks(assigned)}
-    mine = [str(strategy) for strategy, _ in wanted.values()]
-    theirs = list({state.place: state.strategy for state in saved}.values())
-    places = {place: str(strategy) for place, (strategy, _) in wanted.items()}
-    if any(places.get(state.place) != state.strategy for state in saved) or len(mine) != len(
-        theirs
-    ):
+    wanted = {position: (strategy, indices) for position, strategy, _, indices in _tasks(assigned)}
+    spellings = {position: str(strategy) for position, (strategy, _) in wanted.items()}
+    theirs = list({state.position: state.strategy for state in saved}.values())
+    strange = any(spellings.get(state.position) != state.strategy for state in saved)
+    if strange or len(spellings) != len(theirs):
         raise UsageError(
-            f"the state is of {', '.join(theirs)}, but this clipper has {', '.join(mine)}"
+            f"the state is of {', '.join(theirs)}, but this clipper has "
+            f"{', '.join(spellings.values())}"
         )
-    for place, (strategy, indices) in wanted.items():
+    for position, (strategy, indices) in wanted.items():
         shapes = {named.names[i]: tuple(named.params[i].shape) for i in indices}
         known: dict[str, tuple[int, ...]] = {}
         for state in saved:
-            if state.place == place:
+            if state.position == position:
                 known |= state.shapes
         _check_parameters(str(strategy), known, shapes)
 
@@ -160,14 +166,14 @@ def _check_parameters(
         raise UsageError(f"the state of {strategy} {said}: it belongs to other parameters")
 
 
-def _tasks(assigned: Assigned) -> Iterator[tuple[Place, Strategy, bool, list[int]]]:
-    """Each strategy with its place, whether it is the last of its side, and its parameters."""
+def _tasks(assigned: Assigned) -> Iterator[tuple[ChainPosition, Strategy, bool, list[int]]]:
+    """Each strategy with its position, whether it is the last of its side, and its parameters."""
     for pattern, (strategies, indices) in enumerate(assigned):
         if not indices:
             continue
-        for side, mine in _by_side(strategies).items():
-            for depth, strategy in enumerate(mine):
-                yield (pattern, side, depth), strategy, depth == len(mine) - 1, indices
+        for side, chain in _by_side(strategies).items():
+            for depth, strategy in enumerate(chain):
+                yield (pattern, side, depth), strategy, depth == len(chain) - 1, indices
 
 
 def _by_side(strategies: tuple[Strategy, ...]) -> dict[str, tuple[Strategy, ...]]:
@@ -179,25 +185,27 @@ def _by_side(strategies: tuple[Strategy, ...]) -> dict[str, tuple[Strategy, ...]
 
 
 def _divided(
-    strategy: Strategy, named: Named, indices: list[int], olds: Sequence[PartState]
-) -> list[tuple[PartState | None, list[int]]]:
-    """The parameters of one strategy, by the earlier part that knows their groups."""
-    if not olds:
+    strategy: Strategy, named: Named, indices: list[int], states: Sequence[StrategyState]
+) -> list[tuple[StrategyState | None, list[int]]]:
+    """The parameters of one strategy, by the earlier state that knows their groups."""
+    if not states:
         return [(None, indices)]
     owners = {
-        _share(strategy, name, shape): old for old in olds for name, shape in old.shapes.items()
+        _inseparable(strategy, name, shape): number
+        for number, state in enumerate(states)
+        for name, shape in state.shapes.items()
     }
-    mine: dict[int, list[int]] = {id(old): [] for old in olds}
+    owned: list[list[int]] = [[] for _ in states]
     new: list[int] = []
     for i in indices:
-        owner = owners.get(_share(strategy, named.names[i], tuple(named.params[i].shape)))
-        (new if owner is None else mine[id(owner)]).append(i)
-    divided: list[tuple[PartState | None, list[int]]] = [(old, mine[id(old)]) for old in olds]
-    return [each for each in [*divided, (None, new)] if each[1]]
+        owner = owners.get(_inseparable(strategy, named.names[i], tuple(named.params[i].shape)))
+        (new if owner is None else owned[owner]).append(i)
+    divided = [*zip(states, owned, strict=True), (None, new)]
+    return [(state, own) for state, own in divided if own]
 
 
-def _share(strategy: Strategy, name: str, shape: tuple[int, ...]) -> object:
-    """What parameters have in common that must be in one part."""
+def _inseparable(strategy: Strategy, name: str, shape: tuple[int, ...]) -> object:
+    """What parameters have in common that must be in one bound strategy."""
     if strategy.scope == "global":
         return "all"
     if strategy.scope == "layer":

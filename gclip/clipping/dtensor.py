@@ -17,17 +17,18 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from gclip.clipping.groups import Groups, refuse_complex
+from gclip.clipping.group_norms import refuse_complex
+from gclip.clipping.groups import Groups
 from gclip.clipping.norms import all_finite, norm_type, sum_type, total
 from gclip.clipping.units import Axis, Units
 from gclip.errors import UsageError
 
-Home = tuple[Any, tuple[bool, ...]]
+MeshSplit: TypeAlias = tuple[Any, tuple[bool, ...]]
 """A mesh, and for each of its dimensions whether a tensor is split over it."""
 
 
@@ -93,6 +94,7 @@ class Gathered:
         self.values = whole(grad)
 
     def give_back(self) -> None:
+        """Copy this process's part of the full gradient into its shard."""
         local(self._grad).copy_(_share(self.values, self._grad, self._grad.placements))
 
 
@@ -108,7 +110,8 @@ def group(
 class ShardedGroups(Groups):
     """As `Groups`: norms of full tensors from their shards, factors for shards.
 
-    Its methods take DTensors or their shards.
+    Its methods take DTensors or their shards. What is measured is always summed in float64: of
+    several processes none can take a second look alone.
     """
 
     def __init__(
@@ -120,16 +123,15 @@ class ShardedGroups(Groups):
     ) -> None:
         super().__init__(names, [p.shape for p in params], scope, axes)
         self._rows = [
-            _rows(name, param, part) if part.count > 1 else None
-            for name, param, part in zip(names, params, self._parts, strict=True)
+            _rows(name, param, units) if units.count > 1 else None
+            for name, param, units in zip(names, params, self.units, strict=True)
         ]
-        homes: dict[Home, list[int]] = {}
-        for place, param in enumerate(params):
+        self._split: dict[MeshSplit, list[int]] = {}
+        for index, param in enumerate(params):
             if is_sharded(param):
                 split = tuple(not each.is_replicate() for each in param.placements)
                 if any(split):
-                    homes.setdefault((param.device_mesh, split), []).append(place)
-        self._homes = homes
+                    self._split.setdefault((param.device_mesh, split), []).append(index)
 
     def norms(
         self,
@@ -137,128 +139,144 @@ class ShardedGroups(Groups):
         order: float,
         device: torch.device,
         *,
-        wide: bool = False,
+        float64: bool = True,
     ) -> Tensor:
-        # Always wide: of several processes none can take a second look alone.
+        """Each group's p-norm over all processes, ``(groups,)``; as `Groups.norms`."""
         if self.scope != "global":
-            return super().norms(tensors, order, device, wide=True)
-        each = self._each(tensors, order, device, True)
-        return total(each, order, True) if len(each) else each.new_zeros(1)
+            return super().norms(tensors, order, device, float64=True)
+        norms = self._tensor_norms(tensors, order, device, True)
+        return total(norms, order, True) if len(norms) else norms.new_zeros(1)
 
-    def look_again(
-        self, tensors: Sequence[Tensor | None], order: float, norm: Tensor, *, zeros: bool = True
+    def recheck(
+        self,
+        tensors: Sequence[Tensor | None],
+        order: float,
+        norms: Tensor,
+        *,
+        zeros: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        return norm, all_finite(norm)
+        """The norms as they are, and whether all are finite."""
+        return norms, all_finite(norms)
 
     def tensor_norms(
-        self, tensors: Sequence[Tensor | None], device: torch.device, *, again: bool = True
+        self,
+        tensors: Sequence[Tensor | None],
+        device: torch.device,
+        *,
+        recheck: bool = True,
     ) -> Tensor:
-        return self._each(tensors, 2.0, device, True)
+        """Each full tensor's L2 norm, ``(tensors,)``."""
+        return self._tensor_norms(tensors, 2.0, device, True)
 
-    def ends(self, tensors: Sequence[Tensor | None], device: torch.device) -> tuple[Tensor, Tensor]:
+    def extremes(
+        self, tensors: Sequence[Tensor | None], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Each full tensor's smallest and largest element, ``(tensors,)``; 0 for none."""
         refuse_complex(tensors)
-        blank = torch.tensor(-math.inf, dtype=norm_type(tensors), device=device)
-        ends = [
-            torch.aminmax(local(t)) if t is not None and local(t).numel() else (-blank, blank)
+        none = torch.tensor(-math.inf, dtype=norm_type(tensors), device=device)
+        pairs = [
+            torch.aminmax(local(t)) if t is not None and local(t).numel() else (-none, none)
             for t in tensors
         ]
-        low, high = (torch.stack([e[i].to(blank) for e in ends]) for i in (0, 1))
-        least, most = -self._joined(-low, math.inf), self._joined(high, math.inf)
-        there = least <= most
-        return torch.where(there, least, 0.0), torch.where(there, most, 0.0)
+        low, high = (torch.stack([pair[i].to(none) for pair in pairs]) for i in (0, 1))
+        least, most = -self._reduced_over(-low, math.inf), self._reduced_over(high, math.inf)
+        present = least <= most
+        return torch.where(present, least, 0.0), torch.where(present, most, 0.0)
 
     def split(self, values: Tensor) -> list[Tensor]:
+        """A ``(groups,)`` tensor as one entry a parameter, to broadcast against its shard."""
         if self.scope != "unit":
             return super().split(values)
-        parts = torch.split(values, self._units)
-        mine = [
-            part if rows is None else part[rows.to(part.device)]
-            for part, rows in zip(parts, self._rows, strict=True)
-        ]
-        return [
-            values.reshape(part.column if rows is None else part.column_of(len(rows)))
-            for values, rows, part in zip(mine, self._rows, self._parts, strict=True)
-        ]
+        split = []
+        pairs = zip(torch.split(values, self.unit_counts), self._rows, self.units, strict=True)
+        for own, rows, units in pairs:
+            if rows is None:
+                split.append(own.reshape(units.column))
+            else:
+                split.append(own[rows.to(own.device)].reshape(units.column_of(len(rows))))
+        return split
 
     def summed(self, sums: Tensor) -> Tensor:
-        return self._joined(sums, 1.0)
+        """Sums over each tensor's elements, ``(tensors, …)``, of all processes together."""
+        return self._reduced_over(sums, 1.0)
 
     def changed(self, clipped: Tensor) -> Sequence[bool]:
-        return [True] * len(self.shapes)  # what is measured next, all processes measure
+        """True for every parameter: what is measured next, all processes measure."""
+        return [True] * len(self.shapes)
 
     # -- inside ----------------------------------------------------------------------------
 
-    def _each(
-        self, tensors: Sequence[Tensor | None], order: float, device: torch.device, wide: bool
+    def _tensor_norms(
+        self, tensors: Sequence[Tensor | None], order: float, device: torch.device, float64: bool
     ) -> Tensor:
         shards = [None if t is None else local(t) for t in tensors]
-        return self._joined(super()._each(shards, order, device, wide), order)
+        return self._reduced_over(super()._tensor_norms(shards, order, device, float64), order)
 
     def _unit_norms(
-        self, tensors: Sequence[Tensor | None], order: float, device: torch.device, wide: bool
+        self, tensors: Sequence[Tensor | None], order: float, device: torch.device, float64: bool
     ) -> Tensor:
-        each = torch.zeros(self.count, dtype=norm_type(tensors), device=device)
-        slots = torch.split(each, self._units)
-        for tensor, slot, rows, part in zip(tensors, slots, self._rows, self._parts, strict=True):
+        norms = torch.zeros(self.count, dtype=norm_type(tensors), device=device)
+        slots = torch.split(norms, self.unit_counts)
+        for tensor, slot, rows, units in zip(tensors, slots, self._rows, self.units, strict=True):
             shard = None if tensor is None else local(tensor)
             if shard is None or not shard.numel():
                 continue
-            count = part.count if rows is None else len(rows)
-            dtype = sum_type(shard, wide)
-            mine = part.norm(shard, order, dtype=dtype, count=count).to(each)
+            count = units.count if rows is None else len(rows)
+            dtype = sum_type(shard, float64)
+            own = units.norm(shard, order, dtype=dtype, count=count).to(norms)
             if rows is None:
-                slot.copy_(mine)
+                slot.copy_(own)
             else:
-                slot[rows.to(device)] = mine
-        return self._joined(each, order, by_unit=True)
+                slot[rows.to(device)] = own
+        return self._reduced_over(norms, order, by_unit=True)
 
-    def _joined(self, each: Tensor, order: float, by_unit: bool = False) -> Tensor:
+    def _reduced_over(self, norms: Tensor, order: float, by_unit: bool = False) -> Tensor:
         """Norms of shards into norms of full tensors: one number a tensor, or one a unit."""
-        for (mesh, split), places in self._homes.items():
-            index = torch.tensor(places)
+        for (mesh, split), indices in self._split.items():
+            index = torch.tensor(indices)
             if by_unit:
-                starts, units = self._starts, self._units
-                index = torch.cat([torch.arange(units[p]) + int(starts[p]) for p in places])
-            index = index.to(each.device)
-            mine = each[index].double()
+                starts, counts = self.starts, self.unit_counts
+                index = torch.cat([torch.arange(counts[i]) + int(starts[i]) for i in indices])
+            index = index.to(norms.device)
+            own = norms[index].double()
             if order == math.inf:
                 # The largest of several may pass over a NaN; over inf it does not.
-                mine = torch.where(torch.isnan(mine), math.inf, mine)
-                joined = _all_reduce(mine, "max", mesh, split)
+                own = torch.where(torch.isnan(own), math.inf, own)
+                reduced = _all_reduce(own, "max", mesh, split)
             else:
-                joined = _all_reduce(mine.pow(order), "sum", mesh, split).pow(1 / order)
-            each = each.index_copy(0, index, joined.to(each))
-        return each
+                reduced = _all_reduce(own.pow(order), "sum", mesh, split).pow(1 / order)
+            norms = norms.index_copy(0, index, reduced.to(norms))
+        return norms
 
 
 def _all_reduce(values: Tensor, how: str, mesh: Any, split: tuple[bool, ...]) -> Tensor:
     from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_tensor
 
     placements = [Partial(how) if each else Replicate() for each in split]
-    made = DTensor.from_local(values, mesh, placements, run_check=False)
+    reduced = DTensor.from_local(values, mesh, placements, run_check=False)
     for dim, each in enumerate(split):
         if each:
             placements[dim] = Replicate()
-            made = made.redistribute(placements=placements)
-    result = local(made)
+            reduced = reduced.redistribute(placements=placements)
+    result = local(reduced)
     if sum(split) > 1:
         # One after another the processes' sums may differ in their last bits: take the first's.
         result = local(distribute_tensor(result, mesh, placements))
     return result.to(values.device)
 
 
-def _rows(name: str, param: Any, part: Units) -> Tensor | None:
+def _rows(name: str, param: Any, units: Units) -> Tensor | None:
     """Which indices of the units' dimension this process holds; None where all of them.
 
     Raises:
         UsageError: several dimensions tell the units, of which this process has a part.
     """
-    if not is_sharded(param) or part.axis.dim is None:
+    if not is_sharded(param) or units.axis.dim is None:
         return None
     from torch.distributed.tensor import Replicate
 
-    dim = part.axis.dim
-    if not part.plain and not all(each.is_replicate() for each in param.placements):
+    dim = units.axis.dim
+    if not units.plain and not all(each.is_replicate() for each in param.placements):
         raise UsageError(
             f"{name} is of a transposed convolution with groups and spread over processes, so "
             "that no process holds whole units: use scope=tensor for it, or unit_dims"
@@ -283,5 +301,4 @@ def _share(full: Tensor, like: Any, placements: Sequence[Any]) -> Tensor:
     """This process's part of a tensor that all have in full; nothing is communicated."""
     from torch.distributed.tensor import distribute_tensor
 
-    made = distribute_tensor(full.detach(), like.device_mesh, placements, src_data_rank=None)
-    return local(made)
+    return local(distribute_tensor(full.detach(), like.device_mesh, placements, src_data_rank=None))

@@ -23,42 +23,42 @@ S = TypeVar("S", bound=Strategy)
 _MARK = "_unlimited"
 
 
-def beyond(strategy: Strategy) -> bool:
+def exceeds_float32(strategy: Strategy) -> bool:
     """Whether any of its numbers, or an end of a schedule, is larger than float32 holds."""
-    return any(map(_far, (getattr(strategy, f.name) for f in fields(strategy))))
+    return any(map(_exceeds, (getattr(strategy, f.name) for f in fields(strategy))))
 
 
-def fitted(strategy: S, dtype: torch.dtype) -> S:
+def for_dtype(strategy: S, dtype: torch.dtype) -> S:
     """The strategy with numbers that `dtype` holds: what is larger is infinite.
 
     Call it for strategies that are `beyond` float32, with plain numbers in every field.
     """
     most = torch.finfo(dtype).max
-    made = copy.copy(strategy)  # its values were checked before
+    converted = copy.copy(strategy)  # its values were checked before
     for f in fields(strategy):
         value = getattr(strategy, f.name)
         if isinstance(value, float) and most < abs(value) < math.inf:
-            object.__setattr__(made, f.name, math.copysign(math.inf, value))
-    object.__setattr__(made, _MARK, True)
-    return made
+            object.__setattr__(converted, f.name, math.copysign(math.inf, value))
+    object.__setattr__(converted, _MARK, True)
+    return converted
 
 
-def limited(strategy: Strategy, limit: Limit) -> Limit:
+def without_nan(strategy: Strategy, limit: Limit) -> Limit:
     """A limit computed from an infinite number, without the NaN of 0 · inf: that is no limit."""
     if not getattr(strategy, _MARK, False):
         return limit
     if isinstance(limit, Band):
-        return Band(_numbers(limit.low, -math.inf), _numbers(limit.high, math.inf))
-    return _numbers(limit, math.inf)
+        return Band(_replace_nan(limit.low, -math.inf), _replace_nan(limit.high, math.inf))
+    return _replace_nan(limit, math.inf)
 
 
-def _numbers(limit: Tensor | float, none: float) -> Tensor | float:
+def _replace_nan(limit: Tensor | float, none: float) -> Tensor | float:
     if isinstance(limit, Tensor):
         return torch.where(torch.isnan(limit), none, limit)
     return none if math.isnan(limit) else limit
 
 
-def _far(value: object) -> bool:
+def _exceeds(value: object) -> bool:
     if isinstance(value, Schedule):
-        return _far(value.start) or _far(value.end)
+        return _exceeds(value.start) or _exceeds(value.end)
     return isinstance(value, float) and abs(value) > torch.finfo(torch.float32).max

@@ -41,7 +41,7 @@ class FusedClipping:
         _check_fused(optimizer)  # groups may have been added
         before = {n: getattr(optimizer, n) for n in _HANDS if hasattr(optimizer, n)}
         found = before.get("found_inf")
-        factor = self._clipper.parts[0].made.factor.reshape(()).float()
+        factor = self._clipper.parts[0].decision.factor.reshape(()).float()
         # Where the step is left out, its factor may be anything; 1 harms nobody.
         scale = torch.where(skipped.reshape(()), 1.0, factor).reciprocal()
         optimizer.grad_scale = scale
@@ -71,7 +71,7 @@ def _check(optimizer: torch.optim.Optimizer, clipper: Clipper) -> None:
     parts = clipper.parts
     count = sum(len(group["params"]) for group in optimizer.param_groups)
     strategy = parts[0].strategy
-    whole = len(parts) == 1 and strategy.side == "gradient" and len(parts[0].places) == count
+    whole = len(parts) == 1 and strategy.side == "gradient" and len(parts[0].indices) == count
     if not whole or strategy.scope != "global" or strategy.rule in ("clamp", "skip"):
         raise UsageError(
             "fold=True needs one limit for all of the optimizer's gradients, such as 'norm' or "

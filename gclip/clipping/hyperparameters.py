@@ -22,8 +22,8 @@ class OptimizerHyperparameters:
 
     def __init__(self, optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> None:
         self._optimizer = optimizer
-        home = {id(p): i for i, g in enumerate(optimizer.param_groups) for p in g["params"]}
-        self._homes = [home.get(id(p)) for p in params]
+        group_index = {id(p): i for i, g in enumerate(optimizer.param_groups) for p in g["params"]}
+        self._group_indices = [group_index.get(id(p)) for p in params]
         self._params = params
         self._refuse()
 
@@ -34,13 +34,16 @@ class OptimizerHyperparameters:
             UsageError: that parameter is frozen no more.
         """
         values = [group.get(key, 0.0) for group in self._optimizer.param_groups]
-        if None in self._homes:
+        if None in self._group_indices:
             self._refuse()
-        return [0.0 if home is None else values[home] for home in self._homes]
+        return [
+            0.0 if group_index is None else values[group_index]
+            for group_index in self._group_indices
+        ]
 
     def _refuse(self) -> None:
-        pairs = zip(self._homes, self._params, strict=True)
-        if any(home is None and param.requires_grad for home, param in pairs):
+        pairs = zip(self._group_indices, self._params, strict=True)
+        if any(group_index is None and param.requires_grad for group_index, param in pairs):
             raise UsageError("the clipper has parameters that the given optimizer does not hold")
 
     def spread(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import cache
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from gclip.core.host import on_host
 
 _HALF = (torch.float16, torch.bfloat16)
 _DOUBLE = (torch.float64, torch.complex128)
-_FEW = 32
 _SMALLEST_RANGE = torch.finfo(torch.float16).max
 
 
@@ -28,13 +26,13 @@ def norm_type(tensors: Iterable[Tensor | None]) -> torch.dtype:
     return torch.float64 if double else torch.float32
 
 
-def sum_type(tensor: Tensor, wide: bool = False) -> torch.dtype | None:
+def sum_type(tensor: Tensor, float64: bool = False) -> torch.dtype | None:
     """The dtype to sum in: float32 for half precision, whose norms overflow at 65,504.
 
-    float64 where `wide`, and on CUDA, where it costs nothing beside the memory traffic and lets
+    float64 where `float64`, and on CUDA, where it costs nothing beside the memory traffic and lets
     float32 gradients of nearly any size have a finite norm; on a CPU see `Groups.measure`.
     """
-    exact = wide or (tensor.device.type == "cuda" and tensor.dtype not in _HALF)
+    exact = float64 or (tensor.device.type == "cuda" and tensor.dtype not in _HALF)
     if tensor.is_complex():  # whose norms are real, though summed in a complex dtype
         narrow = torch.complex64 if tensor.dtype == torch.complex32 else None
         return torch.complex128 if exact else narrow
@@ -43,22 +41,24 @@ def sum_type(tensor: Tensor, wide: bool = False) -> torch.dtype | None:
     return torch.float32 if tensor.dtype in _HALF else None
 
 
-def total(each: Tensor, order: float, wide: bool = False) -> Tensor:
+def total(each: Tensor, order: float, float64: bool = False) -> Tensor:
     """The norm of all, ``(1,)``, from one norm a tensor."""
     if each.shape[0] == 1:
         return each
-    if order == 2.0 and not wide and each.device.type == "cpu":
+    if order == 2.0 and not float64 and each.device.type == "cpu":
         return torch.dot(each, each).sqrt_().view(1)
     sums = each if each.device.type == "mps" else each.double()  # MPS has no float64
     norm: Tensor = torch.linalg.vector_norm(sums, order, dim=0, keepdim=True)
     return norm.to(each.dtype)
 
 
-def tensor_norms(tensors: list[Tensor], order: float, device: torch.device, wide: bool) -> Tensor:
+def tensor_norms(
+    tensors: list[Tensor], order: float, device: torch.device, float64: bool
+) -> Tensor:
     """The norm of each tensor, ``(tensors,)`` of their `norm_type` on `device`."""
     if device.type == "cuda" and all(t.device == device and t.numel() for t in tensors):
         return _multi_tensor_norms(tensors, order)
-    if order == 2.0 and not wide and device.type == "cpu":
+    if order == 2.0 and not float64 and device.type == "cpu":
         return torch.stack(_squares(tensors)).sqrt_()
     ordered = order == math.inf and device.type == "cpu"
     if ordered and all(t.numel() and not t.is_complex() for t in tensors):
@@ -66,72 +66,17 @@ def tensor_norms(tensors: list[Tensor], order: float, device: torch.device, wide
         norms = torch.maximum(torch.stack(highs), torch.stack(lows).neg_())
         return norms if norms.dtype not in _HALF else norms.float()
     dtype = norm_type(tensors)
-    found = [_one_norm(t, order, wide) for t in tensors]
+    found = [_one_norm(t, order, float64) for t in tensors]
     return torch.stack([n.to(device=device, dtype=dtype) for n in found])
 
 
-def global_norm(tensors: list[Tensor], order: float, device: torch.device, wide: bool) -> Tensor:
+def global_norm(tensors: list[Tensor], order: float, device: torch.device, float64: bool) -> Tensor:
     """The norm of all tensors together, ``(1,)`` of their `norm_type` on `device`; 0 for none."""
     if not tensors:
         return torch.zeros(1, dtype=torch.float32, device=device)
-    if order == 2.0 and not wide and device.type == "cpu":
+    if order == 2.0 and not float64 and device.type == "cpu":
         return torch.stack(_squares(tensors)).sum(0, keepdim=True).sqrt_()
-    return total(tensor_norms(tensors, order, device, wide), order, wide)
-
-
-def exact_norm(tensor: Tensor, order: float, dims: tuple[int, ...] | None = None) -> Tensor:
-    """The p-norm over `dims` (all by default) in float64, whatever the elements' size.
-
-    Relative to the largest element, so that no power overflows or vanishes. Several passes.
-    """
-    size = tensor.abs().double()
-    if not size.numel():
-        kept = () if dims is None else [n for i, n in enumerate(size.shape) if i not in dims]
-        return size.new_zeros(kept)
-    top = size.amax(dims or (), keepdim=True)
-    safe = torch.where((top > 0) & torch.isfinite(top), top, 1.0)
-    norm: Tensor = torch.linalg.vector_norm(size / safe, order, dims, keepdim=True)
-    found = safe * norm
-    return found.reshape(()) if dims is None else found.squeeze(dims)
-
-
-def lost(norms: Tensor, order: float) -> bool:
-    """Whether the host sees norms too large or too small for their sums of powers.
-
-    Not finite, or so small that the powers of elements that matter may have vanished. Without a
-    look at the values (on a GPU, while tracing) the answer is no.
-    """
-    return on_host(norms) and not sound(norms, order)
-
-
-def sound(norms: Tensor, order: float) -> bool:
-    """Whether norms on the host are all finite and none is too small: see `lost`."""
-    least, count = smallest(norms.dtype, order), norms.numel()
-    if count == 1:
-        return bool(least <= norms.item() < math.inf)
-    if not count:
-        return True
-    if count <= _FEW and norms.ndim == 1:  # in Python a third of the time
-        values: list[float] = norms.tolist()
-        # A NaN anywhere makes the sum NaN, which min and max may pass over.
-        return least <= min(values) and max(values) < math.inf and sum(values) >= least
-    low, high = torch.aminmax(norms)
-    return bool(least <= low.item() and high.item() < math.inf)
-
-
-@cache
-def smallest(dtype: torch.dtype, order: float) -> float:
-    """A norm under this may have lost powers of its elements to underflow."""
-    if order == math.inf:
-        return 0.0
-    info = torch.finfo(dtype)
-    return float((info.tiny / info.eps) ** (1 / order))
-
-
-def fitting(exact: Tensor, dtype: torch.dtype) -> Tensor:
-    """float64 norms as `dtype`, if none that is finite is beyond it; else as they are."""
-    narrow = exact.to(dtype)
-    return exact if bool((torch.isinf(narrow) & ~torch.isinf(exact)).any()) else narrow
+    return total(tensor_norms(tensors, order, device, float64), order, float64)
 
 
 def _multi_tensor_norms(tensors: list[Tensor], order: float) -> Tensor:
@@ -171,7 +116,7 @@ def _square(tensor: Tensor) -> Tensor:
     return norm * norm
 
 
-def _one_norm(tensor: Tensor, order: float, wide: bool) -> Tensor:
+def _one_norm(tensor: Tensor, order: float, float64: bool) -> Tensor:
     """One tensor's norm as a scalar on its own device."""
     if tensor.numel() == 0:
         return torch.zeros((), dtype=torch.float32, device=tensor.device)
@@ -180,7 +125,7 @@ def _one_norm(tensor: Tensor, order: float, wide: bool) -> Tensor:
             return tensor.abs().amax()
         low, high = torch.aminmax(tensor)
         return torch.maximum(high, low.neg_())
-    norm: Tensor = torch.linalg.vector_norm(tensor, order, dtype=sum_type(tensor, wide))
+    norm: Tensor = torch.linalg.vector_norm(tensor, order, dtype=sum_type(tensor, float64))
     return norm
 
 

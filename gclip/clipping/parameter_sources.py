@@ -47,15 +47,18 @@ class FixedSource(ParameterSource):
 
     @property
     def hint(self) -> str:
+        """What else may be wrong where none of them has a gradient."""
         return "; or the model has other parameters now: pass the model itself, which is followed"
 
     def __init__(self, parameters: Parameters) -> None:
         self._named = collect(parameters)
 
     def read(self) -> Named:
+        """The parameters that it has now."""
         return self._named
 
     def changed(self) -> bool:
+        """Whether they may be others than `read` found the last time."""
         return False
 
 
@@ -70,12 +73,14 @@ class ModuleSource(ParameterSource):
 
     @property
     def hint(self) -> str:
+        """What else may be wrong where none of them has a gradient."""
         # Such modules show their full parameters, whose gradients are the shards'.
         if any(type(each).__name__.startswith("FSDP") for each in self.module.modules()):
             return "; of a model that fully_shard keeps whole, make the Clipper after fully_shard"
         return ""
 
     def read(self) -> Named:
+        """The parameters that it has now."""
         named = collect(self.module)
         modules = list(self.module.modules())
         tables = [table for each in modules for table in (each._modules, each._parameters)]
@@ -85,6 +90,7 @@ class ModuleSource(ParameterSource):
         return named
 
     def changed(self) -> bool:
+        """Whether they may be others than `read` found the last time."""
         if any(self._empty) or sum(map(len, self._tables)) != len(self._entries):
             return True
         return not all(map(operator.is_, self._now(), self._entries))
@@ -104,6 +110,7 @@ class OptimizerSource(ParameterSource):
         self._ids: list[int] = []
 
     def read(self) -> Named:
+        """The parameters that it has now."""
         self._ids = self._now()
         groups = self._optimizer.param_groups
         params: list[Tensor] = [p for group in groups for p in group["params"]]
@@ -123,6 +130,7 @@ class OptimizerSource(ParameterSource):
         return collect(params)
 
     def changed(self) -> bool:
+        """Whether they may be others than `read` found the last time."""
         return self._now() != self._ids
 
     def _now(self) -> list[int]:

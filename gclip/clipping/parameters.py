@@ -59,13 +59,13 @@ def collect(parameters: Parameters) -> Named:
         )
     names, params, seen = [], [], set()
     have_names = True
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str):
             name, param = entry
         else:
-            name, param, have_names = str(place), entry, False
+            name, param, have_names = str(index), entry, False
         if not isinstance(param, Tensor):
-            raise UsageError(f"{_EXPECTED}, but entry {place} is {type(param).__name__}")
+            raise UsageError(f"{_EXPECTED}, but entry {index} is {type(param).__name__}")
         if id(param) not in seen:
             seen.add(id(param))
             names.append(name)
@@ -99,11 +99,11 @@ _EXPECTED = "a Clipper takes a model, its named_parameters() or its parameters()
 
 def resolve(strategy: Strategy | Chain | str) -> tuple[Strategy, ...]:
     """The strategies to apply in order."""
-    made = parse(strategy) if isinstance(strategy, str) else strategy
-    if isinstance(made, Chain):
-        return made.strategies
-    if isinstance(made, Strategy):
-        return (made,)
+    resolved = parse(strategy) if isinstance(strategy, str) else strategy
+    if isinstance(resolved, Chain):
+        return resolved.strategies
+    if isinstance(resolved, Strategy):
+        return (resolved,)
     raise UsageError(
         f"a strategy is a spelling like 'norm(max_norm=1)', a gclip.Strategy or a chain, "
         f"but got {strategy!r}"
@@ -118,7 +118,7 @@ def assign(
     given: Sequence[str] | None = None,
     grown: bool = False,
 ) -> list[tuple[tuple[Strategy, ...], list[int]]]:
-    """Which strategies apply to which parameters (by place); the first matching pattern decides.
+    """Which strategies apply to which parameters (by index); the first matching pattern decides.
 
     Excluded parameters get ``none``: not clipped, though still checked for finite gradients.
 
@@ -128,7 +128,7 @@ def assign(
             that one may match nothing any more.
 
     Returns:
-        For each pattern in order its strategies and the places of its parameters, which may be
+        For each pattern in order its strategies and the indices of its parameters, which may be
         none.
 
     Raises:
@@ -152,15 +152,15 @@ def assign(
                 f"the pattern {pattern!r} matches no parameter"
                 f"{suggestion(pattern, [*layers, *names])} (parameters: {shown})"
             )
-    places: list[list[int]] = [[] for _ in rules]
+    indices: list[list[int]] = [[] for _ in rules]
     for i, name in enumerate(names):
-        for at, (pattern, _) in enumerate(rules):
+        for rule, (pattern, _) in enumerate(rules):
             if matches(both[i], pattern):
-                places[at].append(i)
+                indices[rule].append(i)
                 break
         else:
             raise UsageError(
                 f"no pattern matches the parameter {name!r}; end the mapping with '*': 'none' "
                 "to leave the rest unclipped"
             )
-    return [(made, at) for (_, made), at in zip(rules, places, strict=True)]
+    return [(resolved, own) for (_, resolved), own in zip(rules, indices, strict=True)]

@@ -59,9 +59,9 @@ class ClipSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain numbers and text, for JSON."""
-        made = dataclasses.asdict(self)
-        made["norm_quantiles"] = {f"{q:g}": v for q, v in self.norm_quantiles.items()}
-        return made
+        plain = dataclasses.asdict(self)
+        plain["norm_quantiles"] = {f"{q:g}": v for q, v in self.norm_quantiles.items()}
+        return plain
 
     def __str__(self) -> str:
         said = (
@@ -77,7 +77,19 @@ class ClipSummary:
 
 
 class Record:
-    """One row a step; see `arrays` for the columns and `summary` for the verdict."""
+    """One row a step; see `arrays` for the columns and `summary` for the verdict.
+
+    >>> import torch, gclip
+    >>> weight = torch.nn.Parameter(torch.zeros(2))
+    >>> clipper = gclip.Clipper([weight], "norm(max_norm=1)")
+    >>> for size in (0.5, 4.0):
+    ...     weight.grad = torch.tensor([0.0, size])
+    ...     report = clipper.step()
+    >>> clipper.record.arrays()["norm"].tolist()
+    [0.5, 4.0]
+    >>> clipper.record.summary().verdict
+    'step-size limiter'
+    """
 
     def __init__(self) -> None:
         self._done: list[Tensor] = []  # on the gradients' device until somebody looks
@@ -153,11 +165,13 @@ class Record:
         )
 
     def state_dict(self) -> dict[str, Any]:
+        """All rows, ``(steps, columns)``; loads with ``torch.load(weights_only=True)``."""
         arrays = self.arrays()
         rows = np.stack([arrays[c] for c in COLUMNS], axis=1)
         return {"rows": torch.from_numpy(rows.copy())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where another record stopped; its own rows are dropped."""
         self._done, self._pending = [_with_skips(state["rows"])], []
 
     def flush(self) -> None:

@@ -31,6 +31,13 @@ class ClipReport:
     With several strategies (patterns, a chain) the groups of all follow one another, in the
     order of `groups`; `stages` has them apart.
 
+    >>> import torch, gclip
+    >>> weight = torch.nn.Parameter(torch.zeros(2))
+    >>> weight.grad = torch.tensor([3.0, 4.0])
+    >>> report = gclip.Clipper([weight], "norm(max_norm=1)").step()
+    >>> report.norm, report.limit, report.clipped_norm, report.clipped
+    (tensor([5.]), tensor([1.]), tensor([1.]), tensor([True]))
+
     Attributes:
         finite: bool ``(1,)``: whether every gradient was finite.
         skipped: bool ``(1,)``: whether the step is to be left out, because its gradients were

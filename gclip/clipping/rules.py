@@ -8,7 +8,7 @@ dimensions all use these.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -22,11 +22,9 @@ from gclip.clipping.answers import (
     explain_learned,
     explain_limit,
     explain_transformed,
-    remembered,
 )
-from gclip.clipping.float64_limits import beyond, fitted, limited
+from gclip.clipping.float64_limits import without_nan
 from gclip.core.host import on_host
-from gclip.core.schedules import at_step
 from gclip.core.seen import Band, Elements, Limit, Seen
 from gclip.core.strategy import Memory, Strategy, Transform
 
@@ -66,53 +64,51 @@ def decide(strategy: Strategy, seen: Seen, memory: Memory) -> Decision:
         UsageError: the strategy's `limit` raises, or returns what is no limit.
     """
     try:
-        made = _decided(strategy, seen, memory)
+        decision = _decided(strategy, seen, memory)
     except MISTAKES as error:
         explain_limit(strategy, seen, memory, error)
         raise
     floor: Tensor | float = strategy.floor  # a tensor where runs side by side have their own
-    if made.idle or (not isinstance(floor, Tensor) and not floor):
-        return made
-    return _floored(made, floor)
+    if decision.idle or (not isinstance(floor, Tensor) and not floor):
+        return decision
+    return _floored(decision, floor)
 
 
 def _decided(strategy: Strategy, seen: Seen, memory: Memory) -> Decision:
-    if seen.step < strategy.warmup and not strategy.own_warmup:
+    if seen.step < strategy.first_limited_step:
         limit: Limit = math.inf
     else:
         limit = strategy.limit(seen, memory)
         if not isinstance(limit, float):
-            limit = limited(strategy, limit)
+            limit = without_nan(strategy, limit)
     low, high = limit if isinstance(limit, Band) else (None, limit)
     norm = seen.norm
     # What is over the limit in an element's scope is cut, not scaled.
-    rule = strategy.rule
-    if rule == "scale" and strategy.scope == "element":
-        rule = "clamp"
+    rule = "clamp" if strategy.rule == "scale" and strategy.clamps else strategy.rule
     outcome = _RULES[rule](norm, _like(high, norm), _like(low, norm))
     return Decision(norm, limit, *outcome)
 
 
-def left_alone(made: Decision, *, clamps: bool) -> Decision:
+def leave_nonfinite_groups(decision: Decision, *, clamps: bool) -> Decision:
     """As decided, but groups whose norm is not finite stay as they are.
 
     Their elements cannot be scaled to a limit: inf · 0 is NaN. A clamp cuts them all the same, by
     bounds that are numbers; and a step that is to be skipped is.
     """
     if clamps:
-        clipped = made.clipped & ~torch.isnan(made.limit)
-        return made._replace(bounds=cutting(made.bounds), clipped=clipped)
-    if made.skip is not None:
-        return made
-    finite = torch.isfinite(made.norm)
-    return made._replace(
-        factor=torch.where(finite, made.factor, 1.0),
-        clipped_norm=torch.where(finite, made.clipped_norm, made.norm),
-        clipped=made.clipped & finite,
+        clipped = decision.clipped & ~torch.isnan(decision.limit)
+        return decision._replace(bounds=bounds_without_nan(decision.bounds), clipped=clipped)
+    if decision.skip is not None:
+        return decision
+    finite = torch.isfinite(decision.norm)
+    return decision._replace(
+        factor=torch.where(finite, decision.factor, 1.0),
+        clipped_norm=torch.where(finite, decision.clipped_norm, decision.norm),
+        clipped=decision.clipped & finite,
     )
 
 
-def cutting(bounds: Limit) -> Limit:
+def bounds_without_nan(bounds: Limit) -> Limit:
     """Bounds without those that came of a norm that is NaN: these cut nothing."""
     if isinstance(bounds, Band):
         return Band(-_cut_at(-bounds.low), _cut_at(bounds.high))
@@ -123,11 +119,11 @@ def _cut_at(bound: Tensor | float) -> Tensor | float:
     return torch.where(torch.isnan(bound), math.inf, bound) if isinstance(bound, Tensor) else bound
 
 
-def _floored(made: Decision, floor: Tensor | float) -> Decision:
+def _floored(decision: Decision, floor: Tensor | float) -> Decision:
     """Nothing is multiplied by less than `floor`, whatever the limit says."""
-    return made._replace(
-        factor=made.factor.clamp(min=floor),
-        clipped_norm=torch.maximum(made.clipped_norm, made.norm * floor),
+    return decision._replace(
+        factor=decision.factor.clamp(min=floor),
+        clipped_norm=torch.maximum(decision.clipped_norm, decision.norm * floor),
     )
 
 
@@ -136,7 +132,7 @@ def remember_step(
 ) -> Memory:
     """Memory after the step. Entries of groups that are not `valid` keep their old values.
 
-    A nested dict is the business of the helper that made it, which reads ``seen.valid`` itself.
+    A nested dict is the business of the helper that decision it, which reads ``seen.valid`` itself.
 
     Raises:
         UsageError: the strategy's `learn` raises, or returns what memory cannot take.
@@ -156,51 +152,6 @@ def remember_step(
     return after
 
 
-def simulate(
-    strategy: Strategy,
-    norms: Iterable[Any],
-    *,
-    weight_norm: float = 1.0,
-    size: float = 1.0,
-    lr: float = 1.0,
-    dtype: torch.dtype = torch.float32,
-) -> tuple[Tensor, Tensor]:
-    """Feed a sequence of norms to a strategy, as if a model had shown them step by step.
-
-    A `Transform` sees each group as a tensor of one element (a matrix of one by one).
-
-    Args:
-        norms: one entry a step, each a number or a tensor ``(…, groups)``.
-        weight_norm, size, lr: of each group, for strategies that read them.
-
-    Returns:
-        The limits (NaN for a `Transform`, which has none) and the norms after clipping, each
-        ``(steps, …, groups)`` of `dtype`.
-    """
-    entries = [torch.as_tensor(entry, dtype=dtype) for entry in norms]
-    entries = [norm.view(1) if norm.ndim == 0 else norm for norm in entries]
-    if isinstance(strategy, Transform):
-        return _simulate_transform(strategy, entries, weight_norm, lr)
-    memory: Memory | None = None
-    limits, clipped = [], []
-    for step, norm in enumerate(entries):
-        now = asked(strategy, step, len(entries), dtype)
-        if memory is None:
-            memory = remembered(now, torch.zeros_like(norm))
-        finite = torch.isfinite(norm)
-        valid = None if bool(finite.all()) else finite
-        seen = Seen(
-            norm, step=step, weight_norm=torch.full_like(norm, weight_norm),
-            size=torch.full_like(norm, size), lr=lr, weight_decay=0.0, valid=valid,
-            total_steps=len(entries),
-        )  # fmt: skip
-        made = decide(now, seen, memory)
-        memory = remember_step(now, seen, made.clipped_norm, memory, valid)
-        limits.append(made.limit)
-        clipped.append(made.clipped_norm)
-    return torch.stack(limits), torch.stack(clipped)
-
-
 def transformed(
     strategy: Transform, seen: Elements, memory: Memory, valid: Tensor | None
 ) -> tuple[Tensor, Memory]:
@@ -216,37 +167,12 @@ def transformed(
         raise
     if not fits or len(after) != len(memory):
         check_transformed(strategy, answer, seen.values, memory)
-    if seen.step < strategy.warmup and not strategy.own_warmup:
+    if seen.step < strategy.first_limited_step:
         values = seen.values
     if valid is not None:
-        kept = {key: _keep(valid, value, memory[key]) for key, value in new.items()}
-        return values, {**memory, **kept}
+        guarded = {key: _keep(valid, value, memory[key]) for key, value in new.items()}
+        return values, {**memory, **guarded}
     return values, after
-
-
-def _simulate_transform(
-    strategy: Transform, entries: list[Tensor], weight: float, lr: float
-) -> tuple[Tensor, Tensor]:
-    memory: Memory | None = None
-    left = []
-    for step, norm in enumerate(entries):
-        now = asked(strategy, step, len(entries), norm.dtype)
-        values = norm.unsqueeze(-1)
-        values = values.unsqueeze(-1) if strategy.view == "matrix" else values
-        if memory is None:
-            memory = remembered(now, torch.zeros_like(values))
-        finite = torch.isfinite(values)
-        seen = Elements(values, step=step, weight=torch.full_like(values, weight), lr=lr)
-        values, memory = transformed(now, seen, memory, None if bool(finite.all()) else finite)
-        left.append(values.abs().reshape(norm.shape))
-    clipped = torch.stack(left)
-    return torch.full_like(clipped, math.nan), clipped
-
-
-def asked(strategy: S, step: int, total: int, dtype: torch.dtype) -> S:
-    """The strategy as it is asked at `step` of `total` about norms of `dtype`."""
-    now = at_step(strategy, step, total)
-    return fitted(now, dtype) if beyond(now) else now
 
 
 def _like(limit: Tensor | float | None, norm: Tensor) -> Tensor | float | None:
@@ -269,7 +195,7 @@ def _constant(limit: float, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     return torch.full(shape, limit, dtype=dtype)
 
 
-def _clamp(norm: Tensor, high: Any, low: Any) -> Outcome:
+def _clamp(norm: Tensor, high: Any, _low: Any) -> Outcome:
     """Elements are cut at the limit. Norms say only what cannot have changed; see the clipper."""
     limit, one = _full(high, norm), _full(1.0, norm)
     over = ~(norm <= limit)  # also where the largest element is NaN: others may be beyond
@@ -296,7 +222,7 @@ def _scale(norm: Tensor, high: Any, low: Any) -> Outcome:
     return limit, factor, clipped_norm, over, False, None
 
 
-def _normalize(norm: Tensor, high: Any, low: Any) -> Outcome:
+def _normalize(norm: Tensor, high: Any, _low: Any) -> Outcome:
     """Give every gradient that is not zero exactly the limit as its norm."""
     limit = _full(high, norm)
     change = (norm > 0) & torch.isfinite(limit)
@@ -305,7 +231,7 @@ def _normalize(norm: Tensor, high: Any, low: Any) -> Outcome:
     return limit, factor, clipped_norm, change & (factor != 1), False, None
 
 
-def _soft(norm: Tensor, high: Any, low: Any) -> Outcome:
+def _soft(norm: Tensor, high: Any, _low: Any) -> Outcome:
     """Shrink smoothly: n becomes n·c/(c+n), which never exceeds c."""
     limit = _full(high, norm)
     change = (norm > 0) & torch.isfinite(limit)
@@ -313,7 +239,7 @@ def _soft(norm: Tensor, high: Any, low: Any) -> Outcome:
     return limit, factor, norm * factor, change & (factor != 1), False, None
 
 
-def _skip(norm: Tensor, high: Any, low: Any) -> Outcome:
+def _skip(norm: Tensor, high: Any, _low: Any) -> Outcome:
     """Skip the whole step when any group is beyond its limit."""
     over = norm > high
     skip = over.any(dim=-1, keepdim=True)

@@ -36,7 +36,7 @@ class Sparse:
         self.values = grad._values()
         self._dense: Tensor | None = None
 
-    def spread(self) -> Tensor:
+    def densify(self) -> Tensor:
         """The gradient with its zero rows; `give_back` returns to it what was changed there."""
         self._dense = self._grad.to_dense()
         return self._dense

@@ -76,17 +76,17 @@ def copied(value: Any, device: torch.device | None = None) -> Any:
     )
 
 
-def selected(value: Any, places: Tensor, count: int) -> Any:
-    """Nested memory of `count` groups, of which only those at `places` are kept, in that order.
+def selected(value: Any, indices: Tensor, count: int) -> Any:
+    """Nested memory of `count` groups, of which only those at `indices` are kept, in that order.
 
     Every tensor of a memory has the groups first, ``(groups, …)``, or is the same for all.
     """
     if isinstance(value, Tensor):
         if value.ndim and value.shape[0] == count:
-            return value.index_select(0, places.to(value.device))
+            return value.index_select(0, indices.to(value.device))
         return value
     if isinstance(value, Mapping):
-        return {key: selected(entry, places, count) for key, entry in value.items()}
+        return {key: selected(entry, indices, count) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [selected(entry, places, count) for entry in value]
+        return [selected(entry, indices, count) for entry in value]
     return value

@@ -38,13 +38,13 @@ class StepSnapshot:
     @torch.no_grad()
     def same_parameters(self) -> bool:
         """Whether no parameter has changed since."""
-        return all(torch.equal(p, kept) for p, kept in self._params)
+        return all(torch.equal(p, saved) for p, saved in self._params)
 
     @torch.no_grad()
     def restore(self) -> None:
         """Put parameters and state back as they were, bit for bit."""
-        for param, kept in self._params:
-            param.copy_(kept)
+        for param, saved in self._params:
+            param.copy_(saved)
         for key in list(self._now):
             if key not in self._state:
                 del self._now[key]
@@ -62,8 +62,8 @@ class StepSnapshot:
                 self.restore()
             return
         pairs = list(self._params)
-        for key, kept in self._state.items():
-            pairs += [(self._now[key][name], kept[name]) for name in kept]
+        for key, saved in self._state.items():
+            pairs += [(self._now[key][name], saved[name]) for name in saved]
         flag = skipped.view(())
         for now, before in pairs:
             own = local(now)
@@ -74,7 +74,7 @@ class StepSnapshot:
         return (
             all(param.device == device for param, _ in self._params)
             and self._now.keys() == self._state.keys()
-            and all(self._now[key].keys() == kept.keys() for key, kept in self._state.items())
+            and all(self._now[key].keys() == saved.keys() for key, saved in self._state.items())
             and lives_on(self._now, device)
         )
 
@@ -95,13 +95,17 @@ def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _put_back(now: dict[str, Any], kept: Mapping[str, Any]) -> None:
+def _put_back(now: dict[str, Any], saved: Mapping[str, Any]) -> None:
     for name in list(now):
-        if name not in kept:
+        if name not in saved:
             del now[name]
-    for name, value in kept.items():
-        held = now.get(name)
-        if isinstance(held, Tensor) and isinstance(value, Tensor) and held.shape == value.shape:
-            held.copy_(value)  # whoever else holds it sees it too
+    for name, value in saved.items():
+        present = now.get(name)
+        if (
+            isinstance(present, Tensor)
+            and isinstance(value, Tensor)
+            and present.shape == value.shape
+        ):
+            present.copy_(value)  # whoever else holds it sees it too
         else:
             now[name] = value

@@ -99,16 +99,16 @@ class Units:
         if axis.dim is None or not size:
             self.count, self._each, self.column = 1, size, (1,) * len(shape)
             return
-        kept, viewed = [axis.dim], list(shape)
+        unit_axes, viewed = [axis.dim], list(shape)
         if axis.groups > 1:
             self._lead = (axis.groups, shape[0] // axis.groups)
-            kept, viewed = [0, axis.dim + 1], [*self._lead, *shape[1:]]
-        self.slot = tuple(viewed[dim] for dim in kept)
+            unit_axes, viewed = [0, axis.dim + 1], [*self._lead, *shape[1:]]
+        self.slot = tuple(viewed[dim] for dim in unit_axes)
         self.count = math.prod(self.slot)
         self._each = size // self.count
-        self.reduced = tuple(dim for dim in range(len(viewed)) if dim not in kept)
-        self.column = tuple(size if dim in kept else 1 for dim, size in enumerate(viewed))
-        self._order = [*kept, *self.reduced]
+        self.reduced = tuple(dim for dim in range(len(viewed)) if dim not in unit_axes)
+        self.column = tuple(size if dim in unit_axes else 1 for dim, size in enumerate(viewed))
+        self._order = [*unit_axes, *self.reduced]
 
     @property
     def plain(self) -> bool:
@@ -131,13 +131,15 @@ class Units:
         """
         if self.count == 1:
             return [name]
-        kept = sorted(self._order[: len(self.slot)])
-        made = []
+        unit_axes = sorted(self._order[: len(self.slot)])
+        labels = []
         for unit in range(self.count):
-            places = dict(zip(kept, divmod(unit, self.slot[-1])[-len(kept) :], strict=True))
-            index = (str(places.get(dim, ":")) for dim in range(kept[-1] + 1))
-            made.append(f"{name}[{', '.join(index)}]")
-        return made
+            index_of = dict(
+                zip(unit_axes, divmod(unit, self.slot[-1])[-len(unit_axes) :], strict=True)
+            )
+            index = (str(index_of.get(dim, ":")) for dim in range(unit_axes[-1] + 1))
+            labels.append(f"{name}[{', '.join(index)}]")
+        return labels
 
     def matrix(self, tensor: Tensor, lead: int = 0) -> Tensor:
         """The tensor as ``(*lead, units, elements of one)``."""

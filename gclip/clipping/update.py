@@ -1,8 +1,4 @@
-"""The update side: clip the step that an optimizer has just taken.
-
-The update is δ = parameters after the step − parameters before it, so it holds all that the
-optimizer puts into a step: momentum, preconditioning, learning rate, decoupled weight decay. It
-costs a copy of the parameters, and memory for the same again while it is measured.
+"""The update side: clip the step that an optimizer has just taken (`gclip.clipping.held_update`).
 
 An update may turn out to be one to skip (``rule=skip``, or it is not finite) when the optimizer has
 made it. So that its momentum and step counts stay as they were, too, they are copied before the
@@ -19,21 +15,23 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.bound_strategy import BoundStrategy
-from gclip.clipping.bound_transform import BoundTransform
-from gclip.clipping.gradients import gradients
-from gclip.clipping.norms import ALL_FINITE
+from gclip.clipping.gradients import gradients, stored_elements
+from gclip.clipping.held_update import HeldUpdate
+from gclip.clipping.step_flags import all_true, either, zero_where
 from gclip.clipping.step_snapshot import StepSnapshot
 from gclip.core.host import on_host
 from gclip.errors import UsageError
 
 
-class UpdateClipper:
-    """The parts of a clipper that work on the update of the parameters `params`.
+class UpdateClipper(HeldUpdate):
+    """The strategies that work on the update of the parameters `params`.
 
     Args:
+        parts: the strategies, in the order in which they act.
+        params: all the clipper's parameters.
         optimizer: whose state, and all of whose parameters, are put back when a step is skipped.
             Where it is not known, that is done for `params` alone.
-        skips: whether a step may be skipped.
+        may_skip: whether a step may be skipped.
 
     Raises:
         UsageError: a strategy whose rule is ``skip``, and no optimizer.
@@ -44,101 +42,108 @@ class UpdateClipper:
         parts: list[BoundStrategy],
         params: Sequence[Tensor],
         optimizer: torch.optim.Optimizer | None,
-        skips: bool,
+        may_skip: bool,
     ) -> None:
+        super().__init__()
         skipping = next((p.strategy for p in parts if p.strategy.rule == "skip"), None)
         if optimizer is None and skipping is not None:
             raise UsageError(
                 f"{skipping} skips updates that the optimizer has made, and needs it to put its "
                 "momentum back: pass Clipper(…, optimizer=optimizer), or use gclip.attach"
             )
-        self.parts, self._params, self._optimizer, self._skips = parts, params, optimizer, skips
-        places = sorted({place for part in parts for place in part.places})
-        self._places = places
-        self._kept: list[Tensor] | None = None
-        self._deltas: list[Tensor | None] = []
-        self._before: StepSnapshot | None = None
+        self.parts, self._params = parts, params
+        self._optimizer, self._may_skip = optimizer, may_skip
+        self._indices = sorted({index for part in parts for index in part.indices})
+        self._snapshot: StepSnapshot | None = None
+        self.deltas: list[Tensor | None] = []
 
-    @property
-    def held(self) -> bool:
-        """Whether the parameters before a step are kept, waiting for the step."""
-        return self._kept is not None
+    def current(self) -> list[Tensor]:
+        """The parameters as they are now, detached."""
+        return [self._params[i].detach() for i in self._indices]
 
-    def hold(self) -> None:
+    def save(self) -> None:
         """Before the optimizer's step: keep the parameters (and its state) as they are."""
         if torch.compiler.is_compiling():
             from gclip.clipping.graph_breaks import outside
 
-            outside(self.hold)
+            outside(self.save)
             return
-        self._kept = [self._params[i].detach().clone() for i in self._places]
-        if self._skips:
-            mine = {id(self._params[i]) for i in self._places}
+        super().save()
+        if self._may_skip:
+            own = {id(self._params[i]) for i in self._indices}
             groups = [] if self._optimizer is None else self._optimizer.param_groups
             every = [p for group in groups for p in group["params"]] or self._params
-            self._before = StepSnapshot(self._optimizer, [p for p in every if id(p) not in mine])
+            self._snapshot = StepSnapshot(self._optimizer, [p for p in every if id(p) not in own])
 
-    def measure(self, recording: bool) -> Tensor:
+    def measure(self) -> Tensor:
         """After the optimizer's step: measure the update; is it finite? ``(1,)``."""
-        kept = dict(zip(self._places, self._kept or [], strict=True))
         grads = gradients(self._params)
-        self._deltas = [
-            p.detach() - kept[i] if i in kept and grad is not None else None
-            for i, (p, grad) in enumerate(zip(self._params, grads, strict=True))
-        ]
+        deltas = dict(zip(self._indices, self.take([grads[i] for i in self._indices]), strict=True))
+        # One entry a parameter of the clipper; None where there is no update.
+        self.deltas = [deltas.get(i) for i in range(len(self._params))]
+        before = dict(zip(self._indices, self.before, strict=True))
         for part in self.parts:
-            if part.first:
-                part.take(self._deltas)
-            part.weights = [kept[i] for i in part.places]
-            if isinstance(part, BoundTransform):
-                part.gradients = [grads[i] for i in part.places]
+            part.take_update(self.deltas, before, grads)
         firsts = [part for part in self.parts if part.first]
         for part in firsts:
             part.measure()
-        found = [part.look_again(recording) for part in firsts]
-        if all(each is ALL_FINITE for each in found):
-            return ALL_FINITE
-        return torch.cat([each.to(found[0].device) for each in found]).all().view(1)
+        return all_true([part.recheck() for part in firsts])
 
-    @property
-    def all_deltas(self) -> list[Tensor | None]:
-        """One entry a parameter of the clipper, to be clipped in place; None where there is no
-        update, because it has no gradient."""
-        return self._deltas
+    def clip(self, step: int, finite: Tensor) -> Tensor | None:
+        """Ask each strategy, clip, let it learn; whether any wants the step skipped, ``(1,)``.
 
-    def settle(self, skipped: Tensor | None) -> None:
+        Args:
+            step: how many steps came before this one.
+            finite: whether it may enter memory, ``(1,)``.
+        """
+        skip: Tensor | None = None
+        for part in self.parts:
+            if not part.first:
+                part.take(self.deltas)
+                part.measure()
+                part.recheck()
+            wants_skip = part.ask(step, finite if skip is None else finite & ~skip)
+            part.clip()
+            skip = either(skip, wants_skip)
+        return skip
+
+    def zero(self, skip: Tensor) -> None:
+        """Set the update to zero where `skip`, bool ``(1,)``, is true."""
+        zero_where(skip, stored_elements(self.deltas))
+
+    def select(self, flags: Tensor) -> Tensor:
+        """The flags of the step, which is one."""
+        return flags
+
+    def merge(self, skip: Tensor | None, wants_skip: Tensor) -> Tensor:
+        """Whether the step is skipped, ``(1,)``."""
+        return wants_skip if skip is None else skip | wants_skip.to(skip.device)
+
+    def write(self, skipped: Tensor | None) -> None:
         """Give the parameters the update as it was clipped; what did not change keeps its bits.
 
         Where `skipped`, bool ``(1,)``, is true, they and the optimizer's state are what they were
         before it.
         """
         if skipped is not None and on_host(skipped) and bool(skipped):
-            self.undo()
+            self.restore()
             return
-        for before, place in zip(self._kept or [], self._places, strict=True):
-            delta, param = self._deltas[place], self._params[place].detach()
-            if delta is not None:
-                new = torch.where(delta == param - before, param, before + delta)
-                if skipped is not None:
-                    new = torch.where(skipped.view(()).to(new.device), before, new)
-                param.copy_(new)
-        if skipped is not None and self._before is not None:
-            self._before.restore_if(skipped)
-        self.drop()
+        snapshot = self._snapshot
+        super().write(skipped)
+        if skipped is not None and snapshot is not None:
+            snapshot.restore_if(skipped)
 
     @torch.no_grad()
-    def undo(self) -> None:
+    def restore(self) -> None:
         """Take the step back."""
-        for before, place in zip(self._kept or [], self._places, strict=True):
-            self._params[place].detach().copy_(before)
-        if self._before is not None:
-            self._before.restore()
-        self.drop()
+        snapshot = self._snapshot
+        super().restore()
+        if snapshot is not None:
+            snapshot.restore()
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         """Forget the parameters before the step."""
-        self._kept, self._deltas, self._before = None, [], None
+        super().discard()
+        self.deltas, self._snapshot = [], None
         for part in self.parts:
-            part.weights = part.params
-            if isinstance(part, BoundTransform):
-                part.gradients = []
+            part.release()

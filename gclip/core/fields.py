@@ -92,6 +92,25 @@ def tunable(
     `low` and `high` bound the search, not the value: what a user may set is bounded by
     `above`, `at_least` (0 unless said otherwise), `below` and `at_most`.
 
+    >>> import gclip
+    >>> [field.high for field in gclip.fields_of(gclip.get("norm")) if field.name == "max_norm"]
+    [100.0]
+
+    Args:
+        default: the value where none is given.
+        low: the smallest that a study tries.
+        high: the largest that a study tries.
+        log: whether a study searches on a log scale.
+        choices: the values that it may have, in place of a range.
+        above: what a value must be above.
+        at_least: what a value must be at least.
+        below: what a value must be below.
+        at_most: what a value must be at most.
+        doc: what it is, in a few words.
+
+    Returns:
+        What stands as the field's default in a strategy's class.
+
     Raises:
         UsageError: when neither a range nor choices are given, or ``low <= high`` does not hold.
     """
@@ -123,7 +142,22 @@ def setting(
 ) -> Any:
     """A field that users may set and studies leave alone.
 
-    `shared` marks what a base class gives to all strategies: shown and spelled after their own.
+    >>> import gclip
+    >>> [field.kind for field in gclip.fields_of(gclip.get("agc")) if field.name == "eps"]
+    ['setting']
+
+    Args:
+        default: the value where none is given.
+        choices: the values that it may have.
+        above: what a value must be above.
+        at_least: what a value must be at least.
+        below: what a value must be below.
+        at_most: what a value must be at most.
+        doc: what it is, in a few words.
+        shared: marks what a base class gives to all strategies: shown and spelled after their own.
+
+    Returns:
+        What stands as the field's default in a strategy's class.
     """
     rule = Rule(
         kind="setting", choices=choices, above=above, at_least=at_least,
@@ -139,6 +173,7 @@ def fields_of(cls: type) -> tuple[FieldInfo, ...]:
 
 
 def field_names(cls: type) -> tuple[str, ...]:
+    """The names of a strategy class's fields, in the order of `fields_of`."""
     return tuple(info.name for info in fields_of(cls))
 
 

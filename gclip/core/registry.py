@@ -36,6 +36,18 @@ _loaded = False
 def register(name: str, *aliases: str) -> Callable[[S], S]:
     """Class decorator: make a strategy known under `name` (and `aliases`).
 
+    >>> from dataclasses import dataclass
+    >>> import gclip
+    >>> @gclip.register("example_limit")
+    ... @dataclass(frozen=True, kw_only=True)
+    ... class ExampleLimit(gclip.Strategy):
+    ...     most: float = gclip.tunable(1.0, low=0.1, high=10.0, log=True)
+    ...
+    ...     def limit(self, seen, memory):
+    ...         return self.most
+    >>> str(gclip.parse("example_limit(most=2)"))
+    'example_limit(most=2)'
+
     Raises:
         UsageError: a name with bad characters, a name already taken, or a class that is not a
             frozen, keyword-only dataclass deriving from `Strategy` with its own `limit`.
@@ -76,7 +88,11 @@ def ships_with_gclip(cls: type[Strategy]) -> bool:
 
 
 def create(name: str, **settings: Any) -> Strategy:
-    """The strategy `name` with its fields set: ``create("agc", clip_factor=0.02)``.
+    """The strategy `name` with its fields set.
+
+    >>> import gclip
+    >>> str(gclip.create("agc", clip_factor=0.02))
+    'agc(clip_factor=0.02)'
 
     Raises:
         UsageError: for an unknown name or field, or a value that a field refuses.
@@ -93,7 +109,11 @@ def create(name: str, **settings: Any) -> Strategy:
 
 
 def parse(text: str) -> Strategy | Chain:
-    """Read the spelling of a strategy: ``"agc(clip_factor=0.02, scope=tensor)"``.
+    """Read the spelling of a strategy.
+
+    >>> import gclip
+    >>> gclip.parse("agc(clip_factor=0.02, scope=tensor)").scope
+    'tensor'
 
     Raises:
         UsageError: where the text cannot be read, or `create` refuses what it says.
@@ -104,15 +124,19 @@ def parse(text: str) -> Strategy | Chain:
 def chain(*strategies: Strategy | Chain | str) -> Chain:
     """Apply `strategies` in order; usable wherever one strategy is.
 
+    >>> import gclip
+    >>> str(gclip.chain("value(clip_value=1)", "norm(max_norm=2)"))
+    'chain(value, norm(max_norm=2))'
+
     Raises:
         UsageError: no strategy given, or one whose spelling cannot be read.
     """
     flat: list[Strategy] = []
     for each in strategies:
-        made = parse(each) if isinstance(each, str) else each
-        if not isinstance(made, Strategy | Chain):
+        strategy = parse(each) if isinstance(each, str) else each
+        if not isinstance(strategy, Strategy | Chain):
             raise UsageError(f"chain takes strategies or their spellings, but got {each!r}")
-        flat.extend(made.strategies if isinstance(made, Chain) else (made,))
+        flat.extend(strategy.strategies if isinstance(strategy, Chain) else (strategy,))
     if not flat:
         raise UsageError("chain needs at least one strategy: chain('value', 'norm')")
     return Chain(tuple(flat))

@@ -43,6 +43,13 @@ _SHAPES: dict[str, Callable[[float, float, float], float]] = {
 class Schedule:
     """A number that goes from `start` to `end` in `steps` steps, and stays there.
 
+    >>> import gclip
+    >>> schedule = gclip.linear(1.0, 0.0, steps=11)
+    >>> schedule.at(5, total=None), schedule.at(20, total=None)
+    (0.5, 0.0)
+    >>> str(gclip.create("norm", max_norm=schedule))
+    'norm(max_norm=linear(1, 0, steps=11))'
+
     Attributes:
         shape: ``linear``, ``cosine`` (half a wave) or ``exponential`` (by equal factors).
         steps: by default all the steps of the run, which the trainer knows; in a loop of your own
@@ -98,7 +105,12 @@ SHAPES = tuple(_SHAPES)
 
 
 def linear(start: float, end: float, steps: int | None = None) -> Schedule:
-    """By equal differences: ``gclip.create("norm", max_norm=gclip.linear(1, 0.1))``."""
+    """By equal differences.
+
+    >>> import gclip
+    >>> str(gclip.create("norm", max_norm=gclip.linear(2, 0.1)))
+    'norm(max_norm=linear(2, 0.1))'
+    """
     return Schedule("linear", start, end, steps)
 
 

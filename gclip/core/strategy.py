@@ -59,6 +59,18 @@ class Strategy(ABC):
     steps pass before the limit binds; memory learns from the first. `floor` is the smallest factor
     that any gradient is multiplied by.
 
+    >>> from dataclasses import dataclass
+    >>> import gclip
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class BesideWeights(gclip.Strategy):
+    ...     ratio: float = gclip.tunable(0.5, low=0.01, high=1.0, log=True)
+    ...
+    ...     def limit(self, seen, memory):
+    ...         return self.ratio * seen.weight_norm
+    >>> limits, clipped = gclip.simulate(BesideWeights(), [1.0, 3.0], weight_norm=4.0)
+    >>> clipped.flatten().tolist()
+    [1.0, 2.0]
+
     Override a default by redeclaring the field (``scope: Scope = "unit"``); restrict the choices
     through `scopes`, `rules` and `sides`. A tunable field may follow a `Schedule`.
 
@@ -107,15 +119,13 @@ class Strategy(ABC):
                 f"{owner}: rule {self.rule!r} makes no sense with scope 'element', which cuts "
                 "elements at the limit (choices: scale, clamp, skip)"
             )
-        clamps = self.scope == "element" or self.rule in ("clamp", "skip", "transform")
-        if self.floor and clamps:
+        scales = not self.clamps and self.rule not in ("skip", "transform")
+        if self.floor and not scales:
             raise UsageError(
                 f"{owner}: floor={self.floor:g} makes no sense with scope {self.scope!r} and rule "
                 f"{self.rule!r}, which do not multiply by one factor; leave it at 0"
             )
-        if self.side == "sample" and (
-            self.scope == "element" or self.rule in ("clamp", "transform")
-        ):
+        if self.side == "sample" and (self.clamps or self.rule == "transform"):
             raise UsageError(
                 f"{owner}: the side 'sample' scales examples and cannot change single elements"
             )
@@ -137,6 +147,16 @@ class Strategy(ABC):
     def order(self) -> float:
         """Which p-norm the clipper measures (2 unless a strategy says otherwise)."""
         return 2.0
+
+    @property
+    def clamps(self) -> bool:
+        """Whether elements are cut at the limit, so that the norm measured is the largest."""
+        return self.rule == "clamp" or (self.scope == "element" and self.rule != "transform")
+
+    @property
+    def first_limited_step(self) -> int:
+        """The step from which the limit binds: where the method has no `own_warmup`, `warmup`."""
+        return 0 if self.own_warmup else self.warmup
 
     @abstractmethod
     def limit(self, seen: Seen, memory: Memory) -> Limit:
@@ -173,6 +193,18 @@ class Transform(Strategy):
     A pure function of one tensor, called for each parameter that has a gradient. Whatever
     dimensions stand before the last (before the last two, for matrices) count runs trained side
     by side: reduce over ``dim=-1``, with ``keepdim=True``.
+
+    >>> from dataclasses import dataclass
+    >>> import torch, gclip
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class WithoutNegative(gclip.Transform):
+    ...     def transform(self, seen, memory):
+    ...         return seen.values.clamp(min=0), {}
+    >>> weight = torch.nn.Parameter(torch.zeros(3))
+    >>> weight.grad = torch.tensor([-1.0, 2.0, -3.0])
+    >>> report = gclip.Clipper([weight], WithoutNegative()).step()
+    >>> weight.grad.tolist()
+    [0.0, 2.0, 0.0]
 
     Attributes:
         view: ``flat`` to see each tensor as ``(…, elements)``; ``matrix`` to see it as
@@ -215,6 +247,7 @@ class Chain:
 
 
 def is_strategy_class(cls: Any) -> bool:
+    """Whether it is a dataclass that derives from `Strategy`."""
     return isinstance(cls, type) and issubclass(cls, Strategy) and is_dataclass(cls)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gclip.clipping.rules import simulate
+from gclip.clipping.simulation import simulate
 from gclip.core.strategy import Strategy, Transform
 from gclip.describe.strategies import describe
 from gclip.errors import UsageError

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.answers import remembered
-from gclip.clipping.float64_limits import beyond
-from gclip.clipping.rules import Decision, asked, decide, remember_step
+from gclip.clipping.float64_limits import exceeds_float32
+from gclip.clipping.rules import Decision, decide, remember_step
+from gclip.clipping.simulation import resolve_at_step
 from gclip.clipping.verdicts import LIMITED
 from gclip.core.seen import Band, Rate, Seen
 from gclip.core.strategy import Memory, Strategy
@@ -37,14 +38,9 @@ class Outcome:
     limited: Tensor
 
 
-def clamps(strategy: Strategy) -> bool:
-    """Whether the strategy cuts elements, so that its limit is for the largest of them."""
-    return strategy.scope == "element" or strategy.rule == "clamp"
-
-
 def order_of(strategy: Strategy) -> float:
     """Which norm of a group the strategy's limit is held against."""
-    return math.inf if clamps(strategy) else strategy.order
+    return math.inf if strategy.clamps else strategy.order
 
 
 @torch.no_grad()
@@ -59,7 +55,7 @@ def replay(strategy: Strategy, watched: Watched, *, at_once: bool = False) -> Ou
     """
     rates = {key: _Rates(watched, key) for key in ("lr", "weight_decay")}
     if at_once:
-        strategy = asked(strategy, 0, len(watched), watched.norm.dtype)
+        strategy = resolve_at_step(strategy, 0, len(watched), watched.norm.dtype)
         seen = Seen(
             watched.norm,
             weight_norm=watched.weight_norm,
@@ -71,10 +67,10 @@ def replay(strategy: Strategy, watched: Watched, *, at_once: bool = False) -> Ou
         return _outcome(strategy, watched, [decide(strategy, seen, {})])
     memory: Memory | None = None
     decisions: list[Decision] = []
-    follows = bool(strategy.varying) or beyond(strategy)
+    follows = bool(strategy.varying) or exceeds_float32(strategy)
     weights, valid = watched.weight_norm.unbind(0), watched.valid
     for step, norm in enumerate(watched.norm.unbind(0)):
-        now = asked(strategy, step, len(watched), norm.dtype) if follows else strategy
+        now = resolve_at_step(strategy, step, len(watched), norm.dtype) if follows else strategy
         if memory is None:
             memory = remembered(now, torch.zeros_like(norm))
         seen = Seen(
@@ -139,7 +135,7 @@ def _outcome(strategy: Strategy, watched: Watched, decisions: list[Decision]) ->
     all_at_once = len(decisions) == 1 and decisions[0].norm.ndim == 2
     joined = torch.cat if all_at_once else torch.stack
     limit = joined([each.limit for each in decisions])
-    if clamps(strategy):
+    if strategy.clamps:
         if any(isinstance(each.bounds, Band) for each in decisions):
             raise UsageError("its bounds are not symmetric, and only sizes of elements are watched")
         before, after = _clamped(watched, limit)
@@ -161,8 +157,7 @@ def _clamped(watched: Watched, limit: Tensor) -> tuple[Tensor, Tensor]:
     if groups.scope == "unit":
         raise UsageError("elements are counted by tensor, but it has a limit for each unit")
     sizes = cast(Magnitudes, watched.magnitudes)
-    spread = torch.stack(groups.batched_split(limit), dim=1)  # one limit a tensor
-    return sizes.total(), sizes.clamped(spread)
+    return sizes.total(), sizes.clamped(groups.by_tensor(limit))
 
 
 def _total(norm: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ def _reason(strategy: Strategy, info: FieldInfo | None) -> str:
 
 
 def _compared(strategy: Strategy) -> str:
-    if strategy.scope == "element" or strategy.rule == "clamp":
+    if strategy.clamps:
         return f"largest element of {_GROUPS[strategy.scope]}"
     order = "" if strategy.order == 2 else f"{strategy.order:g}-"
     return f"{order}norm of {_GROUPS[strategy.scope]}"

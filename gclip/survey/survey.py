@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gclip.clipping.dtensor import align, group, is_sharded, refuse_flat
 from gclip.clipping.gradients import gradients
-from gclip.clipping.groups import check_layers
+from gclip.clipping.group_layout import check_layers
 from gclip.clipping.hyperparameters import OptimizerHyperparameters
 from gclip.clipping.parameter_sources import differing, source_of
 from gclip.clipping.parameters import Parameters
@@ -20,7 +20,7 @@ from gclip.core.registry import get, names, parse
 from gclip.core.strategy import SCOPES, Chain, Strategy, Transform
 from gclip.errors import UsageError
 from gclip.survey.norm_log import FEWEST_STEPS, NormLog, Step, Watched
-from gclip.survey.replay import clamps, order_of
+from gclip.survey.replay import order_of
 from gclip.survey.suggest import suggest
 from gclip.survey.suggestions import NOTES, Suggestions
 
@@ -322,7 +322,7 @@ def _key(scope: str) -> Key:
 
 
 def _key_of(strategy: Strategy) -> Key:
-    return strategy.scope, order_of(strategy), clamps(strategy)
+    return strategy.scope, order_of(strategy), strategy.clamps
 
 
 def _dense(

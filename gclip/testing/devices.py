@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gclip.clipping.rules import simulate
+from gclip.clipping.simulation import simulate
 from gclip.core.strategy import Memory
 from gclip.testing import process
 from gclip.testing.applicability import DoesNotApply

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gclip.clipping.clipper import Nonfinite
+from gclip.clipping.base_clipper import Nonfinite
 from gclip.core.strategy import Strategy
 from gclip.testing.applicability import DoesNotApply
 from gclip.testing.comparing import differ, size_of

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gclip.clipping.clipper import Clipper, Nonfinite
+from gclip.clipping.base_clipper import Nonfinite
+from gclip.clipping.clipper import Clipper
 from gclip.clipping.groups import Groups
 from gclip.clipping.report import ClipReport
 from gclip.core.strategy import Strategy, Transform
@@ -69,11 +70,11 @@ class Rig(ABC):
             for name, value in weights(shapes, seed).items()
         }
         self.names = list(self.params)
-        clamps = strategy.scope == "element" or strategy.rule == "clamp"
-        transforms = isinstance(strategy, Transform)
-        self._order = math.inf if clamps and not transforms else strategy.order
+        self._order = math.inf if strategy.clamps else strategy.order
         sizes = [param.shape for param in self.params.values()]
-        self._groups = Groups(self.names, sizes, "tensor" if transforms else strategy.scope)
+        self._groups = Groups(
+            self.names, sizes, "tensor" if isinstance(strategy, Transform) else strategy.scope
+        )
         self.clipper = self._clipper(nonfinite, 2 if twice else 1)
 
     @abstractmethod
@@ -111,7 +112,7 @@ class Rig(ABC):
         """The norms of the strategy's groups, measured anew with float64 sums, ``(groups,)``."""
         tensors = [grads[name] for name in self.names]
         device = next(iter(self.params.values())).device
-        return self._groups.norms(tensors, self._order, device, wide=True)
+        return self._groups.norms(tensors, self._order, device, float64=True)
 
     def saved(self) -> bytes:
         """The clipper's state as a file."""

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gclip.clipping.clipper import Clipper, Nonfinite
+from gclip.clipping.base_clipper import Nonfinite
+from gclip.clipping.clipper import Clipper
 from gclip.core.strategy import Strategy
 from gclip.testing.applicability import DoesNotApply
 from gclip.testing.gradients import Gradients

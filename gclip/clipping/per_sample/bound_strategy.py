@@ -9,6 +9,8 @@ from torch import Tensor
 
 from gclip.clipping.answers import remembered
 from gclip.clipping.bound_strategy import BoundStrategy
+from gclip.clipping.norms import norm_type
+from gclip.clipping.per_sample.group_sums import example_norms
 from gclip.clipping.rules import Decision, decide, remember_step
 from gclip.clipping.state import copied, retyped
 from gclip.core.seen import Seen
@@ -22,33 +24,39 @@ class BoundSampleStrategy(BoundStrategy):
     memory from before the step, and at the step's end `learn_examples` sees all of them at once.
     """
 
-    def measure_examples(self, each: Sequence[Tensor | None], like: Tensor) -> Tensor:
+    def measure_examples(self, grads: Sequence[Tensor | None], like: Tensor) -> Tensor:
         """The norms of gradients ``(examples, *shape)``, None where there is none."""
-        return self.groups.batched_norms(each, self._order, like)
+        return example_norms(self.groups, grads, self._order, like)
 
     def ask_examples(self, norm: Tensor, step: int) -> Decision:
         """What the strategy makes of examples, whichever come beside them in a chunk."""
-        self._follow(norm)
+        self._follow_norms(norm)
         seen = self._seen_examples(norm, step, None)
-        return decide(self.now(step), seen, self.memory or {})
+        return decide(self.at_step(step), seen, self.memory or {})
 
-    def learn_examples(self, step: int, there: Sequence[bool], finite: Tensor) -> None:
-        """Let the strategy learn what `made` says of all examples of a finite step.
+    def learn_examples(
+        self, step: int, decision: Decision, present: Sequence[bool], finite: Tensor
+    ) -> None:
+        """Let the strategy learn from all examples of a step.
 
         Args:
-            there: which parameters any of the examples has a gradient for.
+            step: how many steps came before this one.
+            decision: what was decided of the examples, in the order in which they came.
+            present: which parameters any of the examples has a gradient for.
+            finite: whether the step's gradients are, bool ``(1,)``.
 
         Raises:
             UsageError: the strategy's entries for memory are not ``(groups,)``.
         """
-        strategy, norm, old = self.now(step), self.made.norm, self.memory or {}
+        self.decision = decision
+        strategy, norm, old = self.at_step(step), decision.norm, self.memory or {}
         if not old:
             return
         # Norms that were measured in float64 enter memory in the precision that it has.
-        norm, after = norm.to(self._norm), self.made.clipped_norm.to(self._norm)
+        norm, after = norm.to(self._norm), decision.clipped_norm.to(self._norm)
         valid = torch.isfinite(norm)
-        if not all(there):
-            marks = [torch.zeros((), dtype=torch.float32) if each else None for each in there]
+        if not all(present):
+            marks = [torch.zeros((), dtype=torch.float32) if flag else None for flag in present]
             valid = valid & self.groups.present(marks, norm.device)
         # A step whose gradients are all zero is none: optimizers are warmed up with such.
         valid = valid & finite.to(norm.device) & (norm > 0).any()
@@ -64,11 +72,15 @@ class BoundSampleStrategy(BoundStrategy):
                 )
         self.memory = new
 
+    def note_totals(self, before: Tensor, after: Tensor) -> None:
+        """The norms that the record adds up: of the mean gradients, ``(parameters,)``."""
+        self.total_before, self.total_after = before, after
+
     # -- inside ------------------------------------------------------------------------------
 
-    def _follow(self, norm: Tensor) -> None:
+    def _follow_norms(self, norm: Tensor) -> None:
         """Begin the memory, or let it follow the gradients to their device."""
-        self._norm = norm.new_zeros(self.groups.count, dtype=_kind(self.params))
+        self._norm = norm.new_zeros(self.groups.count, dtype=_norm_type(self.params))
         if self.memory is None:
             self.memory = remembered(self.strategy, self._norm)
         elif self._device != norm.device:
@@ -80,23 +92,19 @@ class BoundSampleStrategy(BoundStrategy):
     def _seen_examples(self, norm: Tensor, step: int, valid: Tensor | None) -> Seen:
         device, groups = norm.device, self.groups
         trained = [param.requires_grad for param in self.params]
-        pairs = zip(self.weights, trained, strict=True)
-        weights = [weight if each else None for weight, each in pairs]
         return Seen(
             norm,
             step=step,
-            weight_norm=lambda: groups.norms(weights, self._order, device),
+            weight_norm=lambda: groups.norms(self._trained(self.weights), self._order, device),
             size=lambda: groups.sizes(device, trained, dtype=norm.dtype),
-            lr=self._rate("lr", norm.dtype),
-            weight_decay=self._rate("weight_decay", norm.dtype),
+            lr=self._hyperparameter("lr", norm.dtype),
+            weight_decay=self._hyperparameter("weight_decay", norm.dtype),
             valid=valid,
             total_steps=self._total_steps,
             per_example=True,
         )
 
 
-def _kind(params: Sequence[Tensor]) -> torch.dtype:
+def _norm_type(params: Sequence[Tensor]) -> torch.dtype:
     """float64 where any parameter that is trained is, else float32."""
-    double = (torch.float64, torch.complex128)
-    wide = any(p.dtype in double and p.requires_grad for p in params)
-    return torch.float64 if wide else torch.float32
+    return norm_type([param for param in params if param.requires_grad])

@@ -15,12 +15,12 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from gclip.errors import UsageError
 
 
-class Buffers:
+class BufferSnapshot:
     """The buffers of a model as they are now, to be put back and to be told apart later."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._kept = {
+        self._saved = {
             name: (buffer, buffer._version, buffer.detach().clone())
             for name, buffer in model.named_buffers()
         }
@@ -28,8 +28,8 @@ class Buffers:
     def take(self) -> dict[str, Tensor]:
         """What changed since, by name; all is put back as it was."""
         changed: dict[str, Tensor] = {}
-        for name, (buffer, version, value) in self._kept.items():
-            owner, leaf = _home(self._model, name)
+        for name, (buffer, version, value) in self._saved.items():
+            owner, leaf = _owner(self._model, name)
             now = owner._buffers.get(leaf)
             if now is buffer and buffer._version == version:
                 continue
@@ -39,13 +39,13 @@ class Buffers:
             if buffer._version != version:
                 with torch.no_grad():
                     buffer.copy_(value)
-                self._kept[name] = (buffer, buffer._version, value)
+                self._saved[name] = (buffer, buffer._version, value)
         return changed
 
     def stacked(self, rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """What `take` gave for each example, ``(examples, …)`` a buffer."""
         names = dict.fromkeys(name for row in rows for name in row)
-        return {n: torch.stack([row.get(n, self._kept[n][2]) for row in rows]) for n in names}
+        return {n: torch.stack([row.get(n, self._saved[n][2]) for row in rows]) for n in names}
 
 
 def settle(model: nn.Module, changed: Mapping[str, Tensor]) -> None:
@@ -63,7 +63,7 @@ def settle(model: nn.Module, changed: Mapping[str, Tensor]) -> None:
         if bool(same.all()):
             new[name] = rows[0]
             continue
-        owner, _ = _home(model, name)
+        owner, _ = _owner(model, name)
         if not isinstance(owner, _InstanceNorm):
             raise UsageError(
                 f"the forward pass of {name.rpartition('.')[0] or 'the model'} "
@@ -74,7 +74,7 @@ def settle(model: nn.Module, changed: Mapping[str, Tensor]) -> None:
         new[name] = torch.where(same.all(dim=0), rows[0], rows.mean(dim=0))
     with torch.no_grad():
         for name, value in new.items():
-            owner, leaf = _home(model, name)
+            owner, leaf = _owner(model, name)
             old = owner._buffers[leaf]
             if old is not None and old.shape == value.shape and old.dtype == value.dtype:
                 old.copy_(value)
@@ -82,6 +82,6 @@ def settle(model: nn.Module, changed: Mapping[str, Tensor]) -> None:
                 owner._buffers[leaf] = value
 
 
-def _home(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     path, _, leaf = name.rpartition(".")
     return model.get_submodule(path), leaf

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import textwrap
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
+from gclip.clipping.dtensor import is_sharded
 from gclip.errors import UsageError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -40,6 +42,40 @@ def chunks(inputs: Tensor, targets: Tensor, chunk: int | None) -> Iterator[slice
         raise UsageError(f"chunk must be a whole number ≥ 1, but got {chunk!r}")
     size = chunk or count
     return (slice(start, start + size) for start in range(0, count, size))
+
+
+def per_sample_model(strategy: str, model: object, params: Sequence[Tensor]) -> nn.Module:
+    """The model whose examples' gradients can be had; `UsageError` where they cannot.
+
+    Args:
+        strategy: its spelling, for the sentences.
+        model: what was given for one.
+        params: the parameters to be clipped.
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"{strategy} clips single examples and needs the model itself: gclip.Clipper(model, …)"
+        )
+    known = set(map(id, model.parameters()))
+    if any(id(param) not in known for param in params):
+        raise UsageError(
+            f"{strategy} clips single examples of a model, but not all parameters given "
+            "are that model's: pass the model itself, or parameters of it with model=model"
+        )
+    if any(map(is_sharded, model.parameters())):
+        raise UsageError(
+            f"{strategy} clips single examples, whose gradients cannot be had from "
+            "parameters spread over processes (DTensor)"
+        )
+    for name, module in model.named_modules():
+        if isinstance(module, DataParallel | DistributedDataParallel):
+            raise UsageError(
+                f"{strategy} clips single examples, whose gradients "
+                f"{name or 'the model'} ({type(module).__name__}) does not average between "
+                "processes: pass the module inside (model.module), and average .grad yourself "
+                "before clipper.step()"
+            )
+    return model
 
 
 def check_model(model: nn.Module) -> None:
@@ -81,14 +117,15 @@ def where(model: nn.Module, error: BaseException) -> str:
         owner = frame.f_locals.get("self")
         if id(owner) in names:
             name = names[id(owner)]
-            return f"{name} ({type(owner).__name__})" if name else f"the model {_kind(model)}"
-    return f"the model {_kind(model)}"
+            return (
+                f"{name} ({type(owner).__name__})" if name else f"the model {_module_types(model)}"
+            )
+    return f"the model {_module_types(model)}"
 
 
-def _kind(model: nn.Module) -> str:
-    kinds = dict.fromkeys(type(module).__name__ for module in model.modules())
-    shown = list(kinds)[:8]
-    return f"({', '.join(shown)}{', …' if len(kinds) > len(shown) else ''})"
+def _module_types(model: nn.Module) -> str:
+    names = list(dict.fromkeys(type(module).__name__ for module in model.modules()))
+    return f"({', '.join(names[:8])}{', …' if len(names) > 8 else ''})"
 
 
 def first_line(error: BaseException) -> str:

@@ -9,47 +9,58 @@ here: per-example clipping alone is not private.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from gclip.clipping.per_sample.bound_strategy import BoundSampleStrategy
-from gclip.clipping.per_sample.checks import Loss, chunks
-from gclip.clipping.per_sample.gradients import Gradients, PerSample
+from gclip.clipping.per_sample.checks import Loss, chunks, per_sample_model
+from gclip.clipping.per_sample.gradients import ExampleGradients, PerSampleGradients
+from gclip.clipping.per_sample.group_sums import weighted_sums
 from gclip.clipping.rules import Decision
 from gclip.core.host import on_host
 from gclip.errors import UsageError
 
+_Sums: TypeAlias = list[Tensor | None]
 
-class _Made(NamedTuple):
-    """What a part decided on some examples, and which of its parameters had gradients."""
+
+class _ChunkDecision(NamedTuple):
+    """What was decided on some examples, and which of the parameters had gradients."""
 
     decision: Decision
-    there: tuple[bool, ...]
+    present: tuple[bool, ...]
 
 
 class PerSampleClipper:
-    """The parts of a clipper that work on single examples, and the sums of a step so far.
+    """The strategies of a clipper that work on single examples, and the sums of a step so far.
 
     Gradients of single examples are only read: two parameters may have one tensor as theirs, and
     examples may share memory.
+
+    Args:
+        parts: the strategies.
+        model: whose examples they are.
+        recording: whether the norms of mean gradients are wanted.
+
+    Raises:
+        UsageError: a model that is none, or whose examples' gradients cannot be had.
     """
 
-    def __init__(self, parts: list[BoundSampleStrategy], model: nn.Module, recording: bool) -> None:
-        _refuse_wrapped(parts, model)
-        self.parts, self.model, self._recording = parts, model, recording
-        self._computed = PerSample(model, stacklevel=4)
+    def __init__(self, parts: list[BoundSampleStrategy], model: object, recording: bool) -> None:
+        params = [param for part in parts for param in part.params]
+        self.model = per_sample_model(str(parts[0].strategy), model, params)
+        self.parts, self._recording = parts, recording
+        self._compute = PerSampleGradients(self.model, stacklevel=4)
         self._step = 0
-        self._plain: dict[str, Tensor] = {}  # mean gradients by name, as the record adds them up
+        self._unclipped: dict[str, Tensor] = {}  # mean gradients by name, for the record
         self._clipped: dict[str, Tensor] = {}
-        self._made: list[list[_Made]] = []  # for each chunk, for each part
+        self._chunks: list[list[_ChunkDecision]] = []  # for each chunk, for each strategy
 
     @property
     def waiting(self) -> bool:
         """Whether there are gradients that `settle` has not taken yet."""
-        return bool(self._made)
+        return bool(self._chunks)
 
     def add(
         self,
@@ -63,71 +74,83 @@ class PerSampleClipper:
     ) -> Tensor:
         """Clip the examples of a batch; add their mean, times `scale`, to ``.grad``.
 
+        Args:
+            inputs: as `gclip.Clipper.backward`, like all of the others.
+            targets: one an example.
+            loss: of a batch of one.
+            step: how many steps came before this one.
+            scale: what the mean is multiplied by.
+            chunk: how many examples are computed at once; None: all.
+
         Returns:
             The mean loss times `scale`.
         """
-        places = chunks(inputs, targets, chunk)
+        slices = chunks(inputs, targets, chunk)
         named = dict(self.model.named_parameters())
         names = [self._names(part, named) for part in self.parts]
-        if self._made and all(p.grad is None for p in named.values()):
+        if self._chunks and all(p.grad is None for p in named.values()):
             self.drop()  # the loop has thrown away what it had accumulated
         weight = scale / len(inputs)
-        plain: dict[str, Tensor] = {}
+        unclipped: dict[str, Tensor] = {}
         clipped: dict[str, Tensor] = {}
-        made: list[list[_Made]] = []
+        decisions: list[list[_ChunkDecision]] = []
         losses: list[Tensor] = []
-        for few in places:
-            found = self._computed(inputs[few], targets[few], loss)
-            losses.append(found.losses)
+        for examples in slices:
+            computed = self._compute(inputs[examples], targets[examples], loss)
+            losses.append(computed.losses)
             with torch.no_grad():
-                made.append([])
+                decisions.append([])
                 for part, own in zip(self.parts, names, strict=True):
-                    made[-1].append(self._clip(part, own, found, step, weight, plain, clipped))
-                for name in found.each.keys() - {name for own in names for name in own}:
-                    each = found.each[name]  # not clipped by example
-                    _add(clipped, name, each.sum(dim=0, dtype=_wide(each)) * weight)
+                    decision, before, after = self._clip(part, own, computed, step, weight)
+                    decisions[-1].append(decision)
+                    _add_all(unclipped, own, before)
+                    _add_all(clipped, own, after)
+                for name in computed.grads.keys() - {name for own in names for name in own}:
+                    grad = computed.grads[name]  # not clipped by example
+                    _add(clipped, name, grad.sum(dim=0, dtype=_sum_dtype(grad)) * weight)
         with torch.no_grad():
-            for name, share in clipped.items():
-                param, mine = named[name], share.to(named[name].dtype)
-                param.grad = mine if param.grad is None else param.grad + mine
-                _add(self._clipped, name, share)
-            for name, share in plain.items():
-                _add(self._plain, name, share)
+            for name, total in clipped.items():
+                param, share = named[name], total.to(named[name].dtype)
+                param.grad = share if param.grad is None else param.grad + share
+                _add(self._clipped, name, total)
+            for name, total in unclipped.items():
+                _add(self._unclipped, name, total)
         self._step = step
-        self._made += made
+        self._chunks += decisions
         every = torch.cat(losses)
-        return every.to(_wide(every)).mean() * scale
+        return every.to(_sum_dtype(every)).mean() * scale
 
     def settle(self, finite: Tensor) -> None:
-        """The step is complete: each part has in `made` what was done, and learns from it.
+        """The step is complete: each strategy learns from all of its examples.
 
         Args:
             finite: whether the step's gradients are, bool ``(1,)``.
         """
-        for place, part in enumerate(self.parts):
-            made = [each[place] for each in self._made]
-            decisions = [each.decision for each in made]
-            part.made = decisions[0]._replace(
+        for part, chunked in zip(self.parts, zip(*self._chunks, strict=True), strict=True):
+            decisions = [each.decision for each in chunked]
+            decision = decisions[0]._replace(
                 norm=torch.cat([d.norm for d in decisions]),
                 limit=torch.cat([d.limit for d in decisions]),
                 factor=torch.cat([d.factor for d in decisions]),
                 clipped_norm=torch.cat([d.clipped_norm for d in decisions]),
                 clipped=torch.cat([d.clipped for d in decisions]),
             )
-            there = [any(flags) for flags in zip(*(each.there for each in made), strict=True)]
-            part.learn_examples(self._step, there, finite)
+            present = [any(flags) for flags in zip(*(c.present for c in chunked), strict=True)]
+            part.learn_examples(self._step, decision, present, finite)
             if self._recording:
                 names = self._names(part, dict(self.model.named_parameters()))
-                part.total_before = _norms(self._plain, names, finite.device)
-                part.total_after = _norms(self._clipped, names, finite.device)
+                part.note_totals(
+                    _l2_norms(self._unclipped, names, finite.device),
+                    _l2_norms(self._clipped, names, finite.device),
+                )
         self.drop()
 
     def drop(self) -> None:
         """Forget the step's sums."""
-        self._plain, self._clipped, self._made = {}, {}, []
+        self._unclipped, self._clipped, self._chunks = {}, {}, []
 
     def _names(self, part: BoundSampleStrategy, named: dict[str, nn.Parameter]) -> list[str]:
-        """What the model calls the parameters of a part."""
+        """What the model calls the parameters of a strategy."""
         known = {id(param): name for name, param in named.items()}
         pairs = zip(part.groups.names, part.params, strict=True)
         gone = [name for name, param in pairs if id(param) not in known]
@@ -142,32 +165,31 @@ class PerSampleClipper:
         self,
         part: BoundSampleStrategy,
         names: list[str],
-        found: Gradients,
+        computed: ExampleGradients,
         step: int,
         weight: float,
-        plain: dict[str, Tensor],
-        clipped: dict[str, Tensor],
-    ) -> _Made:
-        """Decide on the examples of one part, and add up what is left of them."""
-        each = [found.each.get(name) for name in names]
-        there = tuple(tensor is not None for tensor in each)
-        norm = part.measure_examples(each, found.losses)
-        made = part.ask_examples(norm, step)
-        changes = not made.idle
+    ) -> tuple[_ChunkDecision, _Sums, _Sums]:
+        """Decide on the examples; what is summed of them before clipping (if wanted) and after."""
+        grads = [computed.grads.get(name) for name in names]
+        present = tuple(grad is not None for grad in grads)
+        norm = part.measure_examples(grads, computed.losses)
+        decision = part.ask_examples(norm, step)
+        changes = not decision.idle
+        before: _Sums = []
         if self._recording or not changes:
-            sums = part.groups.batched_sums(each, torch.full_like(norm, weight))
-            _add_all(plain, names, sums)
+            before = weighted_sums(part.groups, grads, torch.full_like(norm, weight))
+        after = before
         if changes:
             doubtful = not on_host(norm) or not bool(torch.isfinite(norm).all())
-            if made.skip is not None and doubtful:  # a factor of 0 would leave NaN behind
-                each = [None if t is None else _without(t, made.skip) for t in each]
-            sums = part.groups.batched_sums(each, made.factor * weight, exact=doubtful)
-        _add_all(clipped, names, sums)
-        return _Made(made, there)
+            if decision.skip is not None and doubtful:  # a factor of 0 would leave NaN behind
+                grads = [None if g is None else _without(g, decision.skip) for g in grads]
+            factors = decision.factor * weight
+            after = weighted_sums(part.groups, grads, factors, exact=doubtful)
+        return _ChunkDecision(decision, present), before, after
 
 
-def _add_all(sums: dict[str, Tensor], names: list[str], more: list[Tensor | None]) -> None:
-    for name, share in zip(names, more, strict=True):
+def _add_all(sums: dict[str, Tensor], names: list[str], shares: _Sums) -> None:
+    for name, share in zip(names, shares, strict=False):  # shares may not be wanted at all
         if share is not None:
             _add(sums, name, share)
 
@@ -182,35 +204,19 @@ def _without(tensor: Tensor, skip: Tensor) -> Tensor:
     return tensor.masked_fill(mask, 0.0)
 
 
-def _wide(tensor: Tensor) -> torch.dtype:
-    """The dtype to sum in."""
+def _sum_dtype(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _norms(sums: dict[str, Tensor], names: list[str], device: torch.device) -> Tensor:
+def _l2_norms(sums: dict[str, Tensor], names: list[str], device: torch.device) -> Tensor:
     """The L2 norms of mean gradients, ``(parameters,)`` float32; 0 where there is none."""
-    found = []
+    norms = []
     for name in names:
         total = sums.get(name)
         if total is None:
-            found.append(torch.zeros((), dtype=torch.float32, device=device))
+            norms.append(torch.zeros((), dtype=torch.float32, device=device))
             continue
-        # In float64, whose squares do not overflow; Macs' GPUs have none.
-        wide = total if total.device.type == "mps" else total.to(_double(total))
-        found.append(torch.linalg.vector_norm(wide).float().to(device))
-    return torch.stack(found)
-
-
-def _double(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float64)
-
-
-def _refuse_wrapped(parts: list[BoundSampleStrategy], model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if isinstance(module, DataParallel | DistributedDataParallel):
-            raise UsageError(
-                f"{parts[0].strategy} clips single examples, whose gradients "
-                f"{name or 'the model'} ({type(module).__name__}) does not average between "
-                "processes: pass the module inside (model.module), and average .grad yourself "
-                "before clipper.step()"
-            )
+        if total.device.type != "mps":  # Macs' GPUs have no float64, whose squares do not overflow
+            total = total.to(torch.promote_types(total.dtype, torch.float64))
+        norms.append(torch.linalg.vector_norm(total).float().to(device))
+    return torch.stack(norms)

@@ -28,18 +28,18 @@ from gclip.clipping.per_sample.checks import (
 from gclip.errors import UsageError
 
 
-class Gradients(NamedTuple):
+class ExampleGradients(NamedTuple):
     """The gradients of some examples.
 
     Attributes:
-        each: ``{parameter: (examples, *shape)}`` for those that require a gradient and that the
+        grads: ``{parameter: (examples, *shape)}`` for those that require a gradient and that the
             loss depends on. Some may share memory, with one another or between examples: they are
             only to be read.
         unused: the names of those that require a gradient and that the loss does not depend on.
         losses: ``(examples,)``.
     """
 
-    each: dict[str, Tensor]
+    grads: dict[str, Tensor]
     unused: tuple[str, ...]
     losses: Tensor
 
@@ -59,8 +59,17 @@ def per_sample_gradients(
     numbers, more slowly. Buffers that the forward pass changes (counters, an instance norm's
     running statistics) become what a pass over the batch makes of them.
 
+    >>> import torch, gclip
+    >>> model = torch.nn.Linear(2, 3)
+    >>> inputs, targets = torch.ones(4, 2), torch.tensor([0, 1, 2, 0])
+    >>> grads, losses = gclip.per_sample_gradients(model, inputs, targets)
+    >>> tuple(grads["weight"].shape), tuple(losses.shape)
+    ((4, 3, 2), (4,))
+
     Args:
-        inputs, targets: ``(examples, …)``; ``model(inputs)`` must answer ``(examples, …)``.
+        model: that the examples go through.
+        inputs: ``(examples, …)``; ``model(inputs)`` must answer ``(examples, …)``.
+        targets: ``(examples, …)``.
         loss: of a batch of one, one number; a ``reduction`` of mean, sum or none is the same.
         chunk: how many examples are computed at once, each chunk a forward pass of its own; all
             by default. Memory for the gradients is ``examples × parameters`` whatever the chunk.
@@ -74,21 +83,22 @@ def per_sample_gradients(
         UsageError: batch norm in training mode, with which examples have no gradients of their
             own; lazy modules before their first batch; a model or loss that fails on one example.
     """
-    computed = PerSample(model, stacklevel=3)
-    found: list[Gradients] = []
-    for few in chunks(inputs, targets, chunk):
-        found.append(computed(inputs[few], targets[few], loss))
-    each: dict[str, Tensor] = {}
+    compute = PerSampleGradients(model, stacklevel=3)
+    computed: list[ExampleGradients] = []
+    for examples in chunks(inputs, targets, chunk):
+        computed.append(compute(inputs[examples], targets[examples], loss))
+    grads: dict[str, Tensor] = {}
     for name, param in model.named_parameters():
         if param.requires_grad:
             parts = [
-                f.each[name] if name in f.each else _nothing(param, len(f.losses)) for f in found
+                each.grads[name] if name in each.grads else _zeros(param, len(each.losses))
+                for each in computed
             ]
-            each[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return each, torch.cat([f.losses for f in found])
+            grads[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return grads, torch.cat([each.losses for each in computed])
 
 
-class PerSample:
+class PerSampleGradients:
     """Computes the gradients of single examples of a model, and remembers in which way it can.
 
     Args:
@@ -99,7 +109,7 @@ class PerSample:
         self._model, self._stacklevel = model, stacklevel
         self._vmap_works: bool | None = None
 
-    def __call__(self, inputs: Tensor, targets: Tensor, loss: Loss) -> Gradients:
+    def __call__(self, inputs: Tensor, targets: Tensor, loss: Loss) -> ExampleGradients:
         """As `per_sample_gradients`; only the examples given, at once.
 
         Raises:
@@ -112,17 +122,17 @@ class PerSample:
             raise UsageError("no parameter of the model requires a gradient: all are frozen")
         if self._vmap_works is False or len(inputs) == 1:  # of one, nothing is gained
             return self._one_by_one(inputs, targets, loss)
-        kept = buffers.Buffers(model) if self._vmap_works is None else None
-        chance = _random_state(inputs.device)
+        snapshot = buffers.BufferSnapshot(model) if self._vmap_works is None else None
+        random_state = _random_state(inputs.device)
         try:
-            found = self._together(inputs, targets, loss)
+            computed = self._by_vmap(inputs, targets, loss)
         except (UsageError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a module or loss raises under vmap
-            if kept is not None:
-                kept.take()
-            _set_random_state(chance, inputs.device)
-            found = self._one_by_one(inputs, targets, loss)
+            if snapshot is not None:
+                snapshot.take()
+            _set_random_state(random_state, inputs.device)
+            computed = self._one_by_one(inputs, targets, loss)
             self._vmap_works = False
             warnings.warn(
                 f"torch.func cannot take {where(model, error)} ({first_line(error)}), so the "
@@ -130,29 +140,35 @@ class PerSample:
                 "but slower",
                 stacklevel=self._stacklevel,
             )
-            return found
+            return computed
         self._vmap_works = True
-        return found
+        return computed
 
-    def _together(self, inputs: Tensor, targets: Tensor, loss: Loss) -> Gradients:
+    def _by_vmap(self, inputs: Tensor, targets: Tensor, loss: Loss) -> ExampleGradients:
         model = self._model
         named = dict(model.named_parameters())
         params = {n: p.detach() for n, p in named.items() if p.requires_grad}
         fixed = {n: p.detach() for n, p in named.items() if not p.requires_grad}
-        held = dict(model.named_buffers())
+        own_buffers = dict(model.named_buffers())
 
-        def one(own: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            given = {**own, **fixed, **held}
+        def loss_of_one(
+            own: dict[str, Tensor], x: Tensor, y: Tensor
+        ) -> tuple[Tensor, dict[str, Tensor]]:
+            given = {**own, **fixed, **own_buffers}
             answer = functional_call(model, given, (x.unsqueeze(0),))
             # functional_call puts there what forward assigned to buffers.
-            new = {n: given[n] for n, old in held.items() if given[n] is not old}
+            new = {n: given[n] for n, old in own_buffers.items() if given[n] is not old}
             return one_number(loss(answer, y.unsqueeze(0))), new
 
-        each = vmap(grad_and_value(one, has_aux=True), in_dims=(None, 0, 0), randomness="different")
+        each = vmap(
+            grad_and_value(loss_of_one, has_aux=True), in_dims=(None, 0, 0), randomness="different"
+        )
         grads, (losses, changed) = each(params, inputs, targets)
         unused = self._unused(grads, inputs, targets, loss)
         buffers.settle(model, changed)
-        return Gradients({n: g for n, g in grads.items() if n not in unused}, tuple(unused), losses)
+        return ExampleGradients(
+            {n: g for n, g in grads.items() if n not in unused}, tuple(unused), losses
+        )
 
     def _unused(
         self, grads: dict[str, Tensor], inputs: Tensor, targets: Tensor, loss: Loss
@@ -166,25 +182,25 @@ class PerSample:
         if not same:
             return []
         device = inputs.device
-        chance = _random_state(device)
-        kept = buffers.Buffers(self._model)
+        random_state = _random_state(device)
+        snapshot = buffers.BufferSnapshot(self._model)
         _, found = _grads_of_one(self._model, inputs[:1], targets[:1], loss)
-        kept.take()
-        _set_random_state(chance, device)
+        snapshot.take()
+        _set_random_state(random_state, device)
         return [n for n in same if found[n] is None]
 
-    def _one_by_one(self, inputs: Tensor, targets: Tensor, loss: Loss) -> Gradients:
+    def _one_by_one(self, inputs: Tensor, targets: Tensor, loss: Loss) -> ExampleGradients:
         model = self._model
-        kept, changed = buffers.Buffers(model), []
+        snapshot, changed = buffers.BufferSnapshot(model), []
         losses: list[Tensor] = []
         rows: dict[str, list[Tensor | None]] = {}
         params = dict(model.named_parameters())
-        for place in range(len(inputs)):
-            few = slice(place, place + 1)
+        for index in range(len(inputs)):
+            one = slice(index, index + 1)
             try:
-                value, found = _grads_of_one(model, inputs[few], targets[few], loss)
+                value, found = _grads_of_one(model, inputs[one], targets[one], loss)
             finally:
-                changed.append(kept.take())
+                changed.append(snapshot.take())
             losses.append(value)
             for name, grad in found.items():
                 rows.setdefault(name, []).append(grad)
@@ -193,8 +209,8 @@ class PerSample:
             if any(g is not None for g in own):
                 blank = torch.zeros_like(params[name])
                 each[name] = torch.stack([blank if g is None else g for g in own])
-        buffers.settle(model, kept.stacked(changed))
-        return Gradients(each, tuple(n for n in rows if n not in each), torch.stack(losses))
+        buffers.settle(model, snapshot.stacked(changed))
+        return ExampleGradients(each, tuple(n for n in rows if n not in each), torch.stack(losses))
 
 
 def _grads_of_one(
@@ -219,7 +235,7 @@ def _grads_of_one(
     return value.detach(), dict(zip(params, dense, strict=True))
 
 
-def _nothing(param: Tensor, count: int) -> Tensor:
+def _zeros(param: Tensor, count: int) -> Tensor:
     return torch.zeros_like(param).expand(count, *param.shape)
 
 

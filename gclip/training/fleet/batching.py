@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gclip.clipping.assignment import Place
+from gclip.clipping.assignment import ChainPosition
 from gclip.clipping.parameters import Spec, assign, resolve
 from gclip.core.strategy import Strategy, Transform
 from gclip.errors import UsageError
 from gclip.training.fleet.grouping import group_vectorizable
 from gclip.training.fleet.stacked_groups import StackedParameters
-from gclip.training.fleet.strategy_batch import StrategyBatch, clamps
+from gclip.training.fleet.strategy_batch import StrategyBatch
 from gclip.training.fleet.transform_batch import make_batch
 
 
@@ -20,7 +20,7 @@ class AssignedStrategy(NamedTuple):
     """One strategy of one run, on some of its parameters."""
 
     strategy: Strategy
-    state_key: Place
+    state_key: ChainPosition
     indices: tuple[int, ...]
     first: bool
     last: bool
@@ -85,7 +85,7 @@ def make_batches(
         for members, vectorized in group_vectorizable(strategies, total_steps):
             first = vectorized.strategies[0]
             transforms = isinstance(first, Transform)
-            order = math.inf if clamps(first) else 2.0 if transforms else first.order
+            order = math.inf if first.clamps else 2.0 if transforms else first.order
             scope = "tensor" if transforms else first.scope
             batches.append(
                 make_batch(

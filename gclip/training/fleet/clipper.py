@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from gclip.clipping.assignment import PartState, saved_state
-from gclip.clipping.clipper import NONFINITE, Nonfinite
-from gclip.clipping.gradients import Apart, gradients
+from gclip.clipping.assignment import StrategyState, saved_state
+from gclip.clipping.base_clipper import BaseClipper, Nonfinite
+from gclip.clipping.gradients import AliasedGradients, gradients
 from gclip.clipping.norms import ALL_FINITE
 from gclip.clipping.parameters import Spec
 from gclip.clipping.record import Record
 from gclip.clipping.units import UnitDims, axes
-from gclip.errors import UsageError, choose
+from gclip.errors import UsageError
 from gclip.training.fleet import broadcast
 from gclip.training.fleet.batching import RunStrategies, assign_run, make_batches
 from gclip.training.fleet.hyperparameters import FleetHyperparameters
@@ -31,7 +29,7 @@ from gclip.training.fleet.strategy_batch import StepInputs, StrategyBatch
 from gclip.training.fleet.update import FleetUpdateClipper
 
 
-class FleetClipper:
+class FleetClipper(BaseClipper):
     """Clips the gradients of many runs, each as its own `gclip.Clipper` would.
 
     Args:
@@ -63,8 +61,7 @@ class FleetClipper:
         model: nn.Module | None = None,
         unit_dims: UnitDims | None = None,
     ) -> None:
-        choose(nonfinite, NONFINITE, "nonfinite policy")
-        self.nonfinite: Nonfinite = nonfinite
+        super().__init__(nonfinite)
         self.runs = len(strategies)
         self.report: FleetReport | None = None
         self._names, self._stacks = _checked(stacks, self.runs)
@@ -82,19 +79,16 @@ class FleetClipper:
         assigned = _assigned(self._names, strategies)
         batches = make_batches([each.gradient for each in assigned], self._parameters, total_steps)
         self._gradient = StackedClipper(batches, self._parameters, self.runs)
-        self._update: FleetUpdateClipper | None = None
+        self._updates = None
         if updated := [run for run, each in enumerate(assigned) if each.update]:
             span = slice(updated[0], updated[-1] + 1)
             batches = make_batches(
                 [each.update for each in assigned[span]], self._parameters, total_steps
             )
             clipper = StackedClipper(batches, self._parameters, span.stop - span.start)
-            self._update = FleetUpdateClipper(clipper, self._stacks, span)
-        self._shared_memory = Apart()
+            self._updates = FleetUpdateClipper(clipper, self._stacks, span, recording=record)
+        self._shared_memory = AliasedGradients()
         self._recorder = FleetRecorder(self.runs)
-        self._result: tuple[Tensor, Tensor | None] | None = None
-        self._step = 0
-        self._warned = False
 
     @torch.no_grad()
     def step(self) -> FleetReport:
@@ -106,15 +100,11 @@ class FleetClipper:
         Raises:
             NotFinite: a gradient is not finite and the policy is ``raise``.
         """
-        update = self._update
-        if self._result is not None and not (update is not None and update.is_saved):
-            raise UsageError(
-                "the last update was not clipped: write `with clipper.updating(): optimizer.step()`"
-            )
+        self._refuse_pending()
         grads = gradients(self._stacks)
         if not any(grad is not None for grad in grads):
             return self._no_gradients()
-        if self._shared_memory.settle(self._stacks, grads, strided=True):
+        if self._shared_memory.separate(self._stacks, grads, strided=True):
             grads = gradients(self._stacks)
         finite = self._gradient.measure(grads, self._recording)
         if self.nonfinite == "raise" and not bool(finite.all()):
@@ -139,46 +129,21 @@ class FleetClipper:
             self.nonfinite == "keep",
         )
         skip = self._gradient.clip(inputs, self._recording)
-        if self.nonfinite == "skip" and finite is not ALL_FINITE:
-            skip = ~finite if skip is None else skip | ~finite
+        if finite is not ALL_FINITE:
+            skip = self._skip_nonfinite(skip, finite)
         if skip is not None:
             broadcast.zero_runs(grads, skip)
         self._step += 1
-        if update is not None:
-            self._result = (finite, skip)
-        self.report = self._report(finite, skip, awaits_update=update is not None)
+        if self.on_updates:
+            self._pending = (finite, skip)
+        self.report = self._report(finite, skip, awaits_update=self.on_updates)
         return self.report
-
-    @contextmanager
-    def updating(self) -> Iterator[None]:
-        """Around ``optimizer.step()``: clip the update, for strategies of the side ``update``.
-
-        Without such strategies it does nothing. Afterwards `report` is complete.
-        """
-        update = self._update
-        if update is None:
-            yield
-            return
-        update.save()
-        try:
-            yield
-            if self._result is not None:
-                with torch.no_grad():
-                    self._clip_update(update, *self._result)
-        finally:
-            update.discard()
-            self._result = None
-
-    @property
-    def on_updates(self) -> bool:
-        """Whether a strategy clips the optimizer's update, so that `updating` is needed."""
-        return self._update is not None
 
     @property
     def undoable(self) -> slice | None:
         """The runs whose update may turn out to be one to skip: their optimizer must be able to
         take it back. None where there are none."""
-        update = self._update
+        update: FleetUpdateClipper | None = self._updates
         if update is None or (self.nonfinite == "keep" and not update.skips):
             return None
         return update.span
@@ -215,10 +180,10 @@ class FleetClipper:
             self._rates = self._rates[torch.tensor(chosen, device=self._rates.device)]
         self._optimizer = optimizer
         self._gradient = self._gradient.select_runs(new_index, len(chosen))
-        if self._update is not None:
-            self._update = self._update.select_runs(new_index, self._stacks)
+        if self._updates is not None:
+            self._updates = self._updates.select_runs(new_index, self._stacks)
         self._recorder.select_runs(chosen)
-        self.runs, self.report, self._result = len(chosen), None, None
+        self.runs, self.report, self._pending = len(chosen), None, None
 
     def records(self) -> list[Record]:
         """Each run's record."""
@@ -230,7 +195,7 @@ class FleetClipper:
         states: list[dict[str, Any]] = []
         for run, record in enumerate(self.records()):
             parts = [
-                PartState.of(
+                StrategyState.of(
                     batch.state_key,
                     batch.strategy.strategies[batch.rows.index(run - offset)],
                     batch.groups.single_run,
@@ -251,50 +216,38 @@ class FleetClipper:
     def _batches(self) -> list[tuple[int, StrategyBatch]]:
         """All batches, and the run that the first row of each is."""
         batches = [(0, batch) for batch in self._gradient.batches]
-        if self._update is not None:
-            start = self._update.span.start
-            batches += [(start, batch) for batch in self._update.clipper.batches]
+        if self._updates is not None:
+            start = self._updates.span.start
+            batches += [(start, batch) for batch in self._updates.clipper.batches]
         return batches
 
     def _hyperparameters(self) -> FleetHyperparameters:
         return FleetHyperparameters(self._optimizer, self._stacks, self._rates, self.runs)
 
-    def _clip_update(self, update: FleetUpdateClipper, finite: Tensor, skip: Tensor | None) -> None:
-        span, step = update.span, self._step - 1  # `step` has counted this one already
-        found = update.measure(self._recording)
-        if self.nonfinite == "raise" and not bool(found.all()):
-            update.restore()
-            refuse_updates(found, span.start, step)
-        valid = found
-        if finite is not ALL_FINITE:
-            valid = valid & finite[span]
-        if skip is not None:  # what a skipped step leaves is no update to learn from
-            valid = valid & ~skip[span]
-        update_skip = update.clip(
+    def _ask_updates(self, step: int, learns: Tensor) -> Tensor | None:
+        update: FleetUpdateClipper = self._updates
+        return update.clip(
             step,
             self._total_steps,
             self._hyperparameters(),
-            update.clipper.memorable(valid),
-            self._recording,
+            update.clipper.memorable(learns),
             keep_nonfinite=self.nonfinite == "keep",
         )
-        if self.nonfinite == "skip" and found is not ALL_FINITE:
-            update_skip = ~found if update_skip is None else update_skip | ~found
-        if update_skip is not None:
-            broadcast.zero_runs(update.deltas, update_skip)
-            skip = update_skip.new_zeros((self.runs, 1)) if skip is None else skip.clone()
-            skip[span] |= update_skip
-        update.write(None if skip is None else skip[span])
+
+    def _refuse_update(self, step: int, finite: Tensor, /) -> NoReturn:
+        refuse_updates(finite, self._updates.span.start, step)
+
+    def _report_update(self, finite: Tensor, skip: Tensor | None) -> None:
         self.report = self._report(finite, skip, awaits_update=False)
 
     def _report(self, finite: Tensor, skip: Tensor | None, *, awaits_update: bool) -> FleetReport:
         """The step's report and record; where it awaits the update, of the gradients only."""
         batches = [(0, b) for b in self._gradient.batches if b.reported or awaits_update]
         entries = self._gradient.entries(everything=awaits_update)
-        if self._update is not None and not awaits_update:
-            start = self._update.span.start
-            batches += [(start, b) for b in self._update.clipper.batches]
-            entries += self._update.clipper.entries(start)
+        if self._updates is not None and not awaits_update:
+            start = self._updates.span.start
+            batches += [(start, b) for b in self._updates.clipper.batches]
+            entries += self._updates.clipper.entries(start)
         if finite is ALL_FINITE:
             finite = torch.ones((self.runs, 1), dtype=torch.bool)
         skipped = torch.zeros_like(finite) if skip is None else skip
@@ -304,13 +257,7 @@ class FleetClipper:
 
     def _no_gradients(self) -> FleetReport:
         """No gradient anywhere: nothing to clip, and most likely a mistake in the loop."""
-        if not self._warned:
-            self._warned = True
-            warnings.warn(
-                "no parameter has a gradient, so nothing was clipped: call clipper.step() after "
-                "backward() and before zero_grad()",
-                stacklevel=4,
-            )
+        self._warn_no_gradients(stacklevel=4)
         finite = torch.ones(self.runs, dtype=torch.bool, device=self._stacks[0].device)
         self.report = FleetReport([], [], finite, ~finite)
         return self.report

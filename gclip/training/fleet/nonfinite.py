@@ -8,6 +8,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from gclip.clipping.base_clipper import nonfinite_sentence
+
 
 class NotFinite(FloatingPointError):
     """Gradients that are not finite, under ``nonfinite="raise"``.
@@ -41,12 +43,7 @@ def refuse_gradients(
         for name, grad in zip(names, grads, strict=True)
         if grad is not None and not bool(torch.isfinite(grad[bad]).all())
     ]
-    shown = ", ".join(where[:10]) + (f" and {len(where) - 10} more" if where[10:] else "")
-    raise NotFinite(
-        f"gradients of runs {_listed(bad)} are not finite at step {step}: "
-        f"{shown or 'their norm overflows'}",
-        bad,
-    )
+    raise NotFinite(nonfinite_sentence(step, where, f"of runs {_listed(bad)} "), bad)
 
 
 def refuse_updates(finite: Tensor, first_run: int, step: int) -> NoReturn:

@@ -10,8 +10,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from gclip.clipping.float64_norms import recheck
 from gclip.clipping.groups import Groups
-from gclip.clipping.norms import exact_norm, fitting, lost
 from gclip.clipping.units import Axis, Units, usual
 
 
@@ -103,7 +103,7 @@ class StackedGroups:
             norms = norms.index_select(1, self._indices("own", norms.device))
         if self.scope == "global":
             return self._global(norms)
-        return self._by_layer(norms) if self.scope == "layer" else norms
+        return self.single_run.combine(norms, self.order) if self.scope == "layer" else norms
 
     @property
     def l2(self) -> StackedGroups:
@@ -143,8 +143,6 @@ class StackedGroups:
                 indices = self._own
             elif purpose == "tensors":
                 indices = list(self.indices)
-            elif purpose == "layers":
-                indices = self._group_of
             else:
                 indices = [self.single_run.count] * self.columns  # where the neutral value stands
                 for column, group in zip(self._own, self._group_of, strict=True):
@@ -158,18 +156,4 @@ class StackedGroups:
             return norms
         dtype = torch.float64 if norms.device.type == "cuda" else None
         norm: Tensor = torch.linalg.vector_norm(norms, self.order, dim=1, keepdim=True, dtype=dtype)
-        if lost(norm, self.order):
-            exact = exact_norm(norms, self.order, (1,)).unsqueeze(1)
-            return fitting(exact, norms.dtype)
-        return norm.to(norms.dtype)
-
-    def _by_layer(self, norms: Tensor) -> Tensor:
-        """Norms of tensors into norms of layers, relative to the largest: no power overflows."""
-        index = self._indices("layers", norms.device).expand_as(norms)
-        zeros = norms.new_zeros((len(norms), self.single_run.count))
-        largest = zeros.scatter_reduce(1, index, norms, "amax")
-        if self.order == math.inf:
-            return largest
-        safe = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
-        ratio = norms / safe.gather(1, index)
-        return safe * zeros.scatter_add(1, index, ratio**self.order) ** (1 / self.order)
+        return recheck(norm.to(norms.dtype).squeeze(1), norms, self.order).unsqueeze(1)

@@ -10,12 +10,18 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gclip.clipping.groups import refuse_complex, untrusted
-from gclip.clipping.norms import exact_norm, fitting, lost, norm_type, sum_type
+from gclip.clipping.float64_norms import (
+    Mask,
+    cast_if_representable,
+    out_of_range,
+    out_of_range_mask,
+    remeasure,
+)
+from gclip.clipping.group_norms import refuse_complex
+from gclip.clipping.norms import norm_type, sum_type
 from gclip.clipping.units import Units
 from gclip.training.fleet.stacked_groups import NormKind, StackedGroups, StackedParameters
 
@@ -77,10 +83,10 @@ class StackedNorms:
             span = self._span(kind)
             rows = [self._rows(t, span, cut) for t, cut in zip(self.tensors, units, strict=True)]
             norms = torch.cat([_norm(each, order) for each in rows], dim=1)
-            if self._recheck and order != math.inf and lost(norms, order):
+            if self._recheck and order != math.inf and out_of_range(norms, order):
                 skip_counts = self._zeros or what != "unit"
                 counts = None if skip_counts else np.array(self.parameters.unit_counts)
-                norms = _exact(rows, norms, order, untrusted(norms, order, counts))
+                norms = _exact(rows, norms, order, out_of_range_mask(norms, order, counts))
             self._cache[kind] = self._pad(norms, span)
         return self._cache[kind]
 
@@ -131,23 +137,14 @@ def _norm(rows: Tensor, order: float) -> Tensor:
     return norm.to(dtype)
 
 
-def _exact(
-    rows: Sequence[Tensor], norms: Tensor, order: float, bad: npt.NDArray[np.bool_]
-) -> Tensor:
-    """Exact norms in place of the `bad` ones."""
-    if not bad.any():
-        return norms
-    exact, start = norms.double(), 0
-    for each in rows:
-        end = start + each.shape[1]
-        indices = np.flatnonzero(bad[:, start:end])
-        if len(indices) and each.shape[2]:
-            selected = each.reshape(-1, each.shape[2]).index_select(0, torch.from_numpy(indices))
-            if bool(selected.any()):
-                run, unit = np.divmod(indices, end - start)
-                exact[run, start + unit] = exact_norm(selected, order, (1,))
-        start = end
-    return fitting(exact, norms.dtype)
+def _exact(rows: Sequence[Tensor], norms: Tensor, order: float, mask: Mask) -> Tensor:
+    """Exact norms in place of those in the mask."""
+    ends = np.cumsum([each.shape[1] for each in rows])[:-1]
+    parts = zip(
+        norms.tensor_split(ends.tolist(), dim=1), rows, np.split(mask, ends, 1), strict=True
+    )
+    exact = torch.cat([remeasure(own, each, order, flags) for own, each, flags in parts], dim=1)
+    return cast_if_representable(exact, norms.dtype)
 
 
 def _extremes(rows: Tensor) -> tuple[Tensor, Tensor]:

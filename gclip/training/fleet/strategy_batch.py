@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.answers import remembered
-from gclip.clipping.assignment import Place
+from gclip.clipping.assignment import ChainPosition
 from gclip.clipping.norms import ALL_FINITE, norm_type
-from gclip.clipping.rules import Decision, decide, left_alone, remember_step
+from gclip.clipping.rules import Decision, decide, leave_nonfinite_groups, remember_step
 from gclip.clipping.state import copied, retyped
 from gclip.core.seen import Band, Rate, Seen
-from gclip.core.strategy import Memory, Strategy
+from gclip.core.strategy import Memory
 from gclip.training.fleet.hyperparameters import FleetHyperparameters
 from gclip.training.fleet.stacked_groups import StackedGroups
 from gclip.training.fleet.stacked_norms import StackedNorms
@@ -75,7 +75,7 @@ class StrategyBatch:
         rows: Sequence[int],
         *,
         stage: int,
-        state_key: Place,
+        state_key: ChainPosition,
         first: bool,
         last: bool,
         reported: bool,
@@ -87,7 +87,7 @@ class StrategyBatch:
         self.memory: Any = None
         self.dtype: torch.dtype | None = None  # of the norms that memory is made for
         self.rule = strategy.strategies[0].rule
-        self.clamps = clamps(strategy.strategies[0])
+        self.clamps = strategy.strategies[0].clamps
         self.runs = runs
         low, high = self.rows[0], self.rows[-1] + 1
         # Neighbours are a slice, and all of them everything: nothing is copied.
@@ -151,7 +151,7 @@ class StrategyBatch:
         )
         decision = decide(strategy, seen, self.memory)
         if inputs.keep_nonfinite and inputs.finite is not ALL_FINITE:
-            decision = left_alone(decision, clamps=self.clamps)
+            decision = leave_nonfinite_groups(decision, clamps=self.clamps)
         self.memory = remember_step(strategy, seen, decision.clipped_norm, self.memory, valid)
         skip = decision.skip
         if self.strategy.unbatched:
@@ -250,13 +250,6 @@ class StrategyBatch:
             return value
 
         return read
-
-
-def clamps(strategy: Strategy) -> bool:
-    """Whether a strategy cuts elements, so that the largest is what is measured."""
-    return strategy.rule != "transform" and (
-        strategy.scope == "element" or strategy.rule == "clamp"
-    )
 
 
 def _add_run_dim(part: Any) -> Any:

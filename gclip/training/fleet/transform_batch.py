@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.answers import remembered
-from gclip.clipping.bound_transform import kept_elements
-from gclip.clipping.norms import ALL_FINITE, exact_norm, fitting, lost, set_modulus
+from gclip.clipping.bound_transform import leave_nonfinite_elements
+from gclip.clipping.float64_norms import recheck
+from gclip.clipping.norms import ALL_FINITE, set_modulus
 from gclip.clipping.rules import Decision, transformed
 from gclip.clipping.state import retyped
 from gclip.clipping.units import Units, rows
@@ -57,7 +58,7 @@ class TransformBatch(StrategyBatch):
                 row_valid = None if valid is None else self._expand_dims(valid, values)
                 new, memory[name] = transformed(strategy, elements, memory[name], row_valid)
                 if inputs.keep_nonfinite and valid is not None:
-                    new = kept_elements(strategy, new, values)
+                    new = leave_nonfinite_elements(strategy, new, values)
                 if self.strategy.unbatched:
                     new, values = new.unsqueeze(0), values.unsqueeze(0)
                 change = _differs(new, values)
@@ -162,7 +163,7 @@ def _has_no_matrix(view: str, stack: Tensor) -> bool:
 def _l2(rows: Tensor) -> Tensor:
     """The L2 norm of each row, ``(rows,)``."""
     norm: Tensor = torch.linalg.vector_norm(rows, dim=1)
-    return fitting(exact_norm(rows, 2.0, (1,)), norm.dtype) if lost(norm, 2.0) else norm
+    return recheck(norm, rows, 2.0)
 
 
 def _differs(new: Tensor, old: Tensor) -> Tensor:

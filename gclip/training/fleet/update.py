@@ -4,48 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from gclip.clipping.gradients import gradients
+from gclip.clipping.held_update import HeldUpdate
+from gclip.training.fleet import broadcast
 from gclip.training.fleet.hyperparameters import FleetHyperparameters
 from gclip.training.fleet.stacked_clipper import StackedClipper
 from gclip.training.fleet.stacked_norms import StackedNorms
 from gclip.training.fleet.strategy_batch import StepInputs
 
 
-class FleetUpdateClipper:
+class FleetUpdateClipper(HeldUpdate):
     """The strategies that clip updates, and the parameters before a step.
 
     Args:
         span: the runs that have such strategies, and those between them: no others are copied.
     """
 
-    def __init__(self, clipper: StackedClipper, stacks: Sequence[Tensor], span: slice) -> None:
+    def __init__(
+        self, clipper: StackedClipper, stacks: Sequence[Tensor], span: slice, *, recording: bool
+    ) -> None:
+        super().__init__()
         self.clipper, self.span = clipper, span
-        self._params = stacks
-        self._before: list[Tensor] | None = None
-        self._deltas: list[Tensor | None] = []
+        self._params, self._recording = stacks, recording
 
-    @property
-    def is_saved(self) -> bool:
-        """Whether the parameters before a step are saved, waiting for the step."""
-        return self._before is not None
+    def current(self) -> list[Tensor]:
+        """The runs' parameters as they are now, detached."""
+        return [param.detach()[self.span] for param in self._params]
 
-    def save(self) -> None:
-        """Before the optimizer's step: save the parameters as they are."""
-        self._before = [stack.clone() for stack in self._stacks()]
-
-    def measure(self, recording: bool) -> Tensor:
+    def measure(self) -> Tensor:
         """After the optimizer's step: measure the updates; which are finite, ``(runs, 1)``."""
-        saved = self._before or []
-        self._deltas = [
-            stack - before if grad is not None else None
-            for stack, before, grad in zip(
-                self._stacks(), saved, gradients(self._params), strict=True
-            )
-        ]
-        return self.clipper.measure(self._deltas, recording)
+        return self.clipper.measure(self.take(gradients(self._params)), self._recording)
+
+    def zero(self, skip: Tensor) -> None:
+        """Set the updates to zero of runs where `skip`, bool ``(runs of the span, 1)``."""
+        broadcast.zero_runs(self._deltas, skip)
+
+    def select(self, flags: Tensor) -> Tensor:
+        """Of ``(runs, 1)``, those of the span."""
+        return flags[self.span]
+
+    def merge(self, skip: Tensor | None, wants_skip: Tensor) -> Tensor:
+        """Which of all runs are skipped, ``(runs, 1)``."""
+        runs = len(self._params[0])
+        skip = wants_skip.new_zeros((runs, 1)) if skip is None else skip.clone()
+        skip[self.span] |= wants_skip
+        return skip
 
     def clip(
         self,
@@ -53,7 +58,6 @@ class FleetUpdateClipper:
         total_steps: int | None,
         hyperparameters: FleetHyperparameters,
         finite: Tensor,
-        recording: bool,
         *,
         keep_nonfinite: bool = False,
     ) -> Tensor | None:
@@ -63,17 +67,15 @@ class FleetUpdateClipper:
             step, total_steps: as a strategy sees them.
             hyperparameters: of all runs of the fleet.
             finite: bool ``(runs of the span, 1)``: which may remember the step; or `ALL_FINITE`.
-            recording: whether norms are measured for the record.
             keep_nonfinite: whether updates that are not finite are clipped all the same.
         """
-        saved = self._before or []
-        pairs = zip(saved, self._params, strict=True)
+        pairs = zip(self.before, self._params, strict=True)
         weights_before = [each if param.requires_grad else None for each, param in pairs]
         weights = StackedNorms(
             weights_before,
             self.clipper.parameters,
             self.clipper.runs,
-            saved[0].device,
+            self.before[0].device,
             spans=self.clipper.spans,
             recheck=False,
         )
@@ -88,7 +90,7 @@ class FleetUpdateClipper:
             finite,
             keep_nonfinite,
         )
-        return self.clipper.clip(inputs, recording)
+        return self.clipper.clip(inputs, self._recording)
 
     def select_runs(
         self, new_index: Mapping[int, int], stacks: Sequence[Tensor]
@@ -102,43 +104,10 @@ class FleetUpdateClipper:
         first, end = min(staying.values()), max(staying.values()) + 1
         moved = {row: index - first for row, index in staying.items()}
         clipper = self.clipper.select_runs(moved, end - first)
-        return FleetUpdateClipper(clipper, stacks, slice(first, end))
-
-    @property
-    def deltas(self) -> Sequence[Tensor | None]:
-        """The updates, to be clipped in place; None where there is no gradient."""
-        return self._deltas
-
-    def write(self, skipped: Tensor | None) -> None:
-        """Give the parameters the updates as clipped; what did not change keeps its bits.
-
-        Runs where `skipped`, bool ``(runs of the span, 1)``, is true have the bits of before.
-        """
-        stacks, saved = self._stacks(), self._before or []
-        for stack, before, delta in zip(stacks, saved, self._deltas, strict=True):
-            if delta is not None:
-                new = torch.where(delta == stack - before, stack, before + delta)
-                if skipped is not None:
-                    out = skipped.view(-1, *[1] * (stack.ndim - 1))
-                    new = torch.where(out, before, new)
-                stack.copy_(new)
-        self.discard()
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Take the step back."""
-        torch._foreach_copy_(self._stacks(), self._before or [])
-        self.discard()
+        span = slice(first, end)
+        return FleetUpdateClipper(clipper, stacks, span, recording=self._recording)
 
     @property
     def skips(self) -> bool:
         """Whether the rule of a strategy is ``skip``."""
         return any(batch.rule == "skip" for batch in self.clipper.batches)
-
-    def _stacks(self) -> list[Tensor]:
-        """The runs' parameters as they are now."""
-        return [param.detach()[self.span] for param in self._params]
-
-    def discard(self) -> None:
-        """Forget the parameters before the step."""
-        self._before, self._deltas = None, []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from gclip.clipping.float64_limits import beyond, fitted
+from gclip.clipping.float64_limits import exceeds_float32, for_dtype
 from gclip.core.schedules import at_step
 from gclip.core.strategy import Strategy, Transform
 
@@ -29,7 +29,7 @@ class VectorizedStrategy:
         self.varies = any(bool(s.varying) for s in strategies)
         self._differing = differing(strategies)
         self._dims = 2 if isinstance(first, Transform) and first.view == "matrix" else 1
-        self._beyond = any(map(beyond, dict.fromkeys(strategies)))
+        self._beyond = any(map(exceeds_float32, dict.fromkeys(strategies)))
         self._cache: dict[tuple[torch.device, torch.dtype], Strategy] = {}
 
     def at(self, step: int, device: torch.device, dtype: torch.dtype) -> Strategy:
@@ -38,7 +38,7 @@ class VectorizedStrategy:
         if not self._differing:
             first = self.strategies[0]
             now = at_step(first, step, self._total_steps) if self.varies else first
-            return fitted(now, dtype) if self._beyond else now
+            return for_dtype(now, dtype) if self._beyond else now
         if (device, dtype) not in self._cache or self.varies:
             self._cache[device, dtype] = self._build(step, device, dtype)
         return self._cache[device, dtype]
@@ -56,7 +56,7 @@ class VectorizedStrategy:
             if each not in at_this_step:
                 at_this_step[each] = at_step(each, step, self._total_steps)
         now = [at_this_step[each] for each in self.strategies]
-        strategy = fitted(now[0], dtype) if self._beyond else copy.copy(now[0])
+        strategy = for_dtype(now[0], dtype) if self._beyond else copy.copy(now[0])
         for name in self._differing:
             # What is beyond the dtype becomes infinite here.
             column = torch.tensor([getattr(each, name) for each in now], dtype=dtype)

@@ -1,0 +1,93 @@
+"""A clipper's strategies bound to its parameters: followed as these change, saved and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gclip.clipping.arrangement import Arrangement, ClipperOptions
+from gclip.clipping.assignment import StrategyState, check_same, read_state, saved_state
+from gclip.clipping.base_clipper import BaseClipper
+from gclip.clipping.bound_strategy import BoundStrategy
+from gclip.clipping.parameter_sources import ParameterSource, differing, source_of
+from gclip.clipping.parameters import Named, Parameters
+from gclip.clipping.record import Record
+from gclip.errors import UsageError
+
+
+class BoundClipper(BaseClipper):
+    """The base of `gclip.Clipper`: which strategies work on which parameters, and their state.
+
+    Args:
+        parameters: as `gclip.Clipper`.
+        options: what it is made with beside them.
+    """
+
+    def __init__(self, parameters: Parameters | ParameterSource, options: ClipperOptions) -> None:
+        super().__init__(options.nonfinite)
+        self._options = options
+        self.record = Record()
+        self._source = source_of(parameters)
+        self._fused = False
+        self._arrange(self._source.read(), grown=False)
+
+    def _arrange(
+        self, named: Named, earlier: Sequence[StrategyState] = (), *, grown: bool = True
+    ) -> None:
+        """Bind the strategies to these parameters; they go on with the memory of `earlier` ones."""
+        bound = Arrangement(self._options, named, earlier, grown=grown, fused=self._fused)
+        self._bound, self.names, self.params = bound, named.names, named.params
+        self._updates, self._samples = bound.updates, bound.samples
+        self._rounds, self._on_gradients = bound.rounds, bound.on_gradients
+        self._unmeasured = bound.unmeasured
+
+    def _follow(self) -> None:
+        """The parameters may have become others: work on those that are there now."""
+        named = self._source.read()
+        if not differing(self._bound.named, named):
+            return
+        if self._samples is not None and self._samples.waiting:
+            raise UsageError(
+                "the model got other parameters between clipper.backward() and clipper.step()"
+            )
+        self.record.flush()  # the steps that wait have other groups
+        self._arrange(named, self._bound.states())
+
+    @property
+    def parts(self) -> tuple[BoundStrategy, ...]:
+        """Each strategy at work on its parameters, in the order in which they act."""
+        return tuple(self._bound.all)
+
+    def fold(self) -> None:
+        """Leave the multiplication by the factor to an optimizer: see `gclip.clipping.fused`."""
+        self._fused = True
+        for part in self._bound.all:
+            part.fuse()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every strategy's memory by its groups' names, the step count and the record.
+
+        Loads with ``torch.load(weights_only=True)``, and from what
+        ``torch.distributed.checkpoint`` has saved.
+        """
+        return saved_state(self._step, self._bound.states(), self.record)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where another clipper with the same strategies and parameters stopped.
+
+        The parameters are found by name, in whatever order they are. Where nothing has been saved
+        by name (``parameters()``), by number.
+
+        Raises:
+            UsageError: the state belongs to other strategies, or to other parameters.
+        """
+        step, states, record = read_state(state)
+        named = self._bound.named
+        check_same(named, self._options.assign(named, grown=True), states)
+        self._arrange(named, states)
+        self._step = step
+        self.record.load_state_dict(record)
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{p.strategy} on {p.groups.count} groups" for p in self.parts)
+        return f"Clipper({parts}; {self._step} steps)"

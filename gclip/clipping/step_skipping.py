@@ -1,0 +1,57 @@
+"""Leaving an optimizer's step out, also one that has begun: ways that torch's optimizers offer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class StepSkipped(Exception):
+    """Ends an optimizer's step from within its closure; never leaves the handle that raises it."""
+
+    def __init__(self, loss: Any) -> None:
+        self.loss = loss
+
+
+def creates_state(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the step is no step of training, but made to have the optimizer's state created.
+
+    Checkpoint tools do so (``torch.distributed.checkpoint.state_dict.get_state_dict``): all
+    learning rates are 0, and all gradients.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    for group in optimizer.param_groups:
+        rate = group.get("lr", 1.0)
+        if isinstance(rate, Tensor) and rate.device.type != "cpu":
+            return False
+        if float(rate):
+            return False
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+    return not any(bool(grad.any()) for grad in grads if grad is not None)
+
+
+@contextmanager
+def set_found_inf(optimizer: Any, skipped: Tensor) -> Iterator[None]:
+    """A fused optimizer leaves a step out by itself where ``found_inf`` is 1."""
+    existed = hasattr(optimizer, "found_inf")
+    before = getattr(optimizer, "found_inf", None)
+    optimizer.found_inf = skipped.float() if before is None else before + skipped.float()
+    try:
+        yield
+    finally:
+        optimizer.found_inf = before
+        if not existed:
+            del optimizer.found_inf
+
+
+def fused_on_gpu(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer is a fused one, and all that it steps is on a GPU."""
+    groups = optimizer.param_groups
+    return all(g.get("fused") for g in groups) and all(
+        p.device.type == "cuda" for g in groups for p in g["params"]
+    )
