@@ -20,7 +20,7 @@ NONFINITE = ("skip", "raise", "keep")
 
 
 class BaseClipper(ABC):
-    """Measures gradients, asks strategies, clips; of the optimizer's update, too, where they want it.
+    """Measures gradients, asks strategies, clips; the optimizer's update too, where they want it.
 
     Args:
         nonfinite: what to do with a step in which a gradient is inf or NaN; see `gclip.Clipper`.
