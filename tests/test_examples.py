@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import gclip
+from gclip.core import registry
 
 MORE = ("gclip.training:RunConfig", "gclip.training:train", "gclip.results:Store")
 
@@ -31,7 +32,9 @@ def test_an_example_runs_as_it_stands(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tests = doctest.DocTestFinder(recurse=False).find(EXAMPLES[name], name, globs={})
+    monkeypatch.setattr(registry, "_classes", dict(registry._classes))  # what it registers, goes
+    names = dict(vars(importlib.import_module(EXAMPLES[name].__module__)))
+    tests = doctest.DocTestFinder(recurse=False).find(EXAMPLES[name], name, globs=names)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     said: list[str] = []
     for test in tests:
