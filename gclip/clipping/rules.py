@@ -132,7 +132,7 @@ def remember_step(
 ) -> Memory:
     """Memory after the step. Entries of groups that are not `valid` keep their old values.
 
-    A nested dict is the business of the helper that decision it, which reads ``seen.valid`` itself.
+    A nested dict is the business of the helper that made it, which reads ``seen.valid`` itself.
 
     Raises:
         UsageError: the strategy's `learn` raises, or returns what memory cannot take.

@@ -64,11 +64,15 @@ def quantile(history: History, extra: Tensor | None = None, q: float | None = No
         values, low = history["levels"][0]["slots"], history["levels"][0]["low"]
         # Slots not used yet hold inf, which sorts behind every norm.
     if extra is not None:
-        values = torch.cat((values, extra.unsqueeze(-1)), dim=-1)
         count = count + 1
+    rank = _rank(q, count, low)
+    if isinstance(rank, float) and _is_small(values) and (extra is None or on_host(extra)):
+        return _at_rank_on_host(values, extra, rank)
+    if extra is not None:
+        values = torch.cat((values, extra.unsqueeze(-1)), dim=-1)
     if values.shape[-1] == 0:
         return torch.full(values.shape[:-1], math.inf, dtype=values.dtype, device=values.device)
-    return _at_rank(_in_order(values), _rank(q, count, low))
+    return _at_rank(_in_order(values), rank)
 
 
 def push(history: History, norm: Tensor, valid: Tensor | None = None) -> History:
@@ -200,14 +204,36 @@ def _at_rank(values: Tensor, rank: Any) -> Tensor:
     return torch.where(weight > 0, torch.lerp(low, torch.where(weight > 0, high, low), weight), low)
 
 
+def _at_rank_on_host(values: Tensor, extra: Tensor | None, rank: float) -> Tensor:
+    """As `_at_rank`, of a few `values` in any order: half the time, as NumPy calls cost less."""
+    count = values.shape[-1]
+    ordered = np.empty((*values.shape[:-1], count + (extra is not None)), values.numpy().dtype)
+    if not ordered.shape[-1]:
+        return torch.full(values.shape[:-1], math.inf, dtype=values.dtype)
+    ordered[..., :count] = values.numpy()
+    if extra is not None:
+        ordered[..., count] = extra.numpy()
+    ordered.sort(axis=-1)
+    last = ordered.shape[-1] - 1
+    below = min(max(math.floor(rank), 0), last)
+    lower = torch.from_numpy(ordered[..., below])
+    if rank <= below or below == last:
+        return lower
+    return torch.lerp(lower, torch.from_numpy(ordered[..., below + 1]), rank - below)
+
+
 def _sorted(level: dict[str, Any]) -> Tensor:
     return _in_order(level["slots"].narrow(-1, 0, level["used"]))
 
 
 def _in_order(values: Tensor) -> Tensor:
-    if on_host(values) and values.shape[-1] <= 256:  # for a few numbers, a third of the time
+    if _is_small(values):  # for a few numbers, a third of the time
         return torch.from_numpy(np.sort(values.numpy(), axis=-1))
     return values.sort(dim=-1).values
+
+
+def _is_small(values: Tensor) -> bool:
+    return on_host(values) and values.shape[-1] <= 256
 
 
 def _blank(like: Tensor, slots: int) -> Tensor:
