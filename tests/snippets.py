@@ -113,7 +113,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     comparing = importlib.import_module("gclip.execution.compare")  # the function hides it
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GCLIP_CACHE", str(tmp_path / "cache"))
-    defaults, request, plan = training.task_defaults, study.Request, comparing.plan
+    defaults, request = training.task_defaults, study.Request
+    pair = comparing.paired_configs
 
     def little(task: str) -> Any:
         return defaults(task).replace(**TINY)
@@ -125,7 +126,9 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
     monkeypatch.setattr(training, "task_defaults", little)
     monkeypatch.setattr(
-        comparing, "plan", lambda chosen, seeds, base: plan(chosen, tuple(seeds)[:SEEDS], base)
+        comparing,
+        "paired_configs",
+        lambda chosen, seeds, base: pair(chosen, tuple(seeds)[:SEEDS], base),
     )
     monkeypatch.setattr(study, "Request", short)
     monkeypatch.setattr("gclip.execution.machine.cores", lambda: 1)

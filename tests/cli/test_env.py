@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def test_every_package_that_gclip_needs_is_told(gclip: Command) -> None:
     found = gclip("env", "--json").json
     required = importlib.metadata.requires("gclip") or []
     for line in required:
-        name = line.partition(";")[0].split(">")[0].split("[")[0].strip()
+        name = re.split(r"[^\w.-]", line)[0]
         told = [found["packages"], *found["extras"].values()]
         assert any(name in each for each in told), name
 
