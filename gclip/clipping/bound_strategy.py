@@ -310,12 +310,15 @@ class BoundStrategy:
         norm: Tensor | Callable[[], Tensor],
         device: torch.device | None = None,
     ) -> Seen:
-        device, order, groups = device or self._place(), self._order, self.groups
-        dtype = norm.dtype if isinstance(norm, Tensor) else self._dtype or norm_type(self.params)
+        order, groups, trained = self._order, self.groups, self._trained
+        if isinstance(norm, Tensor):
+            device, dtype = device or norm.device, norm.dtype
+        else:
+            device, dtype = device or self._place(), self._dtype or norm_type(self.params)
         return Seen(
             norm,
             step=step,
-            weight_norm=lambda: groups.norms(self._trained(self.weights), order, device).to(dtype),
+            weight_norm=lambda: groups.norms(trained(self.weights), order, device).to(dtype),
             size=lambda: groups.sizes(device, [p.requires_grad for p in self.params], dtype=dtype),
             lr=self._hyperparameter("lr", dtype),
             weight_decay=self._hyperparameter("weight_decay", dtype),

@@ -8,6 +8,4 @@ from torch import Tensor
 
 def on_host(tensor: Tensor) -> bool:
     """Whether a look at the tensor's values is free: on a CPU, and not while tracing a graph."""
-    return (
-        type(tensor) is Tensor and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
-    )
+    return type(tensor) is Tensor and tensor.is_cpu and not torch.compiler.is_compiling()

@@ -206,14 +206,12 @@ def _at_rank(values: Tensor, rank: Any) -> Tensor:
 
 def _at_rank_on_host(values: Tensor, extra: Tensor | None, rank: float) -> Tensor:
     """As `_at_rank`, of a few `values` in any order: half the time, as NumPy calls cost less."""
-    count = values.shape[-1]
-    ordered = np.empty((*values.shape[:-1], count + (extra is not None)), values.numpy().dtype)
-    if not ordered.shape[-1]:
-        return torch.full(values.shape[:-1], math.inf, dtype=values.dtype)
-    ordered[..., :count] = values.numpy()
+    numbers = values.numpy()
     if extra is not None:
-        ordered[..., count] = extra.numpy()
-    ordered.sort(axis=-1)
+        numbers = np.concatenate((numbers, extra.numpy()[..., None]), axis=-1)
+    if not numbers.shape[-1]:
+        return torch.full(values.shape[:-1], math.inf, dtype=values.dtype)
+    ordered = np.sort(numbers, axis=-1)
     last = ordered.shape[-1] - 1
     below = min(max(math.floor(rank), 0), last)
     lower = torch.from_numpy(ordered[..., below])
