@@ -43,6 +43,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy strategies studies figures
+	$(BIN)/mypy $$(find tests -name "*.py" ! -name "test_*" ! -name conftest.py ! -name __init__.py)
 	$(BIN)/lint-imports --no-logo
 
 page: install

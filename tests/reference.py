@@ -5,22 +5,30 @@ Gradients and weights are dicts from parameter name to array.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
 import numpy as np
+import numpy.typing as npt
+
+Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+Group: TypeAlias = list[tuple[str, Any]]
+"""Parameters, and which of their elements: an index."""
 
 
-def groups_of(shapes: dict[str, tuple[int, ...]], scope: str) -> list[list[tuple[str, object]]]:
+def groups_of(shapes: dict[str, tuple[int, ...]], scope: str) -> list[Group]:
     """Each group as a list of (parameter, index): the elements that share one norm."""
     if scope == "global":
         return [[(name, ...) for name in shapes]]
     if scope == "layer":
-        layers: dict[str, list[tuple[str, object]]] = {}
+        layers: dict[str, Group] = {}
         for name in shapes:
             layers.setdefault(name.rpartition(".")[0] or name, []).append((name, ...))
         return list(layers.values())
     if scope == "tensor":
         return [[(name, ...)] for name in shapes]
     if scope == "unit":
-        groups: list[list[tuple[str, object]]] = []
+        groups: list[Group] = []
         for name, shape in shapes.items():
             if len(shape) < 2:
                 groups.append([(name, ...)])
@@ -30,7 +38,7 @@ def groups_of(shapes: dict[str, tuple[int, ...]], scope: str) -> list[list[tuple
     raise KeyError(scope)
 
 
-def norm_of(arrays: dict[str, np.ndarray], group: list, p: float = 2.0) -> float:
+def norm_of(arrays: Arrays, group: Group, p: float = 2.0) -> float:
     flat = np.concatenate([np.ravel(arrays[name][index]) for name, index in group])
     if flat.size == 0:
         return 0.0
@@ -39,7 +47,9 @@ def norm_of(arrays: dict[str, np.ndarray], group: list, p: float = 2.0) -> float
     return float((np.abs(flat) ** p).sum() ** (1 / p))
 
 
-def scaled(grads, groups, limits, p=2.0):
+def scaled(
+    grads: Arrays, groups: Sequence[Group], limits: Sequence[float], p: float = 2.0
+) -> Arrays:
     """Every group scaled down to its limit where its norm is above it."""
     out = {name: g.copy() for name, g in grads.items()}
     for group, limit in zip(groups, limits, strict=True):
@@ -50,18 +60,18 @@ def scaled(grads, groups, limits, p=2.0):
     return out
 
 
-def norm_clip(grads, scope, c, p=2.0):
+def norm_clip(grads: Arrays, scope: str, c: float, p: float = 2.0) -> Arrays:
     if scope == "element":
         return value_clip(grads, -c, c)
     groups = groups_of({n: g.shape for n, g in grads.items()}, scope)
     return scaled(grads, groups, [c] * len(groups), p)
 
 
-def value_clip(grads, low, high):
+def value_clip(grads: Arrays, low: float, high: float) -> Arrays:
     return {name: np.asarray(np.clip(g, low, high)) for name, g in grads.items()}
 
 
-def agc_clip(grads, weights, scope, factor, eps):
+def agc_clip(grads: Arrays, weights: Arrays, scope: str, factor: float, eps: float) -> Arrays:
     groups = groups_of({n: g.shape for n, g in grads.items()}, scope)
     return scaled(grads, groups, [factor * max(norm_of(weights, g), eps) for g in groups])
 
@@ -70,20 +80,21 @@ class PercentileClip:
     """AutoClip: the whole history (or the last `window`), NumPy's percentile."""
 
     def __init__(self, p: float, window: int | None = None) -> None:
-        self.p, self.window, self.past = p, window, None
+        self.p, self.window = p, window
+        self.past: list[list[float]] = []
 
-    def __call__(self, grads, scope):
+    def __call__(self, grads: Arrays, scope: str) -> Arrays:
         if scope == "element":
-            groups = [[(name, ...)] for name in grads]
+            groups: list[Group] = [[(name, ...)] for name in grads]
             norms = [norm_of(grads, g, np.inf) for g in groups]
         else:
             groups = groups_of({n: g.shape for n, g in grads.items()}, scope)
             norms = [norm_of(grads, g) for g in groups]
-        if self.past is None:
+        if not self.past:
             self.past = [[] for _ in groups]
         for past, n in zip(self.past, norms, strict=True):
             past.append(n)
-        limits = [np.percentile(past[-(self.window or 0) :], self.p) for past in self.past]
+        limits = [float(np.percentile(past[-(self.window or 0) :], self.p)) for past in self.past]
         if scope == "element":
             pairs = zip(grads.items(), limits, strict=True)
             return {name: np.clip(g, -c, c) for (name, g), c in pairs}

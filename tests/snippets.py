@@ -79,8 +79,8 @@ def run_page(
             file.parent.mkdir(exist_ok=True)
             file.write_text(block.text)
         elif block.language == "python":
-            code = "\n" * (block.line - 1) + block.text
-            exec(compile(code, str(page), "exec"), names)
+            source = "\n" * (block.line - 1) + block.text
+            exec(compile(source, str(page), "exec"), names)
         elif block.language == "sh":
             for command in commands(block.text):
                 if not skip(command):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import gclip
 from gclip import Strategy
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Case:
     """
 
     label: str
-    fields: dict[str, object]
+    fields: Mapping[str, Any]
     run: Callable[[Strategy], Array]
     want: Array
     rtol: float = 1e-9

@@ -45,7 +45,9 @@ def clip(weights: Tensors, grads: Tensors) -> Callable[[Strategy], Array]:
             params[name] = torch.nn.Parameter(torch.tensor(weight, dtype=torch.float32))
             params[name].grad = torch.tensor(grads[name], dtype=torch.float32)
         gclip.Clipper(params.items(), strategy).step()
-        return np.concatenate([p.grad.numpy().ravel() for p in params.values()])
+        return np.concatenate(
+            [p.grad.numpy().ravel() for p in params.values() if p.grad is not None]
+        )
 
     return run
 

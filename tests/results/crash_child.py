@@ -136,7 +136,7 @@ def together(path: Path, writers: int, runs: int) -> dict[str, int]:
             if not mine.has(f"{run:064x}"):
                 os.kill(os.getpid(), signal.SIGABRT)  # a finished run must be there, for everybody
 
-    pids = [child(lambda number=number: work(number)) for number in range(writers)]  # type: ignore[misc]
+    pids = [child(lambda number=number: work(number)) for number in range(writers)]
     codes = [os.waitpid(pid, 0)[1] for pid in pids]
     assert codes == [0] * writers, codes
     keys = store.keys()
