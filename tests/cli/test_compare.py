@@ -169,7 +169,8 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     gclip: Command, tmp_path: Path
 ) -> None:
     arguments = ["compare", "-s", "norm", "--seeds", "14", "--epochs", "2", "--fraction", "0.4",
-                 "--device", "cpu", "--workers", "2", "--no-figures", "--json", "--fleet", "off"]  # fmt: skip
+                 "--device", "cpu", "--workers", "2", "--no-figures", "--json",
+                 "--fleet", "off"]  # fmt: skip
     command = subprocess.Popen(
         [sys.executable, "-m", "gclip", *arguments],
         stdout=subprocess.PIPE,
