@@ -18,7 +18,14 @@ def percent(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
 def interval(
     value: float | None, low: float | None, high: float | None, *, sign: bool = False
 ) -> str:
-    """``95.3 ± 1.2``, or ``95.3 [66,97]`` where the interval is not symmetric."""
+    """``95.3 ± 1.2``, or ``95.3 [66,97]`` where the interval is not symmetric.
+
+    Args:
+        value: in the middle.
+        low: lower end.
+        high: upper end.
+        sign: whether a plus is written.
+    """
     text = percent(value, sign=sign)
     if value is None or low is None or high is None or math.isnan(low) or math.isnan(high):
         return text

@@ -58,7 +58,14 @@ def explain(strategy: Strategy, method: str, error: BaseException) -> None:
 
 
 def explain_limit(strategy: Strategy, seen: Seen, memory: Memory, error: BaseException) -> None:
-    """Raise a sentence for what went wrong with a limit: it raised, or cannot be one."""
+    """Raise a sentence for what went wrong with a limit: it raised, or cannot be one.
+
+    Args:
+        strategy: that was asked.
+        seen: what it was shown.
+        memory: what it was given.
+        error: what was raised.
+    """
     explain(strategy, "limit", error)
     if _is_mistake(error):
         check_limit(strategy, strategy.limit(seen, memory), seen.norm)
@@ -67,7 +74,15 @@ def explain_limit(strategy: Strategy, seen: Seen, memory: Memory, error: BaseExc
 def explain_learned(
     strategy: Strategy, seen: Seen, clipped_norm: Tensor, memory: Memory, error: BaseException
 ) -> None:
-    """Raise a sentence for what went wrong with `Strategy.learn`."""
+    """Raise a sentence for what went wrong with `Strategy.learn`.
+
+    Args:
+        strategy: that was asked.
+        seen: what it was shown.
+        clipped_norm: ``(…, groups)``.
+        memory: what it was given.
+        error: what was raised.
+    """
     explain(strategy, "learn", error)
     if _is_mistake(error):
         check_learned(strategy, strategy.learn(seen, clipped_norm, memory), memory)
@@ -76,7 +91,15 @@ def explain_learned(
 def explain_transformed(
     strategy: Strategy, seen: Elements, answer: object, memory: Memory, error: BaseException
 ) -> None:
-    """Raise a sentence for what went wrong with a `Transform`."""
+    """Raise a sentence for what went wrong with a `Transform`.
+
+    Args:
+        strategy: that was asked.
+        seen: what it was shown.
+        answer: what it returned, if it got so far.
+        memory: what it was given.
+        error: what was raised.
+    """
     explain(strategy, "transform", error)
     if _is_mistake(error):
         check_transformed(strategy, answer, seen.values, memory)
@@ -132,7 +155,14 @@ def check_learned(strategy: Strategy, new: object, memory: Memory) -> None:
 
 
 def check_transformed(strategy: Strategy, answer: object, values: Tensor, memory: Memory) -> None:
-    """`UsageError` where `answer` is not what a `Transform` may make of `values`."""
+    """`UsageError` where `answer` is not what a `Transform` may make of `values`.
+
+    Args:
+        strategy: that was asked.
+        answer: what it returned.
+        values: what it was shown.
+        memory: what it was given.
+    """
     if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[0], Tensor):
         refuse(
             strategy,

@@ -101,7 +101,14 @@ class Gathered:
 def group(
     names: Sequence[str], params: Sequence[Tensor], scope: str, axes: Sequence[Axis] | None = None
 ) -> Groups:
-    """The groups that `scope` makes of `params`, spread over processes or not."""
+    """The groups that `scope` makes of `params`, spread over processes or not.
+
+    Args:
+        names: of the parameters.
+        params: whose gradients share norms.
+        scope: of the strategy.
+        axes: each parameter's dimension of units; by default as its shape says.
+    """
     if any(map(is_sharded, params)):
         return ShardedGroups(names, params, scope, axes)
     return Groups(names, [p.shape for p in params], scope, axes)
@@ -141,7 +148,14 @@ class ShardedGroups(Groups):
         *,
         float64: bool = True,
     ) -> Tensor:
-        """Each group's p-norm over all processes, ``(groups,)``; as `Groups.norms`."""
+        """Each group's p-norm over all processes, ``(groups,)``; as `Groups.norms`.
+
+        Args:
+            tensors: one a parameter, or None.
+            order: p.
+            device: of the norms.
+            float64: taken for granted: shards are summed in float64.
+        """
         if self.scope != "global":
             return super().norms(tensors, order, device, float64=True)
         norms = self._tensor_norms(tensors, order, device, True)
@@ -155,7 +169,14 @@ class ShardedGroups(Groups):
         *,
         zeros: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """The norms as they are, and whether all are finite."""
+        """The norms as they are, and whether all are finite.
+
+        Args:
+            tensors: one a parameter, or None.
+            order: p.
+            norms: as measured, ``(groups,)``.
+            zeros: whether sums that vanished matter.
+        """
         return norms, all_finite(norms)
 
     def tensor_norms(

@@ -53,7 +53,14 @@ def recheck(norms: Tensor, rows: Tensor, order: float, *, keep_float64: bool = F
 
 
 def remeasure(norms: Tensor, rows: Tensor, order: float, mask: Mask) -> Tensor:
-    """The norms ``(…)`` of `rows` ``(…, elements)`` as float64; those in the mask exact."""
+    """The norms ``(…)`` of `rows` ``(…, elements)`` as float64; those in the mask exact.
+
+    Args:
+        norms: as measured in float32.
+        rows: what was measured, a row a norm.
+        order: p.
+        mask: which of them are measured again.
+    """
     exact = norms.to(torch.float64, copy=True)
     indices = torch.from_numpy(np.flatnonzero(mask))
     if len(indices) and rows.shape[-1]:

@@ -114,7 +114,14 @@ class GroupNorms(GroupLayout):
     def recheck(
         self, tensors: Sequence[Tensor | None], order: float, norms: Tensor, *, zeros: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """The second half of `measure`, of norms that have been taken."""
+        """The second half of `measure`, of norms that have been taken.
+
+        Args:
+            tensors: one a parameter, or None.
+            order: p.
+            norms: as measured, ``(groups,)``.
+            zeros: whether sums that vanished matter.
+        """
         if not on_host(norms):
             return norms, all_finite(norms)
         if in_range(norms, order):

@@ -58,6 +58,13 @@ class OptimizerHyperparameters:
         """One number where all `trained` parameters agree, else one a group, ``(groups,)`` of
         `dtype`.
 
+        Args:
+            key: ``lr`` or ``weight_decay``.
+            groups: that have one entry each.
+            device: of the entries, where groups differ.
+            trained: of each parameter, whether it is not frozen.
+            dtype: of the entries.
+
         Raises:
             UsageError: parameters that share one norm differ.
         """

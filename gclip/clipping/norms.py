@@ -55,7 +55,14 @@ def total(each: Tensor, order: float, float64: bool = False) -> Tensor:
 def tensor_norms(
     tensors: list[Tensor], order: float, device: torch.device, float64: bool
 ) -> Tensor:
-    """The norm of each tensor, ``(tensors,)`` of their `norm_type` on `device`."""
+    """The norm of each tensor, ``(tensors,)`` of their `norm_type` on `device`.
+
+    Args:
+        tensors: of any shapes and dtypes.
+        order: p.
+        device: of the norms.
+        float64: whether to sum in float64.
+    """
     if device.type == "cuda" and all(t.device == device and t.numel() for t in tensors):
         return _multi_tensor_norms(tensors, order)
     if order == 2.0 and not float64 and device.type == "cpu":
@@ -71,7 +78,14 @@ def tensor_norms(
 
 
 def global_norm(tensors: list[Tensor], order: float, device: torch.device, float64: bool) -> Tensor:
-    """The norm of all tensors together, ``(1,)`` of their `norm_type` on `device`; 0 for none."""
+    """The norm of all tensors together, ``(1,)`` of their `norm_type` on `device`; 0 for none.
+
+    Args:
+        tensors: of any shapes and dtypes.
+        order: p.
+        device: of the norm.
+        float64: whether to sum in float64.
+    """
     if not tensors:
         return torch.zeros(1, dtype=torch.float32, device=device)
     if order == 2.0 and not float64 and device.type == "cpu":

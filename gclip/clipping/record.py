@@ -111,6 +111,14 @@ class Record:
         """Note one step; kept as it is for now.
 
         All are ``(groups,)``, `finite` and `skipped` ``(1,)``.
+
+        Args:
+            norm: L2 norms before, ``(groups,)``.
+            clipped_norm: and after.
+            limit: as the strategies set it.
+            clipped: bool, which groups changed.
+            finite: bool ``(1,)``, whether all gradients were.
+            skipped: bool ``(1,)``, whether the step was left out.
         """
         row = (norm, clipped_norm, limit, clipped, finite, skipped)
         if self._pending and norm.device != self._pending[0][0].device:

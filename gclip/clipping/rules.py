@@ -134,6 +134,13 @@ def remember_step(
 
     A nested dict is the business of the helper that made it, which reads ``seen.valid`` itself.
 
+    Args:
+        strategy: whose memory it is.
+        seen: what it was shown.
+        clipped_norm: norms after the step, ``(…, groups)``.
+        memory: before the step; it is not changed.
+        valid: bool ``(…, groups)``; None where all are.
+
     Raises:
         UsageError: the strategy's `learn` raises, or returns what memory cannot take.
     """
@@ -155,7 +162,14 @@ def remember_step(
 def transformed(
     strategy: Transform, seen: Elements, memory: Memory, valid: Tensor | None
 ) -> tuple[Tensor, Memory]:
-    """The new values and the memory after the step; entries that are not `valid` stay."""
+    """The new values and the memory after the step; entries that are not `valid` stay.
+
+    Args:
+        strategy: that is asked.
+        seen: its tensor.
+        memory: before the step; it is not changed.
+        valid: bool; None where the step may be remembered.
+    """
     answer: Any = None
     try:
         answer = strategy.transform(seen, memory)

@@ -93,6 +93,13 @@ def _simulate_transform(
 
 
 def resolve_at_step(strategy: S, step: int, total: int, dtype: torch.dtype) -> S:
-    """The strategy as it is asked at `step` of `total` about norms of `dtype`."""
+    """The strategy as it is asked at `step` of `total` about norms of `dtype`.
+
+    Args:
+        strategy: whose schedules are looked up.
+        step: from 0.
+        total: how many steps there will be, if that is known.
+        dtype: of the norms.
+    """
     now = at_step(strategy, step, total)
     return for_dtype(now, dtype) if exceeds_float32(now) else now

@@ -167,7 +167,15 @@ class Units:
         dtype: torch.dtype | None = None,
         count: int | None = None,
     ) -> Tensor:
-        """Each unit's norm, ``(*lead, count)``; `count` where only so many are there."""
+        """Each unit's norm, ``(*lead, count)``; `count` where only so many are there.
+
+        Args:
+            tensor: of the parameter's shape, after `lead` more dimensions.
+            order: p.
+            lead: dimensions before it, of runs.
+            dtype: to sum in.
+            count: of units, where only so many are there.
+        """
         view = self.view(tensor, lead)
         reduced = range(view.ndim - lead) if self.reduced is None else self.reduced
         dims = tuple(dim + lead for dim in reduced)

@@ -17,7 +17,14 @@ def size_of(tensor: Tensor | None) -> float:
 
 
 def apart(a: Tensor, b: Tensor, rtol: float, atol: float) -> bool:
-    """Whether two tensors differ by more than a share of the second's norm, and more than atol."""
+    """Whether two tensors differ by more than a share of the second's norm, and more than atol.
+
+    Args:
+        a: one tensor.
+        b: the other.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+    """
     ours, theirs = a.to_dense().double(), b.to_dense().double()
     if not bool(torch.isfinite(ours).all()):
         return not torch.equal(ours, theirs)
@@ -25,7 +32,15 @@ def apart(a: Tensor, b: Tensor, rtol: float, atol: float) -> bool:
 
 
 def differ(step: int, mine: Gradients, other: Gradients, rig: Rig, than: str) -> Iterator[str]:
-    """A sentence for every gradient of `mine` that is not the one of `other`."""
+    """A sentence for every gradient of `mine` that is not the one of `other`.
+
+    Args:
+        step: at which.
+        mine: by name, what is left.
+        other: what should be.
+        rig: that made it.
+        than: what it is compared with, in words.
+    """
     for name, wanted in other.items():
         got = mine[name]
         if got is None or wanted is None:

@@ -33,7 +33,14 @@ def weights(shapes: Shapes, seed: int) -> Tensors:
 
 
 def gradients(shapes: Shapes, step: int, seed: int, size: float | None = None) -> Gradients:
-    """One step's gradients, of elements about `size`; by default of a size that varies."""
+    """One step's gradients, of elements about `size`; by default of a size that varies.
+
+    Args:
+        shapes: by name.
+        step: from 0.
+        seed: of the draw.
+        size: of a usual element.
+    """
     source = torch.Generator().manual_seed(1_000_003 * (seed + 1) + step)
     each: Gradients = {}
     if size is None:
@@ -50,7 +57,14 @@ def _normal(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
 
 
 def norms(step: int, shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> Tensor:
-    """One step's numbers of a shape: norms where positive ones are wanted, else elements."""
+    """One step's numbers of a shape: norms where positive ones are wanted, else elements.
+
+    Args:
+        step: from 0.
+        shape: ``(…, groups)``.
+        seed: of the draw.
+        dtype: of the norms.
+    """
     source = torch.Generator().manual_seed(2_000_003 * (seed + 1) + step)
     spike = 30.0 if step % SPIKE == SPIKE - 1 else 1.0
     return (torch.randn(shape, generator=source, dtype=torch.float64).exp() * spike).to(dtype)

@@ -29,6 +29,12 @@ _ALWAYS = ("strategies", "seeds", "points", "space", "lr_range", "seed", "name")
 def write_answer(study: str, request: Request, answer: Answer, figures: Sequence[Path]) -> Path:
     """Write down that a study was answered; the same question again replaces its answer.
 
+    Args:
+        study: its name.
+        request: what was asked.
+        answer: what it found.
+        figures: that were drawn of it.
+
     Raises:
         UsageError: the store takes no file.
     """

@@ -81,6 +81,12 @@ def begin(
 ) -> Study:
     """The study `name` of an Optuna storage, new or as it was left.
 
+    Args:
+        storage: Optuna's.
+        name: of the study.
+        settings: that decide what its trials are.
+        objectives: that it seeks.
+
     Raises:
         UsageError: it was begun with other settings.
     """
