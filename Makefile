@@ -17,7 +17,7 @@ demo: install
 	$(BIN)/gclip compare $(DEMO:%=-s %) --store demo-runs
 
 test: install check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 peers: install
 	$(BIN)/python -m pip install --quiet -e ".[dev,peers]"
