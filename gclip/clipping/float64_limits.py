@@ -31,7 +31,7 @@ def exceeds_float32(strategy: Strategy) -> bool:
 def for_dtype(strategy: S, dtype: torch.dtype) -> S:
     """The strategy with numbers that `dtype` holds: what is larger is infinite.
 
-    Call it for strategies that are `beyond` float32, with plain numbers in every field.
+    Call it for strategies for which `exceeds_float32` is true, with plain numbers in every field.
     """
     most = torch.finfo(dtype).max
     converted = copy.copy(strategy)  # its values were checked before
