@@ -95,6 +95,7 @@ def finished(draw: Callable[Draws, Figure | SubFigure]) -> Callable[Draws, Figur
     """Of the runs that came to an end, in the common style, and laid out once for all formats.
 
     What is drawn into a given ``ax`` or ``figure`` keeps the style and the layout of its owner.
+
     Raises:
         UsageError: no run is finished.
     """

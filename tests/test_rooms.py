@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 BESIDE = ("strategies", "studies", "figures")
 FACES = {
-    "gclip.survey.survey": {"gclip.figures"},  # Survey.draw()
+    "gclip.survey.survey": {"gclip.figures"},  # Survey.figure()
     "gclip": {"gclip.figures"},  # which is public
 }
 """Who else than the command line names a folder beside the library, though no file in it."""

@@ -1,4 +1,4 @@
-"""``gclip list``: what strategies are there, where do they work, and what do they cost?"""
+"""``gclip list``: what strategies are there, where do they work, and what do they remember?"""
 
 from __future__ import annotations
 

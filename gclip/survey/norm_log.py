@@ -2,7 +2,7 @@
 
 A `NormLog` holds the norms of one scope, one row a step. Where there would be too many rows, or too
 many numbers, it keeps every second of them, then every fourth, and so on, evenly over the run.
-Nothing waits for a GPU until somebody reads the table.
+Nothing waits for a GPU until somebody reads the log.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gclip.clipping.groups import Groups
 from gclip.clipping.hyperparameters import OptimizerHyperparameters
 from gclip.core.seen import Rate
 
-MOST_STEPS = 512  # rows of a table; a table that has been thinned has at least half as many
+MOST_STEPS = 512  # rows of a log; one that has been thinned has at least half as many
 FEWEST_STEPS = 16  # not thinned further, however large the rows are
 BINS = 49  # quarters of an octave below a tensor's largest element, and one for all that is smaller
 PER_OCTAVE = 4
@@ -30,7 +30,7 @@ _SAMPLE = 1 << 16  # elements of a tensor that are counted, evenly spaced
 
 @dataclass(frozen=True)
 class Step:
-    """What all tables share of a step.
+    """What all logs share of a step.
 
     `present` is None where every parameter had a gradient, `trained` where none was frozen.
     """

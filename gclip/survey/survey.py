@@ -201,7 +201,7 @@ class Survey:
             order: other norms than the L2 norm are there where a strategy of the survey has them.
         """
         order = math.inf if scope == "element" else order
-        logs = [t for (s, o, _), t in self._logs.items() if (s, o) == (scope, order)]
+        logs = [log for (s, o, _), log in self._logs.items() if (s, o) == (scope, order)]
         if not logs:
             watched = ", ".join(dict.fromkeys(s for s, o, _ in self._logs if o == order))
             raise UsageError(f"the {order:g}-norm per {scope} was not watched (there: {watched})")

@@ -22,7 +22,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     """One row a trial, in their order: those that were replaced by another attempt, too.
 
     `trial`, `status`, `attempt`, the values by objective, ``param_…`` for what was searched, what
-    trained (`strategy`, `lr`, `keys`), `stopped_at`, `seconds`, `clip_rate`, `message`.
+    trained (`strategy`, `lr`, `keys`), `stopped_at`, `seconds`, `share_clipped`, `message`.
     """
     with read_study(path) as study:
         plan = Plan.kept_in(study, path)
@@ -35,8 +35,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def shown(path: Path, best: int = 5) -> dict[str, Any]:
     """What there is to say about a study, JSON-serialisable.
 
-    `settings`, `trials` (how they ended), `best` (rows as of `rows`), `front` (rows; empty with one
-    objective), `importances` (None where there are too few trials) and `evaluator`.
+    `study` (its name), `settings`, `counts` (how its trials ended), `best` (rows as of `rows`),
+    `front` (rows; empty with one objective), `importances` (None where there are too few trials)
+    and `evaluator`.
     """
     with read_study(path) as study:
         plan = Plan.kept_in(study, path)

@@ -16,8 +16,9 @@
     task = "digits"
     epochs = 3
 
-The names at the top are those of `gclip.tuning.study.Request`; those under ``[run]`` are the
-fields of `gclip.training.RunConfig`, and ``recipe`` and ``data``.
+The names at the top are those of `gclip.tuning.study.Request`, and ``study``, ``plugins``,
+``workers`` and ``fleet``; those under ``[run]`` are the fields of `gclip.training.RunConfig`, with
+the images' folder as ``data``, and ``recipe``.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class StudyFile:
     """What a study file says; what it leaves out is left out here.
 
     Attributes:
-        settings: by the names of `Request`'s fields; ``study`` is the study's name.
+        settings: by the names at the top; ``study`` is the study's name.
         space: field to range, as `gclip.tuning.space` reads them.
         run: settings of the runs.
     """
