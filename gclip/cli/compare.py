@@ -14,6 +14,7 @@ from gclip.cli.options import (
     FiguresFolder,
     Fleet,
     Json,
+    NoFigures,
     Place,
     Plugins,
     Strategies,
@@ -71,7 +72,7 @@ def compare(
     fleet: Fleet = None,
     plugin: Plugins = None,
     out: FiguresFolder = None,
-    no_figures: Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")] = False,
+    no_figures: NoFigures = False,
     json: Json = False,
 ) -> None:
     """Train strategies on the same seeds and compare them: a table, and figures.
@@ -131,14 +132,12 @@ def compare(
         raise typer.Exit(1)
 
 
-def _draw(comparison: Comparison, out: Path | None) -> list[Path]:
+def _draw(comparison: Comparison, folder: Path) -> list[Path]:
     from gclip import figures
 
     if not comparison.keys:
         return []
-    store = comparison.store.path
-    folder = store / "figures" / figures_folder(comparison) if out is None else out
-    return list(figures.draw_all(store, folder, keys=comparison.keys))
+    return list(figures.draw_all(comparison.store.path, folder, keys=comparison.keys))
 
 
 def _print(

@@ -56,11 +56,10 @@ Fleet = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+NoFigures = Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")]
 StoreFolder = Annotated[
     Path, typer.Option("--store", metavar="DIR", help="Folder that keeps the runs.")
 ]
-
-
 Workers = Annotated[
     int | None,
     typer.Option(

@@ -12,6 +12,7 @@ from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     FiguresFolder,
     Json,
+    NoFigures,
     Place,
     Plugins,
     Strategies,
@@ -55,7 +56,7 @@ def survey(
     ] = "1",
     plugin: Plugins = None,
     out: FiguresFolder = None,
-    no_figures: Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")] = False,
+    no_figures: NoFigures = False,
     json: Json = False,
 ) -> None:
     """Train a little without clipping, and suggest a threshold for each strategy.
