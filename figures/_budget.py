@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ._studies import MARKS, columns_for, head, looks_of, ordered, styled
-from ._style import BASELINE, around, canvas, caption, panels, spread, whisker, wrapped
+from ._studies import columns_for, head, looks_of, ordered, styled
+from ._style import BASELINE, MARKS, around, canvas, caption, panels, spread, whisker, wrapped
 
 if TYPE_CHECKING:
     from gclip.results.budget import BudgetCurve

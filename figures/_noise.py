@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, PercentFormatter
 
-from ._studies import MARKS, head, looks_of, styled
-from ._style import BASELINE, canvas, caption, panels, seeds, spread, whisker, wrapped
+from ._studies import head, looks_of, styled
+from ._style import BASELINE, MARKS, canvas, caption, panels, seeds, spread, whisker, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from ._studies import MARKS, head, looks_of, styled
-from ._style import around, canvas, caption, spread, whisker, wrapped
+from ._studies import head, looks_of, styled
+from ._style import MARKS, around, canvas, caption, spread, whisker, wrapped
 
 GAP = 0.38
 """How far below the tuned strategy its default stands."""

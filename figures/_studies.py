@@ -17,15 +17,13 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from ._style import Look, looks, setting, theme
+from ._style import MARKS, Look, looks, setting, theme
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 Draws = ParamSpec("Draws")
-MARKS = {"finished": "o", "diverged": "x"}
-DIVERGED = "#c00000"
 
 
 def styled(draw: Callable[Draws, Figure]) -> Callable[Draws, Figure]:

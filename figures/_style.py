@@ -37,6 +37,8 @@ PALETTE = (
 BASELINE = "#303030"
 DASHES: tuple[Any, ...] = ("", (4, 1.5), (1, 1), (5, 1, 1, 1))
 MARKERS = ("o", "s", "D", "^", "v", "P", "<", ">")
+MARKS = {"finished": "o", "diverged": "x"}
+"""Of a run's point, by how the run ended."""
 FEW = 8
 """Up to so many strategies share one panel; more get a panel each."""
 

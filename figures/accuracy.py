@@ -13,6 +13,7 @@ from gclip.results.statistics import rule, trained_from, trained_summary
 
 from ._style import (
     BASELINE,
+    MARKS,
     around,
     canvas,
     caption,
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from gclip.results import Results
-
-MARKS = {"finished": "o", "diverged": "x"}
 
 
 @finished

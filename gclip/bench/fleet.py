@@ -18,12 +18,10 @@ from typing import Any
 import torch
 
 from gclip.bench.rates import rate_row
-from gclip.bench.tutorial import tutorial_rate
+from gclip.bench.tutorial import TUTORIAL, tutorial_rate
 from gclip.errors import UsageError
 
 ALONE = "one after another"
-TUTORIAL = "tutorial loop with DataLoader(num_workers=2)"
-MIXED = ("norm", "agc", "percentile", "zclip")
 STEPS: Mapping[int, int] = {4: 36, 32: 16}
 FEWEST_STEPS = 6
 SLOW_STEPS = 3  # of nets whose steps are long enough by themselves
@@ -134,11 +132,10 @@ def _epochs(task: Mapping[str, Any], threads: int) -> tuple[Iterator[float], Ite
     steps = STEPS.get(batch, FEWEST_STEPS) if task["model"] == "lenet" else SLOW_STEPS
     total = len(digits.train_labels)
     base = RunConfig(
-        model=task["model"], batch_size=batch, optimizer=task["optimizer"], epochs=10**6,
+        model=task["model"], batch_size=batch, optimizer=task["optimizer"], epochs=1,
         fraction=min(1.0, batch * steps / total), strategy=task["strategies"][0],
         lr=1e-4 if task["optimizer"].startswith("adam") else 1e-3,
     )  # fmt: skip
-    base = base.replace(epochs=1)
     names = [task["strategies"][i % len(task["strategies"])] for i in range(task["size"])]
 
     def timed(epoch: Callable[[], Any], images: int) -> Iterator[float]:

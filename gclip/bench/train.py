@@ -11,11 +11,10 @@ from typing import Any
 import torch
 
 from gclip.bench.rates import rate_row
-from gclip.bench.tutorial import minimal_epoch, tutorial_rate
+from gclip.bench.tutorial import TUTORIAL, minimal_epoch, tutorial_rate
 from gclip.errors import UsageError
 
 MINIMAL = "minimal loop over tensors in memory"
-TUTORIAL = "tutorial loop with DataLoader(num_workers=2)"
 IMAGES = {"lenet": {4: 240, 32: 1437}, "resnet9": {4: 16, 32: 64, 128: 256}}
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gclip.training import Dataset, models, optimizers
 
 WORKERS = 2
+TUTORIAL = f"tutorial loop with DataLoader(num_workers={WORKERS})"
 IMAGES = 1920
 
 
