@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError, suggestion
 from gclip.tuning.sqlite import quiet
-from gclip.tuning.trials import counted, summary_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -168,20 +167,6 @@ def read_study_at(text: str, name: str) -> Iterator[Study]:
     url = read_url(text)
     with connect(url) as storage:
         yield find(storage, url, name)
-
-
-def summaries_at(text: str) -> list[dict[str, Any]]:
-    """The studies of a storage at a glance, by name."""
-    import optuna
-
-    with connect(read_url(text)) as storage:
-        names = sorted(optuna.get_all_study_names(storage))
-        studies = {name: optuna.load_study(study_name=name, storage=storage) for name in names}
-        return [
-            summary_of(name, counted(study))
-            for name, study in studies.items()
-            if "settings" in study.user_attrs
-        ]
 
 
 def cause(error: BaseException) -> str:

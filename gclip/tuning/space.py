@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
     from gclip.core.fields import FieldInfo
-    from gclip.core.strategy import Strategy
     from gclip.training import RunConfig
 
 LR = "lr"
