@@ -26,7 +26,7 @@ from gclip.survey.norm_log import Magnitudes, Watched
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Replay:
     """What came of a replay.
 
     Attributes:
@@ -44,7 +44,7 @@ def order_of(strategy: Strategy) -> float:
 
 
 @torch.no_grad()
-def replay(strategy: Strategy, watched: Watched, *, at_once: bool = False) -> Outcome:
+def replay(strategy: Strategy, watched: Watched, *, at_once: bool = False) -> Replay:
     """Let the strategy decide about every step, from an empty memory.
 
     Args:
@@ -131,7 +131,7 @@ class _Rates:
         return self._known
 
 
-def _outcome(strategy: Strategy, watched: Watched, decisions: list[Decision]) -> Outcome:
+def _outcome(strategy: Strategy, watched: Watched, decisions: list[Decision]) -> Replay:
     all_at_once = len(decisions) == 1 and decisions[0].norm.ndim == 2
     joined = torch.cat if all_at_once else torch.stack
     limit = joined([each.limit for each in decisions])
@@ -148,7 +148,7 @@ def _outcome(strategy: Strategy, watched: Watched, decisions: list[Decision]) ->
             after = _total(joined([each.clipped_norm for each in decisions]))
         else:
             after = _total(watched.l2 * joined([each.factor for each in decisions]))
-    return Outcome(limit, after < LIMITED * before)
+    return Replay(limit, after < LIMITED * before)
 
 
 def _clamped(watched: Watched, limit: Tensor) -> tuple[Tensor, Tensor]:

@@ -207,6 +207,22 @@ class Survey:
             raise UsageError(f"the {order:g}-norm per {scope} was not watched (there: {watched})")
         return logs[0].watched()
 
+    def watched_for(self, strategy: Strategy) -> Watched:
+        """The norms that a strategy's limit is held against.
+
+        Raises:
+            UsageError: they were not watched.
+        """
+        key = _key_of(strategy)
+        if key not in self._logs:
+            if key[0] == "layer":
+                check_layers(self.names, self._named)
+            raise UsageError(
+                f"its norm (scope {key[0]}, order {key[1]:g}) was not watched; name it beforehand: "
+                f"gclip.Survey(model, strategies=['{strategy}'])"
+            )
+        return self._logs[key].watched()
+
     def figure(self, suggestions: Suggestions | None = None) -> Figure:
         """How the norms of each scope are spread, and where the suggested limits lie.
 
@@ -238,22 +254,6 @@ class Survey:
             if len(largest) < FEWEST_STEPS:
                 return
             largest.thin()
-
-    def watched_for(self, strategy: Strategy) -> Watched:
-        """The norms that a strategy's limit is held against.
-
-        Raises:
-            UsageError: they were not watched.
-        """
-        key = _key_of(strategy)
-        if key not in self._logs:
-            if key[0] == "layer":
-                check_layers(self.names, self._named)
-            raise UsageError(
-                f"its norm (scope {key[0]}, order {key[1]:g}) was not watched; name it beforehand: "
-                f"gclip.Survey(model, strategies=['{strategy}'])"
-            )
-        return self._logs[key].watched()
 
 
 def pooled(

@@ -15,7 +15,7 @@ from gclip.core.fields import FieldInfo
 from gclip.core.strategy import Strategy
 from gclip.errors import UsageError
 from gclip.survey.norm_log import Watched
-from gclip.survey.replay import Outcome, memoryless, replay
+from gclip.survey.replay import Replay, memoryless, replay
 from gclip.survey.suggestions import Suggestion, percent
 
 _GRID = 6  # values from low to high, both included
@@ -166,7 +166,7 @@ class ThresholdSearch:
             self._rates[value] = limited / self._steps
         return self._rates[value]
 
-    def _outcomes(self, value: float) -> list[Outcome]:
+    def _outcomes(self, value: float) -> list[Replay]:
         changed = self._with(value)
         return [
             replay(changed, run, at_once=at_once)
