@@ -17,7 +17,8 @@ from gclip.results.evidence import (
 )
 from gclip.results.statistics import rule
 from gclip.studies._pairs import TESTS, better, too_few
-from gclip.studies._words import listed, plural
+from gclip.studies._words import listed
+from gclip.text.screen import plural
 from gclip.tuning.space import LR
 
 if TYPE_CHECKING:

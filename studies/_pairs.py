@@ -13,7 +13,8 @@ from gclip.results.statistics import (
     shown_difference,
 )
 from gclip.studies._runs import number, scored
-from gclip.studies._words import interval, plural
+from gclip.studies._words import interval
+from gclip.text.screen import plural
 
 if TYPE_CHECKING:
     import pandas as pd

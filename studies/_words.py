@@ -1,4 +1,4 @@
-"""How the studies say numbers."""
+"""How the studies write numbers, lists and names."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ def listed(words: Iterable[object]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def plural(count: int, noun: str) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def in_a_name(spelling: str) -> str:
+    """``norm(max_norm=1)`` as ``norm-max_norm-1``: what a study's name may have of a spelling."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in spelling).strip("-")

@@ -22,14 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gclip.results.budget import BudgetCurve, budget_curve
-from gclip.results.evidence import (
-    CLAIMS,
-)
-from gclip.results.statistics import (
-    expected_best_of_k,
-    seeds_needed,
-    trained_from,
-)
+from gclip.results.evidence import CLAIMS
+from gclip.results.statistics import expected_best_of_k, seeds_needed, trained_from
 from gclip.studies import thresholds
 from gclip.studies._budget_notes import FEW, RIVALS, notes
 from gclip.studies._pairs import compared
@@ -43,7 +37,7 @@ from gclip.studies._runs import (
     summary,
     trained,
 )
-from gclip.studies._words import percent
+from gclip.studies._words import in_a_name, percent
 from gclip.tuning.outcome import outcome_of
 from gclip.tuning.space import check_overrides
 from gclip.tuning.sqlite import read_study, study_file
@@ -62,7 +56,7 @@ TRIALS = 25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuned:
+class TrialResults:
     """What the trials of one strategy came to.
 
     Attributes:
@@ -144,20 +138,20 @@ def plans_of(request: Request) -> dict[str, Plan]:
     plans = {}
     for text in chosen:
         space = own_space(request, text)
-        name = f"{request.name or 'budget'}-{_plain(text)}-{request.base.task}"
+        name = f"{request.name or 'budget'}-{in_a_name(text)}-{request.base.task}"
         asked = dataclasses.replace(request, space=space, sampler="random", pruner="none")
         plans[text] = thresholds.plan_of(asked, text, name=name)
         plans[text].check_trials(trials_of(request))
     return plans
 
 
-def tune(request: Request, plan: Plan, trials: int) -> Tuned:
+def tune(request: Request, plan: Plan, trials: int) -> TrialResults:
     """Make the trials that are missing. Where there are more, the first ones count: they were
     drawn at random, so that is what a smaller budget would have been."""
     thresholds.tune(request, plan, trials)
     with read_study(study_file(request.store.path, plan.name)) as study:
         outcome = outcome_of(plan, counted(study)[:trials])
-    return Tuned(
+    return TrialResults(
         study=plan.name,
         trials=outcome.counts.trials,
         diverged=outcome.counts.diverged,
@@ -166,11 +160,7 @@ def tune(request: Request, plan: Plan, trials: int) -> Tuned:
     )
 
 
-def _plain(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text).strip("-")
-
-
-def table(tuned: Mapping[str, Tuned], runs: pd.DataFrame) -> list[dict[str, Any]]:
+def table(tuned: Mapping[str, TrialResults], runs: pd.DataFrame) -> list[dict[str, Any]]:
     """One row a strategy, from its trials and from the fresh runs of its best one (`strategy`,
     `seed`, `accuracy`, `status`), the most accurate first.
     """

@@ -26,7 +26,7 @@ from torch import Tensor
 
 import gclip
 from gclip.studies._runs import number, spellings
-from gclip.studies._words import plural
+from gclip.text.screen import plural
 from gclip.tuning.study import Answer, Request
 
 if TYPE_CHECKING:

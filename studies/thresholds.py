@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from gclip.errors import UsageError
 from gclip.execution.run_all import open_pool
 from gclip.studies._thresholds import as_json, columns, notes, row
+from gclip.studies._words import in_a_name
 from gclip.tuning.fleet_size import fleet_size
 from gclip.tuning.outcome import Outcome, outcome_of
-from gclip.tuning.plan import TUNING_SEEDS as TUNING_SEEDS
 from gclip.tuning.plan import Plan
 from gclip.tuning.space import (
     LR,
@@ -158,13 +158,9 @@ def tune(request: Request, plan: Plan, trials: int) -> Outcome:
 
 def default_name(strategy: Strategy, base: RunConfig) -> str:
     """``thresholds-agc-digits``, or with the settings that a spelling holds."""
-    return f"thresholds-{_plain(str(strategy))}-{base.task}"
+    return f"thresholds-{in_a_name(str(strategy))}-{base.task}"
 
 
 def _called(name: str | None, spelling: str, *, alone: bool) -> str | None:
     """The name asked for; with several strategies, each study's ends in its strategy."""
-    return name if name is None or alone else f"{name}-{_plain(spelling)}"
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text).strip("-")
+    return name if name is None or alone else f"{name}-{in_a_name(spelling)}"

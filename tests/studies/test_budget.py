@@ -18,7 +18,7 @@ from gclip.results.statistics import holm, sign_flip
 from gclip.studies import budget
 from gclip.studies._budget_notes import worth
 from gclip.studies._pairs import compared, too_few
-from gclip.studies.budget import Tuned, table
+from gclip.studies.budget import TrialResults, table
 from gclip.training import RunConfig
 from gclip.tuning.sqlite import studies_in
 from tests.studies.synthetic import TINY, asked, frame, run
@@ -48,9 +48,9 @@ def test_the_curve_of_many_trials_stays_exact() -> None:
     assert budget_curve([0.3]).mean.tolist() == [0.3]
 
 
-def _tuned(strategy: str, scores: tuple[float, ...] = SCORES, trials: int = 7) -> Tuned:
+def _tuned(strategy: str, scores: tuple[float, ...] = SCORES, trials: int = 7) -> TrialResults:
     best = RunConfig(lr=0.02).replace(strategy=strategy)
-    return Tuned(study="x", trials=trials, diverged=2, scores=scores, best=best)
+    return TrialResults(study="x", trials=trials, diverged=2, scores=scores, best=best)
 
 
 def _fresh(strategy: str, scores: list[float]) -> list[object]:
@@ -113,7 +113,7 @@ def test_few_seeds_support_no_claim() -> None:
 
 
 def test_a_strategy_whose_trials_all_failed_has_a_row_and_no_claim() -> None:
-    lost = Tuned(study="x", trials=7, diverged=0, scores=(), best=None)
+    lost = TrialResults(study="x", trials=7, diverged=0, scores=(), best=None)
     runs = frame(*_fresh("none", [0.5] * 10))
     rows = {row["strategy"]: row for row in table({"none": _tuned("none"), "agc": lost}, runs)}
     assert rows["agc"]["trials_failed"] == 7
