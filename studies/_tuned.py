@@ -12,7 +12,8 @@ from gclip import studies
 from gclip.errors import UsageError
 from gclip.studies._words import listed
 from gclip.tuning.plan import Plan
-from gclip.tuning.sqlite import UnreadableStudy, find_study, read_study, studies_in
+from gclip.tuning.sqlite import find_study, read_study, studies_in
+from gclip.tuning.sqlite_file import UnreadableStudy
 from gclip.tuning.trials import Counts, best_of, config_of, counted, counts
 
 if TYPE_CHECKING:

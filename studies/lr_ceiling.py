@@ -29,7 +29,7 @@ from gclip.studies._runs import (
     trained,
 )
 from gclip.studies._words import factor
-from gclip.tuning.space import rounded
+from gclip.tuning.dimension import rounded
 from gclip.tuning.study import Answer, Request
 
 if TYPE_CHECKING:

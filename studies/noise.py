@@ -26,7 +26,7 @@ from gclip.studies._runs import (
     trained,
 )
 from gclip.studies._words import percent
-from gclip.tuning.space import rounded
+from gclip.tuning.dimension import rounded
 from gclip.tuning.study import Answer, Request
 
 if TYPE_CHECKING:

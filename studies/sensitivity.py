@@ -31,7 +31,8 @@ from gclip.studies._runs import (
     trained,
 )
 from gclip.studies._words import factor, listed, percent
-from gclip.tuning.space import LR, Dimension, check_overrides, single, space_of
+from gclip.tuning.dimension import Dimension
+from gclip.tuning.space import LR, check_overrides, single, space_of
 from gclip.tuning.study import Answer, Request
 
 if TYPE_CHECKING:

@@ -30,7 +30,8 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
     load("torch", "optuna")
     from gclip import studies
     from gclip.tuning.grid_answers import answers_in
-    from gclip.tuning.sqlite import UnreadableStudy, studies_in, summary
+    from gclip.tuning.sqlite import studies_in, summary
+    from gclip.tuning.sqlite_file import UnreadableStudy
 
     known = [{"study": name, "question": studies.question(name)} for name in studies.names()]
     begun, left_out = [], []

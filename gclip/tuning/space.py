@@ -22,9 +22,7 @@ from gclip.core import registry
 from gclip.core.fields import check, fields_of
 from gclip.core.strategy import Strategy
 from gclip.errors import UsageError, suggestion
-from gclip.tuning.dimension import Dimension as Dimension
-from gclip.tuning.dimension import read_dimension, word
-from gclip.tuning.dimension import rounded as rounded
+from gclip.tuning.dimension import Dimension, read_dimension, rounded, word
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError, suggestion
 from gclip.tuning.objectives import directions
-from gclip.tuning.sqlite_file import UnreadableStudy as UnreadableStudy
-from gclip.tuning.sqlite_file import naming, printable, storage_in
+from gclip.tuning.sqlite_file import UnreadableStudy, naming, printable, storage_in
 from gclip.tuning.trials import counted, summary_of
 from gclip.tuning.verification import NOT_OURS, check_owner, check_trials
 

@@ -11,8 +11,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 import gclip
 from gclip.errors import UsageError
 from gclip.training import RunConfig
+from gclip.tuning.dimension import Dimension
 from gclip.tuning.space import (
-    Dimension,
     check_overrides,
     dimension,
     lr_range_around,

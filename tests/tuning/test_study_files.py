@@ -22,7 +22,6 @@ from gclip.tuning.plan import Plan
 from gclip.tuning.space import space_of
 from gclip.tuning.sqlite import (
     LONGEST_NAME,
-    UnreadableStudy,
     check_name,
     open_study,
     read_study,
@@ -30,7 +29,7 @@ from gclip.tuning.sqlite import (
     study_file,
     summary,
 )
-from gclip.tuning.sqlite_file import printable, storage_url
+from gclip.tuning.sqlite_file import UnreadableStudy, printable, storage_url
 from gclip.tuning.study import Request
 
 TINY = RunConfig(fraction=0.05, epochs=1, batch_size=64)
