@@ -13,8 +13,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gclip.core.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from gclip import figures as figures
@@ -117,15 +118,7 @@ _PACKAGES = ("figures", "results")
 
 __all__ = sorted([*_HOME, *_PACKAGES])
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(importlib.import_module(f"gclip.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-    if name in _PACKAGES:
-        return importlib.import_module(f"gclip.{name}")
-    raise AttributeError(f"module 'gclip' has no attribute {name!r}")
+__getattr__ = lazy_attributes(__name__, _HOME, _PACKAGES)
 
 
 def __dir__() -> list[str]:

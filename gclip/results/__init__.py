@@ -7,8 +7,9 @@ table = results.statistics.compare_table(runs)   # one row a strategy
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gclip.core.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from gclip.results import statistics as statistics
@@ -35,12 +36,4 @@ _HOME = {
 
 __all__ = sorted(_HOME)
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(importlib.import_module(f"gclip.results.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-    if name == "statistics":
-        return importlib.import_module("gclip.results.statistics")
-    raise AttributeError(f"module 'gclip.results' has no attribute {name!r}")
+__getattr__ = lazy_attributes(__name__, _HOME, ("statistics",))

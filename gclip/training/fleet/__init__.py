@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gclip.core.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from gclip.training.fleet.clipper import FleetClipper as FleetClipper
@@ -25,8 +26,4 @@ _HOME = {
 
 __all__ = sorted(_HOME)
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"gclip.training.fleet.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'gclip.training.fleet' has no attribute {name!r}")
+__getattr__ = lazy_attributes(__name__, _HOME)
