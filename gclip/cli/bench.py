@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from gclip.cli.app import App
+from gclip.cli.bench_progress import BenchProgress
 from gclip.cli.options import Json, Plugins, load_plugins
 from gclip.errors import UsageError
 from gclip.text import screen
-from gclip.text.progress import load, time_left
+from gclip.text.progress import load
 from gclip.text.table import Column, TextTable
-from gclip.text.time_left import TimeLeft
 
 Models = Annotated[
     list[str] | None,
@@ -55,8 +55,10 @@ def clip(json: Json = False) -> None:
     load("torch")
     from gclip.bench import clip as measured
 
+    with BenchProgress() as progress:
+        rows = measured.rows(progress=progress)
     _report(
-        "clip", measured.rows(progress=_Measuring()), json,
+        "clip", rows, json,
         "roofline: our time over that of the memory traffic at the bandwidth measured here.",
     )  # fmt: skip
 
@@ -82,8 +84,8 @@ def data(
     load("torch")
     from gclip.bench import data as measured
 
-    screen.note("reading images")
-    rows = measured.rows(data, _Measuring(len(measured.CASES)))
+    with BenchProgress(len(measured.CASES), before="reading images") as progress:
+        rows = measured.rows(data, progress)
     _report("data", rows, json, "ours_ms, peer_ms: milliseconds a batch.")
 
 
@@ -115,10 +117,11 @@ def train(
     from gclip.bench import train as measured
 
     models, batches = tuple(model or ("lenet", "resnet9")), tuple(batch or (4, 32, 128))
-    rows = measured.rows(
-        models, batches, optimizer=optimizer, seconds=_positive(seconds), data=data,
-        progress=_Measuring(len(models) * len(batches)),
-    )  # fmt: skip
+    with BenchProgress(len(models) * len(batches)) as progress:
+        rows = measured.rows(
+            models, batches, optimizer=optimizer, seconds=_positive(seconds), data=data,
+            progress=progress,
+        )  # fmt: skip
     _report("train", rows, json, "ours, theirs: images a second.")
 
 
@@ -160,16 +163,16 @@ def fleet(
     load("torch")
     from gclip.bench import fleet as measured
 
-    progress = _Measuring()
-    rows = [
-        row
-        for each in model or ("lenet",)
-        for row in measured.rows(
-            each, tuple(batch or (4, 32, 128)), tuple(runs or ()), optimizer=optimizer,
-            strategies=tuple(strategy or ("norm",)), seconds=_positive(seconds),
-            tutorial=tutorial, progress=progress,
-        )
-    ]  # fmt: skip
+    with BenchProgress() as progress:
+        rows = [
+            row
+            for each in model or ("lenet",)
+            for row in measured.rows(
+                each, tuple(batch or (4, 32, 128)), tuple(runs or ()), optimizer=optimizer,
+                strategies=tuple(strategy or ("norm",)), seconds=_positive(seconds),
+                tutorial=tutorial, progress=progress,
+            )
+        ]  # fmt: skip
     _report("fleet", rows, json, "ours, theirs: images · models a second.")
 
 
@@ -212,7 +215,8 @@ def strategies(
     this_machine = machine()
     kept_costs = _costs_to_keep(this_machine, bool(strategy)) if write else {}
     total = len(strategy or gclip.names())
-    rows = measured.rows(tuple(strategy or ()), seconds=seconds, progress=_Measuring(total))
+    with BenchProgress(total) as progress:
+        rows = measured.rows(tuple(strategy or ()), seconds=seconds, progress=progress)
     if write:
         from gclip.describe import write_costs
 
@@ -247,28 +251,6 @@ def strategies(
     screen.echo_wrapped(
         f"Above {measured.TARGET:g}×, of those that look at norms alone: {', '.join(slow) or '–'}."
     )
-
-
-class _Measuring:
-    """Says what is measured next. A line each, and nothing that moves: that would be measured, too.
-
-    Args:
-        total: how many things there are, where that is known: then it says how long they take.
-    """
-
-    def __init__(self, total: int | None = None) -> None:
-        self._total, self._place, self._time = total, -1, TimeLeft()
-
-    def __call__(self, what: str) -> None:
-        self._time.ends(self._place)
-        self._place += 1
-        line = f"measuring {what}"
-        if self._total is not None:
-            line += f", {self._place + 1} of {self._total}"
-            left = self._time.left(self._total - self._place)
-            line += "" if left is None else f" · {time_left(left)}"
-        screen.note(line)
-        self._time.starts(self._place, ())
 
 
 def _costs_to_keep(this_machine: dict[str, Any], is_partial: bool) -> dict[str, Any]:
