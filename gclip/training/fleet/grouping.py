@@ -54,7 +54,7 @@ def _kind(strategy: Strategy) -> Any:
 
 
 class _AnyNumber:
-    """In index of a number that may differ."""
+    """In place of a number that may differ."""
 
 
 def _may_differ(value: Any) -> bool:

@@ -49,7 +49,7 @@ class FleetMember:
         return losses[-1] if losses else None
 
     def note(self, loss: float, finite: bool) -> None:
-        """Note a step; the first ones after a divergence are the fleet's, not its own."""
+        """Note a step; those after a divergence are the fleet's, not its own."""
         if self.diverged_at is None:
             self.history.monitor.add(loss, finite)
             self.step += 1

@@ -210,7 +210,7 @@ class StrategyBatch:
     # -- inside ------------------------------------------------------------------------------
 
     def _match_dtype(self, inputs: StepInputs) -> None:
-        """Norms have another dtype than before: memory is decision ready for it."""
+        """Norms have another dtype than before: memory is converted to it."""
         if self.norm.dtype == torch.float32 and norm_type(inputs.weights.tensors) == torch.float64:
             self.norm = self.norm.double()  # only the gradients that are float64 are missing
         if self.norm.dtype != self.dtype:
