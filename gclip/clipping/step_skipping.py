@@ -40,7 +40,8 @@ def set_found_inf(optimizer: Any, skipped: Tensor) -> Iterator[None]:
     """A fused optimizer leaves a step out by itself where ``found_inf`` is 1."""
     existed = hasattr(optimizer, "found_inf")
     before = getattr(optimizer, "found_inf", None)
-    optimizer.found_inf = skipped.float() if before is None else before + skipped.float()
+    flag = skipped.view(()).float()  # a scalar, as the counts of steps are that it is taken from
+    optimizer.found_inf = flag if before is None else before + flag
     try:
         yield
     finally:

@@ -9,11 +9,10 @@ matter, so that runs made under other rules are never taken for these.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from gclip.clipping.step_skipping import fused_on_gpu, set_found_inf
 from gclip.clipping.step_snapshot import StepSnapshot, lives_on
 from gclip.core.digest import code_of
 from gclip.core.host import on_host
@@ -51,11 +50,9 @@ class Stepper:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self._optimizer: Any = optimizer
+        self._optimizer = optimizer
         self._weights = [p for group in optimizer.param_groups for p in group["params"]]
-        self._fused = all(group.get("fused") for group in optimizer.param_groups) and all(
-            p.device.type == "cuda" for p in self._weights
-        )
+        self._fused = fused_on_gpu(optimizer)
         self._begun = False
 
     def step(self, skipped: Tensor) -> None:
@@ -66,11 +63,8 @@ class Stepper:
                 optimizer.step()
                 self._begun = True
         elif self._fused:
-            optimizer.found_inf = skipped.view(()).float()
-            try:
+            with set_found_inf(optimizer, skipped):
                 optimizer.step()
-            finally:
-                del optimizer.found_inf
         else:
             before = StepSnapshot(optimizer, self._weights)
             optimizer.step()

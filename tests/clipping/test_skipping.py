@@ -20,6 +20,11 @@ OPTIMIZERS = {
     "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.1),
     "lbfgs": lambda p: torch.optim.LBFGS(p, lr=0.1, max_iter=3),
 }
+FUSED = {
+    "fused sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, fused=True),
+    "fused adam": lambda p: torch.optim.Adam(p, lr=0.1, fused=True),
+    "fused adamw": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.1, fused=True),
+}
 
 
 class Loop:
@@ -27,7 +32,7 @@ class Loop:
 
     def __init__(self, optimizer: str, spec: str) -> None:
         self.weights = nn.Parameter(torch.tensor([1.0, -2.0]))
-        self.optimizer = OPTIMIZERS[optimizer]([self.weights])
+        self.optimizer = {**OPTIMIZERS, **FUSED}[optimizer]([self.weights])
         self.handle = gclip.attach(self.optimizer, spec)
 
     def backward(self, scale: float) -> torch.Tensor:
@@ -127,6 +132,23 @@ def test_a_scaler_and_a_plain_loop(optimizer, spec, scale):
             else:
                 assert not torch.equal(loop.weights, was[0])
         torch.testing.assert_close(scaled.weights, plain.weights)
+
+
+@pytest.mark.parametrize(("spec", "scale"), [NOT_FINITE, BY_RULE])
+@pytest.mark.parametrize("optimizer", FUSED)
+def test_a_fused_optimizer_leaves_the_step_out_by_itself(optimizer, spec, scale, monkeypatch):
+    """What a GPU does, on a CPU, whose fused optimizers know ``found_inf`` as well."""
+    monkeypatch.setattr("gclip.clipping.clip_handle.fused_on_gpu", lambda _: True)
+    loop, alone = Loop(optimizer, spec), Loop(optimizer, "none")
+    for size in (0.1, scale, 0.1, scale, 0.1):
+        loop.backward(size)
+        loop.optimizer.step()
+        assert bool(loop.handle.report.skipped) == (size != 0.1)
+        if size == 0.1:
+            alone.backward(size)
+            alone.optimizer.step()
+        loop.assert_same(alone.state())
+    assert not hasattr(loop.optimizer, "found_inf")
 
 
 @pytest.mark.parametrize("strategy", ["norm(max_norm=1, side=update)", "clippy"])
