@@ -66,7 +66,9 @@ class FleetClipper(BaseClipper):
         self.report: FleetReport | None = None
         self._names, self._stacks = _checked(stacks, self.runs)
         self._recording, self._optimizer, self._total_steps = record, optimizer, total_steps
-        self._rates = rates
+        self._rates: Tensor | None = None
+        if rates is not None:
+            self.set_rates(rates)
         shapes = [stack.shape[1:] for stack in self._stacks]
         known = {} if model is None else dict(model.named_parameters(remove_duplicate=False))
         single = [
@@ -149,8 +151,17 @@ class FleetClipper(BaseClipper):
         return update.span
 
     def set_rates(self, rates: Tensor) -> None:
-        """The runs' learning rates from the next step on, ``(runs,)``."""
-        self._rates = rates
+        """The runs' learning rates from the next step on, ``(runs,)``.
+
+        Raises:
+            UsageError: they have another shape.
+        """
+        if rates.shape != (self.runs,):
+            raise UsageError(
+                f"rates holds one learning rate a run, ({self.runs},), but has the shape "
+                f"{tuple(rates.shape)}"
+            )
+        self._rates = rates.detach()
 
     def select_runs(
         self,
@@ -222,7 +233,7 @@ class FleetClipper(BaseClipper):
         return batches
 
     def _hyperparameters(self) -> FleetHyperparameters:
-        return FleetHyperparameters(self._optimizer, self._stacks, self._rates, self.runs)
+        return FleetHyperparameters(self._optimizer, self._stacks, self._rates)
 
     def _ask_updates(self, step: int, learns: Tensor) -> Tensor | None:
         update: FleetUpdateClipper = self._updates

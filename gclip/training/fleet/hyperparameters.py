@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gclip.clipping import hyperparameters
+from gclip.clipping.hyperparameters import OptimizerHyperparameters
 from gclip.core.seen import Rate
 from gclip.errors import UsageError
 from gclip.training.fleet.stacked_groups import StackedGroups
@@ -23,16 +23,13 @@ class FleetHyperparameters:
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer | None, stacks: Sequence[Tensor],
-        rates: Tensor | None, runs: int,
-    ) -> None:  # fmt: skip
+        self,
+        optimizer: torch.optim.Optimizer | None,
+        stacks: Sequence[Tensor],
+        rates: Tensor | None,
+    ) -> None:
         self._optimizer, self._stacks = optimizer, stacks
-        if rates is not None and rates.shape != (runs,):
-            raise UsageError(
-                f"rates holds one learning rate a run, ({runs},), but has the shape "
-                f"{tuple(rates.shape)}"
-            )
-        self._rates = None if rates is None else rates.detach().view(-1, 1)
+        self._rates = None if rates is None else rates.view(-1, 1)
 
     def known(self, key: str) -> bool:
         """Whether ``lr`` or ``weight_decay``, as `key` says, can be asked for."""
@@ -47,12 +44,15 @@ class FleetHyperparameters:
             key: ``lr`` or ``weight_decay``.
             groups: of a strategy.
             device, dtype: of the tensor, where it is one.
+
+        Raises:
+            UsageError: it is not `known`.
         """
         if key == "lr" and self._rates is not None:
             return self._rates.to(device, dtype)
         stacks = [self._stacks[i] for i in groups.indices]
         trained = [stack.requires_grad for stack in stacks]
-        return self._of(stacks).spread(key, groups.single_run, device, trained, dtype=dtype)
+        return self._of(key, stacks).spread(key, groups.single_run, device, trained, dtype=dtype)
 
     def of_parameter(self, key: str, index: int, device: torch.device, dtype: torch.dtype) -> Rate:
         """Of one parameter: a number, or ``(runs, 1)``.
@@ -61,17 +61,20 @@ class FleetHyperparameters:
             key: ``lr`` or ``weight_decay``.
             index: of the parameter.
             device, dtype: of the tensor, where it is one.
+
+        Raises:
+            UsageError: it is not `known`.
         """
         if key == "lr" and self._rates is not None:
             return self._rates.to(device, dtype)
-        return self._of([self._stacks[index]]).each(key)[0]
+        return self._of(key, [self._stacks[index]]).each(key)[0]
 
     def select_runs(self, span: slice) -> FleetHyperparameters:
         """Of the runs in `span` alone."""
-        rates = None if self._rates is None else self._rates[span].view(-1)
-        count = 0 if rates is None else len(rates)
-        return FleetHyperparameters(self._optimizer, self._stacks, rates, count)
+        rates = None if self._rates is None else self._rates[span]
+        return FleetHyperparameters(self._optimizer, self._stacks, rates)
 
-    def _of(self, stacks: Sequence[Tensor]) -> hyperparameters.OptimizerHyperparameters:
-        assert self._optimizer is not None, "asked for what is not known"
-        return hyperparameters.OptimizerHyperparameters(self._optimizer, stacks)
+    def _of(self, key: str, stacks: Sequence[Tensor]) -> OptimizerHyperparameters:
+        if self._optimizer is None:
+            raise UsageError(f"the optimizer's {key} is not known: FleetClipper(…, optimizer=…)")
+        return OptimizerHyperparameters(self._optimizer, stacks)

@@ -423,6 +423,8 @@ def test_bad_input_is_refused() -> None:
     stacks = {"w": nn.Parameter(torch.zeros(2, 3))}
     with pytest.raises(UsageError, match="does not have the fleet's 3 runs"):
         FleetClipper(stacks, ["norm"] * 3)
+    with pytest.raises(UsageError, match=r"one learning rate a run, \(2,\), but .* \(3,\)"):
+        FleetClipper(stacks, ["norm"] * 2, rates=torch.ones(3))
     fleet = FleetClipper(stacks, ["norm"] * 2)
     with pytest.raises(UsageError, match="each once"):
         fleet.select_runs([0, 0], stacks)
