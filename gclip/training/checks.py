@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from gclip.clipping.base_clipper import NONFINITE
 from gclip.core import registry
 from gclip.core.digest import code_digest
 from gclip.errors import UsageError, choose
@@ -19,7 +20,6 @@ TASKS = ("digits", "cifar10")
 SPLITS = ("test", "validation")
 PRECISIONS = ("fp32", "bf16")
 NORMALIZATIONS = ("standard", "half")
-NONFINITE = ("skip", "raise", "keep")
 
 _Fields = dict[str, Any]
 
@@ -96,13 +96,19 @@ def _typed(name: str, value: object, kind: type, what: str) -> _Fields:
     return {}
 
 
-def _selection(config: _Config) -> _Fields:
-    version: object = data_split.VERSION if config.selection is None else config.selection
-    if isinstance(version, bool) or version not in (0, data_split.VERSION):
+def _version(name: str, value: object, newest: int) -> object:
+    """The version of some rules that a config asks for, today's where it leaves that open."""
+    version = newest if value is None else value
+    if isinstance(version, bool) or version not in (0, newest):
         raise UsageError(
-            f"selection must be {data_split.VERSION}, or 0 for a run stored before there were "
-            f"versions, but got {version!r}"
+            f"{name} must be {newest}, or 0 for a run stored before there were versions, but got "
+            f"{version!r}"
         )
+    return version
+
+
+def _selection(config: _Config) -> _Fields:
+    version = _version("selection", config.selection, data_split.VERSION)
     try:
         applies = data_split.matters(
             fraction=config.fraction, split=config.split, normalize=config.normalize
@@ -113,12 +119,7 @@ def _selection(config: _Config) -> _Fields:
 
 
 def _stepping(config: _Config) -> _Fields:
-    version: object = stepping.VERSION if config.stepping is None else config.stepping
-    if isinstance(version, bool) or version not in (0, stepping.VERSION):
-        raise UsageError(
-            f"stepping must be {stepping.VERSION}, or 0 for a run stored before there were "
-            f"versions, but got {version!r}"
-        )
+    version = _version("stepping", config.stepping, stepping.VERSION)
     try:
         strategy = registry.parse(config.strategy)
     except (UsageError, TypeError):  # its own check says so; or it is of a plugin not loaded here

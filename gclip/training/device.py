@@ -36,7 +36,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     }
     if name == "auto":
         return torch.device(next(each for each in ("cuda", "mps", "cpu") if present[each]))
-    usable = ", ".join(each for each in ("auto", "cpu", "cuda", "mps") if present.get(each, True))
+    usable = ", ".join(each for each in DEVICES if present.get(each, True))
     if not present.get(kind, False):
         raise UsageError(f"device {name!r} is not there on this machine (choices here: {usable})")
     if index and not (index.isdigit() and int(index) < _count(kind)):

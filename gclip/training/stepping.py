@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gclip.clipping.parameters import resolve
 from gclip.clipping.step_skipping import fused_on_gpu, set_found_inf
 from gclip.clipping.step_snapshot import StepSnapshot, lives_on
 from gclip.core.digest import code_of
@@ -30,7 +31,7 @@ def matters(strategy: Strategy | Chain, schedule: str) -> bool:
     before the optimizer's step. Steps that are skipped because they are not finite are known only
     afterwards: see `gclip.results.Store.has`.
     """
-    parts = strategy.strategies if isinstance(strategy, Chain) else (strategy,)
+    parts = resolve(strategy)
     if any(part.rule == "skip" for part in parts):
         return True
     return schedule != "constant" and any(

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gclip.core import registry
-from gclip.core.strategy import Chain
+from gclip.clipping.parameters import resolve
 from gclip.errors import UsageError
 from gclip.training import models
 from gclip.training.config import RunConfig
@@ -40,9 +39,7 @@ def fleet_key(config: RunConfig) -> tuple[Any, ...]:
 
 def unsupported(config: RunConfig) -> str:
     """Why a run cannot be in a fleet, in a sentence; empty where it can be."""
-    parsed = registry.parse(config.strategy)
-    parts = parsed.strategies if isinstance(parsed, Chain) else (parsed,)
-    if any(part.side == "sample" for part in parts):
+    if any(part.side == "sample" for part in resolve(config.strategy)):
         return f"{config.strategy} clips single examples, whose gradients are not stacked"
     return _unstackable(config.model)
 
