@@ -73,13 +73,12 @@ def make_batches(
     total_steps: int | None,
 ) -> list[StrategyBatch]:
     """Batches of runs that have, at the same position in their order, strategies of one kind."""
-    rows_by_kind: dict[tuple[object, ...], list[int]] = {}
+    rows_by_kind: dict[tuple[int, tuple[object, ...]], list[int]] = {}
     for run, assigned in enumerate(runs):
         for stage, each in enumerate(assigned):
-            rows_by_kind.setdefault((stage, *each[1:]), []).append(run)
+            rows_by_kind.setdefault((stage, each[1:]), []).append(run)
     batches: list[StrategyBatch] = []
-    for key, rows in rows_by_kind.items():
-        stage = int(str(key[0]))
+    for (stage, _), rows in rows_by_kind.items():
         strategies = [runs[row][stage].strategy for row in rows]
         shared = runs[rows[0]][stage]
         for members, vectorized in group_vectorizable(strategies, total_steps):

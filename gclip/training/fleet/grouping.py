@@ -67,9 +67,8 @@ def _split(strategies: Sequence[Strategy]) -> list[list[int]]:
     names = differing(strategies)
     if not names or is_vectorizable(tuple(strategies)):
         return [everything]
-    separate = [name for name in names if not is_vectorizable(_varied(strategies, name))]
-    if separate == list(names) or not separate:
-        separate = list(names)
+    # Where each may differ by itself, but not all together, runs are split by all of them.
+    separate = [n for n in names if not is_vectorizable(_varied(strategies, n))] or names
     groups = _group_by(
         everything, lambda i: tuple(getattr(strategies[i], name) for name in separate)
     )
