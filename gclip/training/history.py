@@ -43,6 +43,17 @@ class RunHistory:
         self.monitor = DivergenceMonitor(device)
         self._chance, self._epoch_steps = chance, epoch_steps
 
+    @property
+    def loss(self) -> float | None:
+        """The training loss of the latest step looked at; None before the first."""
+        return self.monitor.losses[-1] if self.monitor.losses else None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the latest evaluation; None before the first epoch's end."""
+        accuracy: float | None = self.curve[-1]["accuracy"] if self.curve else None
+        return accuracy
+
     def add_evaluation(self, step: int, accuracy: float, loss: float, seconds: float) -> None:
         """Put an epoch's end on the curve; a loss that is not finite is a divergence.
 

@@ -81,12 +81,12 @@ def survey_norms(
 
         while run.epoch < run.config.epochs and run.train_epoch(should_continue):
             pass
-        run.history.monitor.look()
-    losses = run.history.monitor.losses or [math.nan]
+    monitor = run.history.monitor
+    losses = monitor.losses or [math.nan]
     part = max(1, len(losses) // 10)
     return NormSurvey(
         survey=survey,
         steps=run.step,
-        diverged=run.history.monitor.reason if run.history.monitor.diverged_at is not None else "",
+        diverged=monitor.reason,
         losses=(float(np.mean(losses[:part])), float(np.mean(losses[-part:]))),
     )

@@ -106,7 +106,7 @@ def train(
             began -= saved["seconds"]
         loop = _Loop(run, began, on_progress)
 
-        def keep() -> None:
+        def save_checkpoint() -> None:
             if checkpoint is not None:
                 state = {
                     "config": config.to_json(),
@@ -116,7 +116,7 @@ def train(
                 }
                 checkpoints.save(checkpoint, state)
 
-        status, message = loop.go(keep)
+        status, message = loop.train(save_checkpoint)
         return run.result(
             status,
             message,
@@ -132,7 +132,7 @@ class _Loop:
         self._run, self._began, self._listener = run, began, listener
         self._told = time.perf_counter()
 
-    def go(self, keep: Callable[[], None]) -> tuple[Status, str]:
+    def train(self, save_checkpoint: Callable[[], None]) -> tuple[Status, str]:
         """Train what is left; returns the status and why it stopped."""
         run = self._run
         while run.epoch < run.config.epochs:
@@ -144,7 +144,7 @@ class _Loop:
                 self._tell("diverged")
                 return "diverged", run.history.monitor.reason
             if whole:
-                keep()
+                save_checkpoint()
                 ended = run.epoch == run.config.epochs
                 whole = self._tell("finished" if ended else "running") or ended
             if not whole:
@@ -161,15 +161,14 @@ class _Loop:
         if self._listener is None:
             return True
         run = self._run
-        losses, curve = run.history.monitor.losses, run.history.curve
         answer = self._listener(
             Progress(
                 epoch=run.epoch,
                 epochs=run.config.epochs,
                 step=run.step,
                 steps=run.steps,
-                loss=losses[-1] if losses else None,
-                accuracy=curve[-1]["accuracy"] if curve else None,
+                loss=run.history.loss,
+                accuracy=run.history.accuracy,
                 status=status,
             )
         )

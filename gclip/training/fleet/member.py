@@ -42,12 +42,6 @@ class FleetMember:
         """The step at which it diverged."""
         return self.history.monitor.diverged_at
 
-    @property
-    def loss(self) -> float | None:
-        """The training loss of its last step."""
-        losses = self.history.monitor.losses
-        return losses[-1] if losses else None
-
     def note(self, loss: float, finite: bool) -> None:
         """Note a step; those after a divergence are the fleet's, not its own."""
         if self.diverged_at is None:

@@ -201,8 +201,8 @@ class _FleetLoop:
                 epochs=run.config.epochs,
                 step=member.step if step is None else step,
                 steps=run.steps,
-                loss=member.loss,
-                accuracy=member.history.curve[-1]["accuracy"] if member.history.curve else None,
+                loss=member.history.loss,
+                accuracy=member.history.accuracy,
                 status=status,
             ),
         )
