@@ -64,7 +64,7 @@ class BoundTransform(BoundStrategy):
                 new, memory[name] = transformed(own, seen, memory[name], valid)
                 if self._keep_nonfinite and valid is not None:
                     new = leave_nonfinite_elements(own, new, values)
-                changed = _differs(new, values)
+                changed = changed_elements(new, values).any()
                 if on_host(changed) and not changed:
                     new = None
             self._new.append(new)
@@ -86,11 +86,7 @@ class BoundTransform(BoundStrategy):
                 if grad.is_complex() and not new.is_complex():
                     set_modulus(grad, new.reshape(grad.shape))
                     continue
-                if grad.dtype.itemsize < new.dtype.itemsize:
-                    # What was finite stays so: the largest half-precision number, not inf.
-                    most = torch.finfo(grad.dtype).max
-                    new = torch.where(new.isfinite(), new.clamp(-most, most), new)
-                grad.copy_(self._unview(index, new, grad.shape))
+                grad.copy_(self._unview(index, keep_finite(new, grad.dtype), grad.shape))
         self._give_back()
         self._new = [None] * len(self._grads)  # it has been done
         self.total_after = self.decision.clipped_norm
@@ -179,6 +175,14 @@ def leave_nonfinite_elements(strategy: Transform, new: Tensor, old: Tensor) -> T
     return torch.where(finite, new, old)
 
 
-def _differs(new: Tensor, old: Tensor) -> Tensor:
-    """Whether any element changed, bool scalar. NaN stays NaN: that is no change."""
-    return ((new != old) & ~(torch.isnan(new) & torch.isnan(old))).any()
+def changed_elements(new: Tensor, old: Tensor) -> Tensor:
+    """Which elements changed, bool. NaN stays NaN: that is no change."""
+    return (new != old) & ~(torch.isnan(new) & torch.isnan(old))
+
+
+def keep_finite(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Values for a tensor of `dtype`: what it cannot hold becomes its largest number, not inf."""
+    if dtype.itemsize >= values.dtype.itemsize:
+        return values
+    most = torch.finfo(dtype).max
+    return torch.where(values.isfinite(), values.clamp(-most, most), values)

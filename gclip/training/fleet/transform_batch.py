@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.answers import remembered
-from gclip.clipping.bound_transform import leave_nonfinite_elements
+from gclip.clipping.bound_transform import (
+    changed_elements,
+    keep_finite,
+    leave_nonfinite_elements,
+)
 from gclip.clipping.float64_norms import recheck
 from gclip.clipping.norms import ALL_FINITE, set_modulus
 from gclip.clipping.rules import Decision, transformed
@@ -29,9 +33,10 @@ class TransformBatch(StrategyBatch):
     _memory_by_group = False  # each tensor's has the dtype of its elements
     _changed: list[tuple[int, Tensor]]
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self._types: dict[str, torch.dtype] = {}  # of the elements that memory is made for
+    def __init__(self, strategy: VectorizedStrategy, *args: Any, **settings: Any) -> None:
+        super().__init__(strategy, *args, **settings)
+        self._matrix = cast(Transform, strategy.strategies[0]).view == "matrix"
+        self._dtypes: dict[str, torch.dtype] = {}  # of the elements that memory is made for
 
     def decide(self, inputs: StepInputs) -> Tensor | None:
         """Compute the new values and the memory; a transform never skips a step."""
@@ -44,24 +49,23 @@ class TransformBatch(StrategyBatch):
         for column, index in enumerate(self.groups.indices):
             grad, name = inputs.grads[index], self.groups.single_run.names[column]
             change: Tensor | None = None
-            view = cast(Transform, self.strategy.strategies[0]).view
-            if grad is not None and grad.numel() and not _has_no_matrix(view, grad):
-                values = self._values(view, index, grad)
+            if grad is not None and grad.numel() and not self._ignores(grad):
+                values = self._view(index, grad)
                 now = self.strategy.at(inputs.step, values.device, values.dtype)
                 strategy = cast(Transform, now)
                 if name not in memory:
                     memory[name] = remembered(strategy, torch.zeros_like(values))
-                elif self._types.get(name) != values.dtype:
+                elif self._dtypes.get(name) != values.dtype:
                     memory[name] = retyped(memory[name], values.dtype)
-                self._types[name] = values.dtype
-                elements = self._elements(strategy, inputs, index, values)
+                self._dtypes[name] = values.dtype
+                elements = self._elements(inputs, index, values)
                 row_valid = None if valid is None else self._expand_dims(valid, values)
                 new, memory[name] = transformed(strategy, elements, memory[name], row_valid)
                 if inputs.keep_nonfinite and valid is not None:
                     new = leave_nonfinite_elements(strategy, new, values)
                 if self.strategy.unbatched:
                     new, values = new.unsqueeze(0), values.unsqueeze(0)
-                change = _differs(new, values)
+                change = changed_elements(new, values).flatten(1).any(dim=1)
                 if not on_host(change) or bool(change.any()):
                     after = _l2(new.flatten(1))
                     norms_after[column] = torch.where(change, after, norms_after[column])
@@ -82,16 +86,9 @@ class TransformBatch(StrategyBatch):
                 set_modulus(selected, new.reshape(selected.shape))
                 self.scatter(grad, selected)
                 continue
-            if grad.dtype.itemsize < new.dtype.itemsize:
-                # What was finite stays so: the largest half-precision number, not inf.
-                most = torch.finfo(grad.dtype).max
-                new = torch.where(new.isfinite(), new.clamp(-most, most), new)
-            shape = (len(self.rows), *grad.shape[1:])
-            matrix = cast(Transform, self.strategy.strategies[0]).view == "matrix"
-            self.scatter(
-                grad,
-                self._rows(index).from_matrix(new, shape, 1) if matrix else new.reshape(shape),
-            )
+            new = keep_finite(new, grad.dtype)
+            shape = torch.Size((len(self.rows), *grad.shape[1:]))
+            self.scatter(grad, self._unview(index, new, shape))
         self._changed = []
 
     # -- inside ------------------------------------------------------------------------------
@@ -107,20 +104,29 @@ class TransformBatch(StrategyBatch):
         parameters = self.groups.parameters
         return rows(parameters.shapes[index], parameters.axes[index])
 
-    def _values(self, view: str, index: int, stack: Tensor) -> Tensor:
+    def _ignores(self, stack: Tensor) -> bool:
+        return self._matrix and stack.ndim < 3
+
+    def _view(self, index: int, stack: Tensor) -> Tensor:
         """These rows as ``(rows, elements)`` or ``(rows, rows of a matrix, columns)``."""
         selected = self.select(stack)
-        if selected.is_complex() and view == "flat":
+        if selected.is_complex() and not self._matrix:
             selected = selected.abs()
         half = selected.dtype in (torch.float16, torch.bfloat16)
         values = selected.float() if half else selected
-        if view == "flat":
-            return self._drop_run_dim(values.reshape(len(selected), -1))
-        return self._drop_run_dim(self._rows(index).matrix(values, 1))
+        if self._matrix:
+            return self._drop_run_dim(self._rows(index).matrix(values, 1))
+        return self._drop_run_dim(values.reshape(len(selected), -1))
 
-    def _elements(
-        self, strategy: Transform, inputs: StepInputs, index: int, values: Tensor
-    ) -> Elements:
+    def _unview(self, index: int, values: Tensor, shape: torch.Size) -> Tensor:
+        """Back from `_view`, with the dimension of the runs, to the stack's shape."""
+        return (
+            self._rows(index).from_matrix(values, shape, 1)
+            if self._matrix
+            else values.reshape(shape)
+        )
+
+    def _elements(self, inputs: StepInputs, index: int, values: Tensor) -> Elements:
         source = None if inputs.sources is None else inputs.sources[index]
         weight = cast(Tensor, inputs.weights.tensors[index])
         lr: Callable[[], Rate] | None = None
@@ -135,10 +141,8 @@ class TransformBatch(StrategyBatch):
         return Elements(
             values,
             step=inputs.step,
-            weight=lambda: self._values(strategy.view, index, weight.detach()).to(values),
-            grad=None
-            if source is None
-            else (lambda: self._values(strategy.view, index, source).to(values)),
+            weight=lambda: self._view(index, weight.detach()).to(values),
+            grad=None if source is None else (lambda: self._view(index, source).to(values)),
             lr=lr,
         )
 
@@ -156,17 +160,7 @@ def make_batch(strategy: VectorizedStrategy, *args: Any, **settings: Any) -> Str
     return batch_type(strategy, *args, **settings)
 
 
-def _has_no_matrix(view: str, stack: Tensor) -> bool:
-    return view == "matrix" and stack.ndim < 3
-
-
 def _l2(rows: Tensor) -> Tensor:
     """The L2 norm of each row, ``(rows,)``."""
     norm: Tensor = torch.linalg.vector_norm(rows, dim=1)
     return recheck(norm, rows, 2.0)
-
-
-def _differs(new: Tensor, old: Tensor) -> Tensor:
-    """Which runs have an element that changed, bool ``(rows,)``. NaN stays NaN: no change."""
-    changed = (new != old) & ~(torch.isnan(new) & torch.isnan(old))
-    return changed.flatten(1).any(dim=1)
