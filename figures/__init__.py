@@ -175,11 +175,11 @@ def draw_all(
             no figure could be drawn.
     """
     from gclip.results import Results, load
+    from gclip.results.comparable import scored_runs
 
     chosen = [choose(name, names(), "figure") for name in (names() if only is None else only)]
     kinds = [choose(kind, FORMATS, "figure format") for kind in formats]
-    runs = load(store, keys)
-    runs = runs[runs["status"].isin(["finished", "diverged"])]
+    runs = scored_runs(load(store, keys))
     if runs.empty:
         raise UsageError(
             f"no run in '{getattr(store, 'path', store)}' is finished: nothing to draw"

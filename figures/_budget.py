@@ -14,8 +14,25 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ._studies import columns_for, head, looks_of, ordered, styled
-from ._style import BASELINE, MARKS, around, canvas, caption, panels, spread, whisker, wrapped
+from gclip.results.comparable import scored_runs
+from gclip.results.frames import ordered
+
+from ._studies import columns_for, looks_of
+from ._style import (
+    BASELINE,
+    MARKS,
+    around,
+    canvas,
+    caption,
+    extent,
+    panels,
+    split,
+    spread,
+    styled,
+    title,
+    whisker,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from gclip.results.budget import BudgetCurve
@@ -58,11 +75,10 @@ def curves(found: Mapping[str, BudgetCurve], base: RunConfig) -> Figure:
         axes.set_xlabel("Random trials")
     figure.legend(handles=_curve_legend(), loc="outside upper right", ncols=4)
     shared = pd.DataFrame([json.loads(base.to_json())]).drop(columns="lr")
-    head(figure, "What a budget of trials buys", shared)
-    counts = sorted({len(curve.mean) for curve in found.values()})
+    title(figure, "What a budget of trials buys", shared)
     caption(
         figure,
-        f"n = {' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} random trials "
+        f"n = {extent(len(curve.mean) for curve in found.values())} random trials "
         "a strategy, learning rate and fields together; diverged trials score chance.",
         "Lines: the expected best of k of them; bands: from the 10 % least to the 10 % most lucky "
         "choices of k, cut off below. The best of many single runs looks better than it is.",
@@ -79,7 +95,7 @@ def final(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
         runs: one row a run: `strategy`, `seed`, `status`, `accuracy`.
     """
     shown = [row for row in rows if row["n"]]
-    runs = runs[runs["status"].isin(list(MARKS))].reset_index(drop=True)
+    runs = scored_runs(runs).reset_index(drop=True)
     look = looks_of([row["strategy"] for row in rows])
     figure = canvas(9.0, 1.95 + 0.42 * len(shown))
     axes = figure.subplots()
@@ -106,15 +122,13 @@ def final(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
         side.grid(visible=False, axis="y")
         side.tick_params(length=0)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
-    split = str(runs["split"].iloc[0]) if "split" in runs and len(runs) else "test"
-    axes.set_xlabel(f"{split.capitalize()} accuracy (%)")
-    head(figure, "After equal tuning, on fresh seeds", runs)
-    trials = sorted({row["trials"] for row in rows})
+    axes.set_xlabel(f"{split(runs)} accuracy (%)")
+    title(figure, "After equal tuning, on fresh seeds", runs)
     diverged = int((runs["status"] == "diverged").sum())
     caption(
         figure,
-        f"Each strategy's best of {' to '.join(str(n) for n in dict.fromkeys(trials))} random "
-        f"trials (by validation), n = {_counts(shown)} fresh seeds.",
+        f"Each strategy's best of {extent(row['trials'] for row in rows)} random "
+        f"trials (by validation), n = {extent(row['n'] for row in shown)} fresh seeds.",
         "Points: one run each, a seed at the same height in every row; diamonds and bars: mean "
         "and its 95 % interval, which holds where some runs do not train, too.",
         f"{diverged} of {len(runs)} runs diverged (crosses); they score chance and count."
@@ -131,11 +145,6 @@ def _label(row: Mapping[str, Any]) -> str:
     if row["none_difference"] is None:
         return text
     return f"{text}   {row['none_shown']}\n{row['none_evidence']}"
-
-
-def _counts(rows: Sequence[Mapping[str, Any]]) -> str:
-    counts = sorted({row["n"] for row in rows})
-    return " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
 
 
 def _trials(curve: BudgetCurve) -> Any:

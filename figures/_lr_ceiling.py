@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ._studies import (
-    columns_for,
-    head,
-    log_axis,
-    looks_of,
-    means,
-    ordered,
-    percents,
-    points,
-    styled,
-)
-from ._style import BASELINE, canvas, caption, panels, wrapped
+from gclip.results.comparable import scored_runs
+from gclip.results.frames import ordered
+
+from ._studies import columns_for, log_axis, looks_of, means, percents, points
+from ._style import BASELINE, canvas, caption, extent, panels, styled, title, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +28,7 @@ def draw(runs: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> Figure:
         runs: one row a run: `strategy`, `rate`, `seed`, `status`, `accuracy`.
         rows: the table of the study ``lr_ceiling``: `strategy`, `ceiling`, `ceiling_is_least`.
     """
-    scored = runs[runs["status"].isin(["finished", "diverged"])]
+    scored = scored_runs(runs)
     by_strategy = {row["strategy"]: row for row in rows}
     strategies = ordered(list(by_strategy))
     look = looks_of(strategies)
@@ -68,12 +61,11 @@ def draw(runs: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> Figure:
     for axes in grid[-columns:]:
         axes.set_xlabel("Learning rate")
     figure.legend(handles=_legend(), loc="outside upper right", ncols=4)
-    head(figure, "Highest stable learning rate", runs)
+    title(figure, "Highest stable learning rate", runs)
     counts = scored.groupby(["strategy", "rate"]).size()
     caption(
         figure,
-        f"n = {counts.min()}{f' to {counts.max()}' if counts.max() > counts.min() else ''} seeds "
-        "at each learning rate." if len(counts) else "",
+        f"n = {extent(counts)} seeds at each learning rate." if len(counts) else "",
         "Stable (shaded): no seed diverged and the mean is at least half of the strategy's best. "
         "Lines: mean; bands: from the lowest to the highest run. Diverged runs score chance.",
     )  # fmt: skip

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, PercentFormatter
 
-from ._studies import head, looks_of, styled
-from ._style import BASELINE, MARKS, canvas, caption, panels, seeds, spread, whisker, wrapped
+from gclip.results.comparable import scored_runs
+
+from ._studies import looks_of
+from ._style import (
+    BASELINE,
+    MARKS,
+    canvas,
+    caption,
+    panels,
+    seeds,
+    split,
+    spread,
+    styled,
+    title,
+    whisker,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +43,7 @@ def draw(runs: pd.DataFrame) -> Figure:
     Args:
         runs: one row a run: `disturbance`, `level`, `strategy`, `seed`, `status`, `accuracy`.
     """
-    scored = runs[runs["status"].isin(list(MARKS))].reset_index(drop=True)
+    scored = scored_runs(runs).reset_index(drop=True)
     conditions = list(
         dict.fromkeys(zip(runs["disturbance"], runs["level"].astype(float), strict=True))
     )
@@ -49,7 +63,7 @@ def draw(runs: pd.DataFrame) -> Figure:
             if name != CLEAN and text in clean.index and len(own):
                 axes.scatter(clean[text], place, s=46, marker="|", color=BASELINE, zorder=2)
         axes.set_title(_title(name, level), pad=5)
-        axes.set_xlabel(f"{_split(runs)} accuracy (%)", fontsize=8)
+        axes.set_xlabel(f"{split(runs)} accuracy (%)", fontsize=8)
         axes.xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
         axes.grid(visible=False, axis="y")
@@ -57,7 +71,7 @@ def draw(runs: pd.DataFrame) -> Figure:
     grid[0].set_yticks(range(len(order)), [wrapped(text, 30) for text in order])
     grid[0].set_ylim(len(order) - 0.4, -0.6)
     figure.legend(handles=_legend(), loc="outside upper right", ncols=4)
-    head(figure, "Accuracy under disturbances", runs)
+    title(figure, "Accuracy under disturbances", runs)
     per_cell = scored[scored["disturbance"] == CLEAN]
     caption(
         figure,
@@ -88,11 +102,6 @@ def _row(axes: Axes, runs: pd.DataFrame, place: int, heights: pd.Series[float], 
 
 def _title(name: str, level: float) -> str:
     return name if name == CLEAN else f"{name.replace('_', ' ')} {level:g}"
-
-
-def _split(runs: pd.DataFrame) -> str:
-    names: Mapping[str, None] = dict.fromkeys(runs["split"]) if "split" in runs else {}
-    return next(iter(names)).capitalize() if len(names) == 1 else "Test"
 
 
 def _legend() -> list[Line2D]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from ._studies import looks_of, styled
-from ._style import BASELINE, canvas, caption, wrapped
+from ._studies import looks_of
+from ._style import BASELINE, canvas, caption, extent, styled, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,12 +55,10 @@ def draw(rows: Sequence[Mapping[str, Any]], setting: str) -> Figure:
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
     figure.suptitle(f"What clipping costs\n{setting}", x=0.01, ha="left", fontsize=11)
-    rounds = sorted({row["rounds"] for row in rows})
-    between = " to ".join(str(n) for n in dict.fromkeys((rounds[0], rounds[-1])))
     caption(
         figure,
-        f"Medians of {between} rounds in which the strategy, norm and a whole "
-        "training step without clipping took turns.",
+        f"Medians of {extent(row['rounds'] for row in rows)} rounds in which the strategy, norm "
+        "and a whole training step without clipping took turns.",
         "Memory: what the strategy keeps between steps; + where it still grew.",
     )
     return figure

@@ -10,8 +10,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from ._studies import head, looks_of, styled
-from ._style import MARKS, around, canvas, caption, spread, whisker, wrapped
+from gclip.results.comparable import scored_runs
+
+from ._studies import looks_of
+from ._style import (
+    MARKS,
+    around,
+    canvas,
+    caption,
+    extent,
+    spread,
+    styled,
+    title,
+    whisker,
+    wrapped,
+)
 
 GAP = 0.38
 """How far below the tuned strategy its default stands."""
@@ -26,7 +39,7 @@ def draw(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
         runs: one row a run: `strategy`, `form` (tuned or default), `seed`, `status`, `accuracy`.
     """
     shown = [row for row in rows if row["n"]]
-    runs = runs[runs["status"].isin(list(MARKS))].reset_index(drop=True)
+    runs = scored_runs(runs).reset_index(drop=True)
     look = looks_of([row["strategy"] for row in rows])
     figure = canvas(9.0, 2.1 + 0.72 * len(shown))
     axes = figure.subplots()
@@ -61,12 +74,11 @@ def draw(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
         for colour, text in (("white", "tuned (in its colour)"), ("#8c8c8c", "as it comes"))
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=2)
-    head(figure, "Tuned and as it comes, on fresh seeds", runs)
-    counts = sorted({row["n"] for row in shown})
+    title(figure, "Tuned and as it comes, on fresh seeds", runs)
     diverged = int((runs["status"] == "diverged").sum())
     caption(
         figure,
-        f"n = {' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} fresh seeds. "
+        f"n = {extent(row['n'] for row in shown)} fresh seeds. "
         "Points: one run each; diamonds and bars: mean and its 95 % interval, which holds where "
         "some runs do not train, too. As it comes: the strategy's default at the learning rate "
         "that was not tuned.",

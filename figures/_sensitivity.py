@@ -9,18 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ._studies import (
-    columns_for,
-    head,
-    log_axis,
-    looks_of,
-    means,
-    ordered,
-    percents,
-    points,
-    styled,
-)
-from ._style import BASELINE, canvas, caption, wrapped
+from gclip.results.comparable import scored_runs
+from gclip.results.frames import ordered
+
+from ._studies import columns_for, log_axis, looks_of, means, percents, points
+from ._style import BASELINE, canvas, caption, extent, split, styled, title, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +31,7 @@ def draw(runs: pd.DataFrame, defaults: Mapping[str, float | None]) -> Figure:
             `accuracy`, `clip_rate`; the rows of ``none`` make the line to beat.
         defaults: the threshold's default by strategy; None where it is not a number.
     """
-    scored = runs[runs["status"].isin(["finished", "diverged"])]
+    scored = scored_runs(runs)
     strategies = [text for text in ordered(list(defaults)) if text != "none"]
     look = looks_of(strategies)
     columns = columns_for(len(strategies))
@@ -61,14 +54,14 @@ def draw(runs: pd.DataFrame, defaults: Mapping[str, float | None]) -> Figure:
         below.set_xlabel(every["threshold"].iloc[0] if len(every) else "")
         for axes in (above, below):
             axes.tick_params(labelleft=column == 0)
-        above.set_ylabel(f"{_split(runs)} accuracy (%)" if column == 0 else "")
+        above.set_ylabel(f"{split(runs)} accuracy (%)" if column == 0 else "")
         below.set_ylabel("clipped (%)" if column == 0 else "", fontsize=8)
     figure.legend(handles=_legend(len(none) > 0), loc="outside upper right", ncols=5)
-    head(figure, "Accuracy over the threshold", runs)
+    title(figure, "Accuracy over the threshold", runs)
     counts = scored.groupby(["strategy", "value"]).size()
     caption(
         figure,
-        f"n = {_range(counts.min(), counts.max())} seeds at each value." if len(counts) else "",
+        f"n = {extent(counts)} seeds at each value." if len(counts) else "",
         "Lines: mean; bands: from the lowest to the highest run. Below: mean share of steps in "
         "which anything was clipped.",
         f"{int((scored['status'] == 'diverged').sum())} of {len(scored)} runs diverged; they score "
@@ -132,12 +125,3 @@ def _legend(none: bool) -> list[Line2D | Patch]:
         line = Line2D([], [], color=BASELINE, linestyle=(0, (4, 2)), label="none")
         handles.append(line)
     return handles
-
-
-def _split(runs: pd.DataFrame) -> str:
-    names = list(runs["split"].unique()) if "split" in runs else []
-    return str(names[0]).capitalize() if len(names) == 1 else "Test"
-
-
-def _range(low: int, high: int) -> str:
-    return str(low) if low == high else f"{low} to {high}"

@@ -1,14 +1,12 @@
-"""What the figures of studies share: their heads, their axes, and how they are finished."""
+"""What the figures of studies share: looks, means, points and axes."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
@@ -17,37 +15,13 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from ._style import MARKS, Look, looks, setting, theme
+from gclip.results.frames import ordered
+
+from ._style import MARKS, Look, looks
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-
-Draws = ParamSpec("Draws")
-
-
-def styled(draw: Callable[Draws, Figure]) -> Callable[Draws, Figure]:
-    """Draw in the common style, and lay the figure out once for all formats."""
-
-    @functools.wraps(draw)
-    def styled_draw(*args: Draws.args, **more: Draws.kwargs) -> Figure:
-        with theme():
-            figure = draw(*args, **more)
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
-        return figure
-
-    return styled_draw
-
-
-def head(figure: Figure, text: str, runs: pd.DataFrame) -> None:
-    """What is shown, and under it the setting that all runs share."""
-    figure.suptitle(f"{text}\n{setting(runs)}", x=0.01, ha="left", fontsize=11)
-
-
-def ordered(strategies: Sequence[str]) -> tuple[str, ...]:
-    """In the order of their colours: ``none`` first, then by spelling."""
-    return tuple(sorted(set(strategies), key=lambda name: (name != "none", name)))
 
 
 def looks_of(strategies: Sequence[str]) -> Mapping[str, Look]:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from gclip.results import Results
-
 # Wong (2011) and seaborn's "colorblind", without yellow (too pale for a line) and grey.
 PALETTE = (
     *("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#d55e00"),
@@ -93,6 +91,20 @@ def theme() -> Iterator[None]:
 Draws = ParamSpec("Draws")
 
 
+def styled(draw: Callable[Draws, Figure | SubFigure]) -> Callable[Draws, Figure]:
+    """Draw in the common style, and lay the figure out once for all formats."""
+
+    @functools.wraps(draw)
+    def styled_draw(*args: Draws.args, **more: Draws.kwargs) -> Figure:
+        with theme():
+            figure = cast("Figure", draw(*args, **more))
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        return figure
+
+    return styled_draw
+
+
 def finished(draw: Callable[Draws, Figure | SubFigure]) -> Callable[Draws, Figure | SubFigure]:
     """Of the runs that came to an end, in the common style, and laid out once for all formats.
 
@@ -111,11 +123,7 @@ def finished(draw: Callable[Draws, Figure | SubFigure]) -> Callable[Draws, Figur
         rest: Any = args[1:]
         if any(place is not None for place in (*rest, *into.values())):
             return draw(scored, *rest, **into)
-        with theme():
-            figure: Any = draw(scored)  # type: ignore[call-arg]
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
-        return cast("Figure", figure)
+        return styled(draw)(scored)  # type: ignore[call-arg]
 
     return draw_finished
 
@@ -153,9 +161,9 @@ def panels(figure: Any, count: int, columns: int, **share: Any) -> list[Axes]:
     return flat[:count]
 
 
-def title(figure: Figure | SubFigure, text: str, results: Results) -> None:
+def title(figure: Figure | SubFigure, text: str, runs: pd.DataFrame) -> None:
     """What is shown, and under it the setting that all runs share."""
-    figure.suptitle(f"{text}\n{setting(results.runs)}", x=0.01, ha="left", fontsize=11)
+    figure.suptitle(f"{text}\n{setting(runs)}", x=0.01, ha="left", fontsize=11)
 
 
 def caption(figure: Figure | SubFigure, *sentences: str) -> None:
@@ -182,9 +190,9 @@ def setting(runs: pd.DataFrame) -> str:
     return " · ".join(filter(None, parts))
 
 
-def split(results: Results) -> str:
+def split(runs: pd.DataFrame) -> str:
     """``Test`` or ``Validation``: the images that were scored."""
-    names = list(results.runs["split"].unique()) if "split" in results.runs else []
+    names = list(runs["split"].unique()) if "split" in runs else []
     return str(names[0]).capitalize() if len(names) == 1 else "Test"
 
 
@@ -202,9 +210,14 @@ def counted(runs: pd.DataFrame) -> str:
 def seeds(runs: pd.DataFrame) -> str:
     """How many runs stand behind each strategy: ``n = 10 seeds`` or ``n = 4 to 10 seeds``."""
     counts = runs.groupby("strategy").size()
-    low, high = int(counts.min()), int(counts.max())
-    number = str(low) if low == high else f"{low} to {high}"
-    return f"n = {number} seed{'s' if high != 1 else ''} a strategy"
+    return f"n = {extent(counts)} seed{'s' if counts.max() != 1 else ''} a strategy"
+
+
+def extent(counts: Iterable[int]) -> str:
+    """``10``, or ``4 to 10`` where they differ."""
+    known = sorted(counts)
+    low, high = known[0], known[-1]
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def extremes(values: Iterable[float]) -> tuple[float, float]:

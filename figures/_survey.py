@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from ._style import BASELINE, canvas, caption, looks, theme, wrapped
+from ._style import BASELINE, canvas, caption, looks, styled, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,42 +33,40 @@ _TAIL = 0.005
 _HIGH, _ROW = 1.0, 0.21  # inches: of a distribution, of a strategy
 
 
+@styled
 def draw(norms: Mapping[str, Norms], suggestions: Suggestions, setting: str = "") -> Figure:
     """A panel a scope: its norms above, and below them the limits that each strategy would set."""
     useful = [row for row in suggestions if row.value is not None and row.limit]
     look = looks([row.spelling for row in useful])
     rows = {scope: [row for row in useful if row.scope == scope] for scope in norms}
     heights = [part for scope in norms for part in (_HIGH, _ROW * (len(rows[scope]) + 0.6))]
-    with theme():
-        figure = canvas(9.5, sum(heights) + 0.42 * len(norms) + 1.7)
-        grid = figure.subplots(2 * len(norms), 1, height_ratios=heights, squeeze=False)[:, 0]
-        for place, (scope, values) in enumerate(norms.items()):
-            above, below = grid[2 * place], grid[2 * place + 1]
-            above.sharex(below)
-            _distribution(above, values)
-            _limits(below, rows[scope], {row.spelling: look[row.spelling].colour for row in useful})
-            _range(below, values, rows[scope])
-            above.set_title(f"{scope}: {MEASURED[scope]}", loc="left")
-        grid[-1].set_xlabel("Size of the gradient")
-        target = f"{100 * suggestions.clip_rate:g} %"
-        figure.suptitle(
-            f"Gradient norms without clipping, and limits for {target} of the steps"
-            + (f"\n{setting}" if setting else ""),
-            x=0.01,
-            ha="left",
-            fontsize=11,
-        )
-        caption(
-            figure,
-            f"Bars: norms of {suggestions.steps:,} steps; the highest and lowest 0.5 % are cut "
-            "off. Dots: median limit of each strategy with its suggested threshold; lines: 10 to "
-            "90 % of its limits over steps and groups. In brackets: share of the steps whose "
-            "total norm would shrink by more than 1 %, by replaying the norms.",
-        )
-        # Hinted text is wider at some resolutions: laid out for the one it is saved with.
-        figure.set_dpi(float(mpl.rcParams["savefig.dpi"]))
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+    figure = canvas(9.5, sum(heights) + 0.42 * len(norms) + 1.7)
+    grid = figure.subplots(2 * len(norms), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for place, (scope, values) in enumerate(norms.items()):
+        above, below = grid[2 * place], grid[2 * place + 1]
+        above.sharex(below)
+        _distribution(above, values)
+        _limits(below, rows[scope], {row.spelling: look[row.spelling].colour for row in useful})
+        _range(below, values, rows[scope])
+        above.set_title(f"{scope}: {MEASURED[scope]}", loc="left")
+    grid[-1].set_xlabel("Size of the gradient")
+    target = f"{100 * suggestions.clip_rate:g} %"
+    figure.suptitle(
+        f"Gradient norms without clipping, and limits for {target} of the steps"
+        + (f"\n{setting}" if setting else ""),
+        x=0.01,
+        ha="left",
+        fontsize=11,
+    )
+    caption(
+        figure,
+        f"Bars: norms of {suggestions.steps:,} steps; the highest and lowest 0.5 % are cut "
+        "off. Dots: median limit of each strategy with its suggested threshold; lines: 10 to "
+        "90 % of its limits over steps and groups. In brackets: share of the steps whose "
+        "total norm would shrink by more than 1 %, by replaying the norms.",
+    )
+    # Hinted text is wider at some resolutions: laid out for the one it is saved with.
+    figure.set_dpi(float(mpl.rcParams["savefig.dpi"]))
     return figure
 
 

@@ -75,12 +75,12 @@ def draw(results: Results, ax: Axes | None = None) -> Figure | SubFigure:
         side.grid(visible=False, axis="y")
         side.tick_params(length=0)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
-    axes.set_xlabel(f"{split(results)} accuracy (%)")
+    axes.set_xlabel(f"{split(results.runs)} accuracy (%)")
     diverged = int((runs["status"] == "diverged").sum())
     axes.legend(handles=_legend(bool(diverged)), loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     if ax is not None:
         return figure
-    title(figure, f"Final {split(results).lower()} accuracy by strategy", results)
+    title(figure, f"Final {split(results.runs).lower()} accuracy by strategy", results.runs)
     caption(
         figure,
         f"Points: one run each, a seed at the same height in every row; {seeds(runs)}.",

@@ -59,7 +59,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     left.set_xlabel("Steps limited in all (%)")
     left.grid(visible=False, axis="y")
     _course(figure, right, results.steps, order)
-    title(figure, "How often each strategy limits a step", results)
+    title(figure, "How often each strategy limits a step", results.runs)
     caption(
         figure,
         f"Points: one run each; diamonds: mean; {seeds(runs)}. Grey ticks: steps in which anything "

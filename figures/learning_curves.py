@@ -43,13 +43,13 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     """
     curves = completed(results)
     measures = {
-        "accuracy": f"{split(results)} accuracy (%)",
+        "accuracy": f"{split(results.runs)} accuracy (%)",
         "train_loss": "Training loss (cross-entropy)",
     }
     few = len(results.strategies) <= FEW
     panels_of = _together if few else _apart
     figure = panels_of(results, curves, measures, figure)
-    title(figure, "Learning curves", results)
+    title(figure, "Learning curves", results.runs)
     if _one_epoch(curves):
         marks = (
             "One epoch, so there is no curve: small points are runs, large ones their mean, lines "

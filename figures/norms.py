@@ -70,7 +70,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         for colour, label, dash in QUANTITIES.values()
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=3)
-    title(figure, f"{what} over training", results)
+    title(figure, f"{what} over training", results.runs)
     for axes in grid[-columns:]:
         axes.set_xlabel("Step")
     note = f"Of the optimizer's update, not the gradient: {', '.join(updates)}." if updates else ""

@@ -17,6 +17,11 @@ _OF_STRATEGY = {"code", "stepping"}
 _FREE = {"strategy", "seed", *_OF_STRATEGY}
 
 
+def scored_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows that count: finished, or diverged, which score chance."""
+    return runs[runs["status"].isin(["finished", "diverged"])]
+
+
 def experiments(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The rows of each experiment in ``runs`` (a frame of ``load``), by name.
 

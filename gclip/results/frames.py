@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gclip.clipping.verdicts import LIMITED
+from gclip.results.comparable import scored_runs
 from gclip.results.run_files import StoredRun
 from gclip.results.store import Store
 
@@ -128,12 +129,17 @@ class Results:
 
     def scored(self) -> Results:
         """The part about runs that came to an end: finished or diverged, not pruned or failed."""
-        return self.only(self.runs.loc[self.runs["status"].isin(["finished", "diverged"]), "key"])
+        return self.only(scored_runs(self.runs)["key"])
 
     @property
     def strategies(self) -> tuple[str, ...]:
         """All strategies in the order of their colours: ``none`` first, then by spelling."""
-        return tuple(sorted(set(self.runs["strategy"]), key=lambda name: (name != "none", name)))
+        return ordered(self.runs["strategy"])
+
+
+def ordered(strategies: Iterable[str]) -> tuple[str, ...]:
+    """Strategies in the order of their colours: ``none`` first, then by spelling."""
+    return tuple(sorted(set(strategies), key=lambda name: (name != "none", name)))
 
 
 def _stored(store: Where, keys: Iterable[str] | None) -> Iterator[StoredRun]:

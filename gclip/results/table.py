@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.clipping.verdicts import verdict_of
 from gclip.errors import UsageError
-from gclip.results.comparable import differing_settings
+from gclip.results.comparable import differing_settings, scored_runs
 from gclip.results.evidence import TOO_FEW, compare_pairs
 from gclip.results.intervals import finite, iqm, mean_interval, wilson
 from gclip.results.trained import trained_from, trained_summary
@@ -76,7 +76,7 @@ def compare_table(runs: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
     """
     import pandas as pd
 
-    scored = runs[runs["status"].isin(["finished", "diverged"])]
+    scored = scored_runs(runs)
     _require_one_run_each(scored)
     _require_scores(scored)
     least = trained_from(scored)
