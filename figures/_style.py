@@ -19,6 +19,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
 from gclip.errors import UsageError
 from gclip.results.statistics import Interval, mean_interval
@@ -98,8 +99,9 @@ def styled(draw: Callable[Draws, Figure | SubFigure]) -> Callable[Draws, Figure]
     def styled_draw(*args: Draws.args, **more: Draws.kwargs) -> Figure:
         with theme():
             figure = cast("Figure", draw(*args, **more))
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+            if not isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
+                figure.draw_without_rendering()
+                figure.set_layout_engine("none")  # from now on a placeholder: once is enough
         return figure
 
     return styled_draw
