@@ -104,13 +104,13 @@ def final(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
     heights = spread(runs)
     labels, texts = [], []
     for place, row in enumerate(shown):
-        mine = runs[runs["strategy"] == row["strategy"]]
+        own = runs[runs["strategy"] == row["strategy"]]
         colour = look[row["strategy"]].colour
         for status, marker in MARKS.items():
-            some = mine[mine["status"] == status]
+            some = own[own["status"] == status]
             at = place + heights[some.index]
             axes.scatter(some["accuracy"], at, s=20, marker=marker, color=colour, alpha=0.75)
-        whisker(axes, place, mine["accuracy"], 1.6)
+        whisker(axes, place, own["accuracy"], 1.6)
         axes.scatter(row["accuracy"], place, s=36, marker="D", color=colour, edgecolors="black",
                      zorder=4)  # fmt: skip
         labels.append(wrapped(f"{row['tuned']}, lr {row['lr']:g}", 44))

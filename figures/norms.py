@@ -12,7 +12,6 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-import gclip
 from gclip.errors import UsageError
 
 from ._style import caption, counted, finished, looks, panels, room, seeds, title, wrapped
@@ -80,13 +79,14 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
 
 def _on_updates(strategies: Iterable[str]) -> list[str]:
     """Those that clip, and so record, the optimizer's update."""
+    from gclip.clipping.parameters import resolve
+
     on_updates = []
     for spelling in strategies:
         try:
-            parsed = gclip.parse(spelling)
+            parts = resolve(spelling)
         except UsageError:  # of a plugin that is not loaded here
             continue
-        parts = parsed.strategies if isinstance(parsed, gclip.Chain) else (parsed,)
         if any(part.side == "update" for part in parts):
             on_updates.append(spelling)
     return on_updates

@@ -1,8 +1,10 @@
 """Finished runs: kept by a store, read as data frames, judged by statistics.
 
-store = Store("runs")
-runs = results.load(store)                       # one row a run
-table = results.statistics.compare_table(runs)   # one row a strategy
+::
+
+    store = Store("runs")
+    runs = results.load(store)                       # one row a run
+    table = results.statistics.compare_table(runs)   # one row a strategy
 """
 
 from __future__ import annotations

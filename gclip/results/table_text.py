@@ -20,7 +20,7 @@ _LONG = 24
 def comparison_table(table: pd.DataFrame, baseline: str, split: str = "test") -> TextTable:
     """`gclip.results.statistics.compare_table` as text, the best first."""
     versus = baseline if len(baseline) <= _LONG else "baseline"
-    made = TextTable(
+    text_table = TextTable(
         columns=[
             Column(heading="strategy", words=True),
             Column(heading=f"{split} accuracy"),
@@ -34,8 +34,8 @@ def comparison_table(table: pd.DataFrame, baseline: str, split: str = "test") ->
         ]
     )
     for row in table.to_dict("records"):
-        made.add(*_cells({str(key): value for key, value in row.items()}))
-    return made
+        text_table.add(*_cells({str(key): value for key, value in row.items()}))
+    return text_table
 
 
 def notes(table: pd.DataFrame, baseline: str, same: Iterable[Sequence[str]] = ()) -> list[str]:
@@ -52,7 +52,7 @@ def notes(table: pd.DataFrame, baseline: str, same: Iterable[Sequence[str]] = ()
     ]
     if len(baseline) > _LONG:
         said.append(f"baseline: {baseline}")
-    return [*said, footnote(table), too_few(table)] if too_few(table) else [*said, footnote(table)]
+    return [*said, *filter(None, (footnote(table), too_few(table)))]
 
 
 def footnote(table: pd.DataFrame) -> str:
