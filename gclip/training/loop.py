@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from gclip.training import optimizers
 from gclip.training.batches import Epoch, Normalizer, batches
 from gclip.training.config import RunConfig
 from gclip.training.dataset import SIZE, Dataset
@@ -19,6 +20,21 @@ from gclip.training.graphs import ForwardBackward
 
 Report = TypeVar("Report")
 Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+def build_optimizer(
+    config: RunConfig, parameters: Iterable[nn.Parameter], device: torch.device
+) -> torch.optim.Optimizer:
+    """The optimizer that `config` asks for, of one run's parameters or of a fleet's stacks."""
+    return optimizers.build(
+        config.optimizer,
+        parameters,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        settings=config.settings,
+        device=device,
+    )
 
 
 class TrainingLoop(ABC, Generic[Report]):

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from gclip.errors import UsageError, choose
 from gclip.training.config import RunConfig
 
 Status = Literal["finished", "diverged", "pruned", "failed"]
-STATUSES: tuple[Status, ...] = ("finished", "diverged", "pruned", "failed")
+STATUSES: tuple[Status, ...] = get_args(Status)
 Array = npt.NDArray[Any]
 
 

@@ -19,7 +19,7 @@ from gclip.training.dataset import Dataset
 from gclip.training.disturbances import Disturbance, wrong_labels
 from gclip.training.graphs import ForwardBackward, recorder
 from gclip.training.history import RunHistory
-from gclip.training.loop import TrainingLoop
+from gclip.training.loop import TrainingLoop, build_optimizer
 from gclip.training.result import RunResult, Status
 from gclip.training.stepping import Stepper
 
@@ -44,15 +44,7 @@ class Run(TrainingLoop[ClipReport]):
         self._disturbance = Disturbance(config.gradient_noise, config.spikes, config.seed)
         model = models.build(config.model, classes, config.seed)
         self.model = model.to(device).to(memory_format=self._memory_format)
-        self.optimizer = optimizers.build(
-            config.optimizer,
-            list(self.model.parameters()),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            settings=config.settings,
-            device=device,
-        )
+        self.optimizer = build_optimizer(config, self.model.parameters(), device)
         self._stepper = Stepper(self.optimizer)
         self.before_step: Callable[[], None] | None = None
         self._order = seeds.generator(config.seed, "order")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from gclip.core.host import on_host
-from gclip.training import optimizers
 from gclip.training.config import RunConfig
 from gclip.training.fleet.per_run_optimizer import ParameterState, PerRunOptimizer
+from gclip.training.loop import build_optimizer
 
 
 class StackedOptimizer:
@@ -47,16 +47,7 @@ class StackedOptimizer:
         self._rate_columns: list[Tensor] = []
 
     def _build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        config = self._config
-        return optimizers.build(
-            config.optimizer,
-            parameters,
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            settings=config.settings,
-            device=self._device,
-        )
+        return build_optimizer(self._config, parameters, self._device)
 
     def set_rates(self, rates: Sequence[float]) -> None:
         """The runs' learning rates from the next step on."""
