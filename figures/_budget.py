@@ -17,22 +17,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from gclip.results.comparable import scored_runs
 from gclip.results.frames import ordered
 
+from ._rows import around, label_rows, row_points, spread, whisker
 from ._studies import columns_for, looks_of
-from ._style import (
-    BASELINE,
-    MARKS,
-    around,
-    canvas,
-    caption,
-    extent,
-    panels,
-    split,
-    spread,
-    styled,
-    title,
-    whisker,
-    wrapped,
-)
+from ._style import BASELINE, canvas, caption, extent, panels, split, styled, title, wrapped
 
 if TYPE_CHECKING:
     from gclip.results.budget import BudgetCurve
@@ -106,22 +93,13 @@ def final(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
     for place, row in enumerate(shown):
         own = runs[runs["strategy"] == row["strategy"]]
         colour = look[row["strategy"]].colour
-        for status, marker in MARKS.items():
-            some = own[own["status"] == status]
-            at = place + heights[some.index]
-            axes.scatter(some["accuracy"], at, s=20, marker=marker, color=colour, alpha=0.75)
+        row_points(axes, own, place + heights, colour, 20, 0.75)
         whisker(axes, place, own["accuracy"], 1.6)
         axes.scatter(row["accuracy"], place, s=36, marker="D", color=colour, edgecolors="black",
                      zorder=4)  # fmt: skip
         labels.append(wrapped(f"{row['tuned']}, lr {row['lr']:g}", 44))
         texts.append(_label(row))
-    axes.set_yticks(range(len(shown)), labels)
-    right.set_yticks(range(len(shown)), texts)
-    for side in (axes, right):
-        side.set_ylim(len(shown) - 0.4, -0.6)
-        side.grid(visible=False, axis="y")
-        side.tick_params(length=0)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
+    label_rows(axes, right, labels, texts, (0.6, 0.6))
     axes.set_xlabel(f"{split(runs)} accuracy (%)")
     title(figure, "After equal tuning, on fresh seeds", runs)
     diverged = int((runs["status"] == "diverged").sum())

@@ -10,21 +10,9 @@ from matplotlib.ticker import FixedLocator, PercentFormatter
 
 from gclip.results.comparable import scored_runs
 
+from ._rows import spread, whisker
 from ._studies import looks_of
-from ._style import (
-    BASELINE,
-    MARKS,
-    canvas,
-    caption,
-    panels,
-    seeds,
-    split,
-    spread,
-    styled,
-    title,
-    whisker,
-    wrapped,
-)
+from ._style import BASELINE, MARKS, canvas, caption, panels, seeds, split, styled, title, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd

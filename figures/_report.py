@@ -12,19 +12,9 @@ from matplotlib.ticker import PercentFormatter
 
 from gclip.results.comparable import scored_runs
 
+from ._rows import around, label_rows, row_points, spread, whisker
 from ._studies import looks_of
-from ._style import (
-    MARKS,
-    around,
-    canvas,
-    caption,
-    extent,
-    spread,
-    styled,
-    title,
-    whisker,
-    wrapped,
-)
+from ._style import MARKS, canvas, caption, extent, styled, title, wrapped
 
 GAP = 0.38
 """How far below the tuned strategy its default stands."""
@@ -50,24 +40,14 @@ def draw(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Figure:
         for form, prefix, down in (("tuned", "", 0.0), ("default", "default_", GAP)):
             colour = look[row["strategy"]].colour if form == "tuned" else "#8c8c8c"
             own = runs[(runs["strategy"] == row["strategy"]) & (runs["form"] == form)]
-            for status, marker in MARKS.items():
-                some = own[own["status"] == status]
-                at = place + down + heights[some.index]
-                axes.scatter(some["accuracy"], at, s=18, marker=marker, color=colour, alpha=0.7)
+            row_points(axes, own, place + down + heights, colour, 18, 0.7)
             if row[f"{prefix}accuracy"] is None:
                 continue
             whisker(axes, place + down, own["accuracy"], 1.4)
             axes.scatter(row[f"{prefix}accuracy"], place + down, s=34, marker="D", color=colour,
                          edgecolors="black", zorder=4)  # fmt: skip
-    axes.set_yticks(
-        range(len(shown)), [wrapped(f"{row['tuned']}, lr {row['lr']:.3g}", 44) for row in shown]
-    )
-    right.set_yticks(range(len(shown)), [_difference_text(row) for row in shown])
-    for side in (axes, right):
-        side.set_ylim(len(shown) - 0.2, -0.5)
-        side.grid(visible=False, axis="y")
-        side.tick_params(length=0)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
+    labels = [wrapped(f"{row['tuned']}, lr {row['lr']:.3g}", 44) for row in shown]
+    label_rows(axes, right, labels, [_difference_text(row) for row in shown], (0.5, 0.8))
     axes.set_xlabel("Test accuracy (%)")
     handles = [
         Line2D([], [], linestyle="", marker="D", color=colour, markeredgecolor="black", label=text)

@@ -49,7 +49,7 @@ def means(runs: pd.DataFrame, by: str, measure: str = "accuracy") -> tuple[Any, 
     return np.array(at), np.array(middle), np.array(low), np.array(high)
 
 
-def points(axes: Axes, runs: pd.DataFrame, by: str, colour: str, size: float = 13) -> None:
+def points(axes: Axes, runs: pd.DataFrame, by: str, colour: str) -> None:
     """Every run a point; a run that diverged is a cross.
 
     Args:
@@ -57,22 +57,20 @@ def points(axes: Axes, runs: pd.DataFrame, by: str, colour: str, size: float = 1
         runs: one row a run: `status`, `accuracy`, and what `by` names.
         by: the column of the horizontal axis.
         colour: of all points.
-        size: of a point, in points squared.
     """
     for status, marker in MARKS.items():
         some = runs[runs["status"] == status]
         axes.scatter(
-            some[by], some["accuracy"], s=size, marker=marker, color=colour, alpha=0.65,
+            some[by], some["accuracy"], s=13, marker=marker, color=colour, alpha=0.65,
             linewidths=0.9 if marker == "x" else 0, clip_on=False, zorder=3,
         )  # fmt: skip
 
 
-def percents(axes: Axes, label: str = "") -> None:
+def percents(axes: Axes) -> None:
     """The vertical axis in percent, from 0 to 100."""
     axes.set_ylim(-0.02, 1.02)
     axes.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
-    axes.set_ylabel(label)
 
 
 def log_axis(axes: Axes, low: float, high: float) -> None:

@@ -22,7 +22,6 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
 from gclip.errors import UsageError
-from gclip.results.statistics import Interval, mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,38 +226,3 @@ def extremes(values: Iterable[float]) -> tuple[float, float]:
     that shows it where some runs do not train."""
     vector = np.asarray(list(values), dtype=float)
     return float(np.nanmin(vector)), float(np.nanmax(vector))
-
-
-def around(scores: pd.Series[float]) -> tuple[float, float]:
-    """The ends of an axis of accuracies: from a little below the lowest run to 100 %. Intervals may
-    go on below it."""
-    return max(-0.02, float(scores.min()) - 0.06) if len(scores) else -0.02, 1.01
-
-
-def whisker(axes: Axes, place: float, scores: Iterable[float], width: float = 1.5) -> Interval:
-    """Draw the mean's 95 % interval as a black line; an arrow where it goes on beyond the axis.
-
-    Args:
-        axes: with the limits of its horizontal axis set.
-        place: the height of the line.
-        scores: one a run.
-        width: of the line, in points.
-
-    Returns:
-        The mean with the interval.
-    """
-    mean = mean_interval(list(scores))
-    if not math.isnan(mean.low):
-        left = axes.get_xlim()[0]
-        axes.hlines(place, max(mean.low, left), mean.high, color="black", linewidth=width, zorder=3)
-        if mean.low < left:
-            axes.scatter(left, place, s=26, marker="<", color="black", zorder=3, clip_on=False)
-    return mean
-
-
-def spread(runs: pd.DataFrame, height: float = 0.26) -> pd.Series[float]:
-    """A vertical offset in ±height for each run: one a seed, so that a seed stays on its line."""
-    ranks = runs["seed"].rank(method="dense") - 1
-    last = max(float(ranks.max()), 1.0)
-    centred = ranks - ranks.max() / 2
-    return centred / last * 2 * height

@@ -7,25 +7,11 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
 
 from gclip.results.statistics import rule, trained_from, trained_summary
 
-from ._style import (
-    BASELINE,
-    MARKS,
-    around,
-    canvas,
-    caption,
-    finished,
-    looks,
-    seeds,
-    split,
-    spread,
-    title,
-    whisker,
-    wrapped,
-)
+from ._rows import around, label_rows, row_points, spread, whisker
+from ._style import BASELINE, MARKS, canvas, caption, finished, looks, seeds, split, title, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,10 +41,7 @@ def draw(results: Results, ax: Axes | None = None) -> Figure | SubFigure:
     for row, strategy in enumerate(order):
         own = runs[runs["strategy"] == strategy]
         colour = look[strategy].colour
-        for status, marker in MARKS.items():
-            some = own[own["status"] == status]
-            at = row + heights[some.index]
-            axes.scatter(some["accuracy"], at, s=22, marker=marker, color=colour, alpha=0.8)
+        row_points(axes, own, row + heights, colour, 22, 0.8)
         trained = trained_summary(own, least)
         if not math.isnan(trained["mean_trained_low"]):
             axes.hlines(row, trained["mean_trained_low"], trained["mean_trained_high"],
@@ -68,13 +51,7 @@ def draw(results: Results, ax: Axes | None = None) -> Figure | SubFigure:
         labels.append(f"{wrapped(strategy, 34)}  (n = {len(own)})")
         ends = "[n/a]" if math.isnan(mean.low) else f"[{100 * mean.low:.0f}, {100 * mean.high:.0f}]"
         texts.append(f"{100 * mean.value:.1f} {ends}  {trained['trained']}/{len(own)}")
-    axes.set_yticks(range(len(order)), labels)
-    numbers.set_yticks(range(len(order)), texts)
-    for side in (axes, numbers):
-        side.set_ylim(len(order) - 0.4, -0.6)
-        side.grid(visible=False, axis="y")
-        side.tick_params(length=0)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
+    label_rows(axes, numbers, labels, texts, (0.6, 0.6))
     axes.set_xlabel(f"{split(results.runs)} accuracy (%)")
     diverged = int((runs["status"] == "diverged").sum())
     axes.legend(handles=_legend(bool(diverged)), loc="lower left", bbox_to_anchor=(0, 1), ncols=3)

@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from gclip.clipping.verdicts import DEFINITION, verdict_of
 from gclip.results.table import shares_of
 
-from ._style import caption, finished, looks, room, seeds, spread, title, wrapped
+from ._rows import spread
+from ._style import caption, finished, looks, room, seeds, title, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
