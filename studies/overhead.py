@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import gclip
+from gclip.clipping.report import clipped_or_skipped
+from gclip.clipping.state import tensors_of
 from gclip.studies._runs import number, spellings
 from gclip.text.screen import plural
 from gclip.tuning.study import Answer, Request
@@ -149,7 +151,7 @@ def measure(
             bench.reset(SCALES[turn % len(SCALES)])
             times[name].append(bench.time(calls[name]))
             if name == "ours":
-                acted.append(_acted(clipper))
+                acted.append(clipped_or_skipped(clipper.report))
     share = sum(acted) / len(acted)
     counting = acted if share >= ACTS else [True] * len(acted)
     middle = {
@@ -296,28 +298,10 @@ def _gradient(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
-def _acted(clipper: gclip.Clipper) -> bool:
-    report = clipper.report
-    if report is None:
-        return False
-    return bool(report.skipped) or any(bool(stage.clipped.any()) for stage in report.stages)
-
-
 def _bytes(clipper: gclip.Clipper) -> int:
     """What the strategies remember, without the clipper's own record of the run."""
     memory = [part["memory"] for part in clipper.state_dict()["parts"]]
-    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(memory))
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _tensors(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _tensors(each)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(memory))
 
 
 def _size(count: int) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gclip.clipping.clipper import Clipper
 from gclip.clipping.hooks import attach
-from gclip.clipping.report import ClipReport
+from gclip.clipping.report import ClipReport, clipped_or_skipped
 from gclip.core.registry import create, get, names
 from gclip.core.strategy import Strategy, Transform
 from gclip.errors import UsageError
@@ -189,7 +189,7 @@ def _measure(pair: Pair, seconds: float, warm: int) -> dict[str, Any]:
             (pair.ours, pair.theirs)[i]()
             seconds_taken[i] = time.perf_counter() - start
         times.append((seconds_taken[0], seconds_taken[1]))
-        acted.append(_acted(pair.report()))
+        acted.append(clipped_or_skipped(pair.report()))
     share = sum(acted) / len(acted)
     if share >= ENOUGH:
         times = [each for each, clipped in zip(times, acted, strict=True) if clipped]
@@ -203,12 +203,6 @@ def _measure(pair: Pair, seconds: float, warm: int) -> dict[str, Any]:
 def _scale(step: int) -> float:
     """Of the gradients at a call. Spikes grow a little, so that none is like the ones before."""
     return 100.0 * 1.002 ** (step // ROUND) if step % ROUND == ROUND - 1 else 1.0
-
-
-def _acted(report: ClipReport | None) -> bool:
-    if report is None:
-        return False
-    return bool(report.skipped) or any(bool(stage.clipped.any()) for stage in report.stages)
 
 
 def summary(found: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:

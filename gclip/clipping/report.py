@@ -131,6 +131,13 @@ class ClipReport:
         )
 
 
+def clipped_or_skipped(report: ClipReport | None) -> bool:
+    """Whether a call changed anything: it clipped something, or its step is to be left out."""
+    if report is None:
+        return False
+    return bool(report.skipped) or any(bool(stage.clipped.any()) for stage in report.stages)
+
+
 def _total(norms: Tensor) -> float:
     return float(torch.linalg.vector_norm(norms.double()))
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gclip.clipping.groups import Groups
 from gclip.clipping.rules import decide, remember_step, transformed
+from gclip.clipping.state import tensors_of
 from gclip.core.schedules import at_step
 from gclip.core.seen import Elements, Seen
 from gclip.core.strategy import Memory, Strategy, Transform
@@ -62,7 +62,7 @@ def _words(strategy: Strategy, few: Memory, more: Memory) -> str:
         if ring:
             rings.append(ring)
             continue
-        for one, other in zip(_tensors(a), _tensors(b), strict=True):
+        for one, other in zip(tensors_of(a), tensors_of(b), strict=True):
             slope = (other.numel() - one.numel()) // (large - small)
             each += slope
             shared += one.numel() - slope * small
@@ -101,7 +101,7 @@ def _transform_words(strategy: Transform, few: Memory, more: Memory) -> str:
 
 def _ring(entry: Any, groups: int) -> int:
     """How many norms a group an entry holds, where it is a window of them; else 0."""
-    widths = [t.shape[-1] for t in _tensors(entry) if t.ndim > 1 and t.shape[-2] == groups]
+    widths = [t.shape[-1] for t in tensors_of(entry) if t.ndim > 1 and t.shape[-2] == groups]
     return max((width for width in widths if width > _RING), default=0)
 
 
@@ -163,16 +163,4 @@ def _entries(memory: Memory) -> list[Any]:
 
 
 def _count(value: Any) -> int:
-    return sum(tensor.numel() for tensor in _tensors(value))
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors of a memory, in an order of its own; host numbers cost nothing."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for key in sorted(value):
-            yield from _tensors(value[key])
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _tensors(each)
+    return sum(tensor.numel() for tensor in tensors_of(value))
