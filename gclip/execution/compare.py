@@ -107,8 +107,10 @@ def baseline_reason(strategies: Sequence[str], baseline: str) -> str:
 
 def _ships(strategy: Strategy | Chain) -> bool:
     """Whether gclip brings the strategy along; a plugin's does not."""
+    from gclip.core import registry
+
     parts = getattr(strategy, "strategies", (strategy,))
-    return all(type(part).__module__.startswith("gclip.strategies.") for part in parts)
+    return all(registry.ships_with_gclip(type(part)) for part in parts)
 
 
 def compare(

@@ -23,9 +23,9 @@ def plugins_of(spellings: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ..
     for text in spellings:
         parsed = registry.parse(text)
         for part in parsed.strategies if isinstance(parsed, Chain) else (parsed,):
-            module = type(part).__module__
-            if module.startswith("gclip.strategies."):
+            if registry.ships_with_gclip(type(part)):
                 continue
+            module = type(part).__module__
             loaded = sys.modules.get(module)
             file, spec = getattr(loaded, "__file__", None), getattr(loaded, "__spec__", None)
             if file is None or spec is None or module == "__main__":
