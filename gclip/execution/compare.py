@@ -108,8 +108,9 @@ def baseline_reason(strategies: Sequence[str], baseline: str) -> str:
 def _ships(strategy: Strategy | Chain) -> bool:
     """Whether gclip brings the strategy along; a plugin's does not."""
     from gclip.core import registry
+    from gclip.core.strategy import Chain
 
-    parts = getattr(strategy, "strategies", (strategy,))
+    parts = strategy.strategies if isinstance(strategy, Chain) else (strategy,)
     return all(registry.ships_with_gclip(type(part)) for part in parts)
 
 
