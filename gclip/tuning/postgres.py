@@ -161,14 +161,6 @@ def find(storage: RDBStorage, url: URL, name: str) -> Study:
     return optuna.load_study(study_name=name, storage=storage)
 
 
-@contextmanager
-def read_study_at(text: str, name: str) -> Iterator[Study]:
-    """A study of the storage with the URL `text`, to look at."""
-    url = read_url(text)
-    with connect(url) as storage:
-        yield find(storage, url, name)
-
-
 def cause(error: BaseException) -> str:
     """What went wrong in a database, in one line."""
     said = str(getattr(error, "orig", None) or error).strip() or type(error).__name__

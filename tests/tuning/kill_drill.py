@@ -30,10 +30,9 @@ if __name__ == "__main__":
 from optuna.trial import TrialState
 
 from gclip.results import Store
-from gclip.tuning.postgres import read_study_at
 from gclip.tuning.proposals import replaced_by
 from gclip.tuning.sqlite import read_study, study_file
-from tests.tuning.servers import postgres
+from tests.tuning.servers import postgres, read_study_at
 
 if TYPE_CHECKING:
     from optuna import Study

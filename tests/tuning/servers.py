@@ -1,4 +1,5 @@
-"""A PostgreSQL server for tests: the one that a variable names, else one started for them."""
+"""A PostgreSQL server for tests: the one that a variable names, else one started for them; and a
+look at its studies."""
 
 from __future__ import annotations
 
@@ -13,6 +14,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gclip.tuning.postgres import connect, find, read_url
+
+if TYPE_CHECKING:
+    from optuna import Study
 
 VARIABLE = "GCLIP_POSTGRES"
 
@@ -74,6 +81,14 @@ def postgres() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def read_study_at(text: str, name: str) -> Iterator[Study]:
+    """A study of the storage with the URL `text`, to look at."""
+    url = read_url(text)
+    with connect(url) as storage:
+        yield find(storage, url, name)
+
+
 def _program(name: str) -> str:
     """One of PostgreSQL's programs; Debian keeps most of them out of the PATH."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
@@ -103,8 +118,6 @@ def _user() -> str | None:
 def _wait_for(socket: Path, server: subprocess.Popen[bytes]) -> None:
     from sqlalchemy import create_engine
     from sqlalchemy.exc import OperationalError
-
-    from gclip.tuning.postgres import read_url
 
     url = read_url(f"postgresql://gclip@/postgres?host={socket.parent}")
     deadline = time.monotonic() + 30

@@ -19,10 +19,10 @@ from gclip.training import RunConfig
 from gclip.tuning import distributed_study
 from gclip.tuning.distributed_worker import DistributedWorker
 from gclip.tuning.optuna_internals import stale_trial_ids
-from gclip.tuning.postgres import connect, find, read_study_at, read_url
+from gclip.tuning.postgres import connect, find, read_url
 from gclip.tuning.trials import counted, status_of
 from tests.tuning import kill_drill
-from tests.tuning.servers import NoServer, postgres
+from tests.tuning.servers import NoServer, postgres, read_study_at
 
 TINY = ["--fraction", "0.1", "--epochs", "1", "--batch-size", "64"]
 
