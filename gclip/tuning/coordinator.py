@@ -20,7 +20,7 @@ from gclip.tuning.objectives import values_of
 from gclip.tuning.optuna_internals import trial_of
 from gclip.tuning.proposals import add_trial, free_places, place_of
 from gclip.tuning.study_trials import StudyTrials, may_be_repeated
-from gclip.tuning.trials import complete, counted, superseded
+from gclip.tuning.trials import complete, config_of, counted, superseded
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -82,16 +82,11 @@ class Coordinator:
 
         On Ctrl-C the trials under way are put back into the queue.
         """
-        from gclip.training import RunConfig
-
         self._configure(pool)
         self.recover()
         earlier = counted(self.study)
         for trial in earlier:
-            if "config" in trial.user_attrs:
-                config = RunConfig.of(trial.user_attrs["config"])
-                for place in range(self._runs_per_trial):
-                    self._notify("cached", Job(self._index(trial.number) + place, config))
+            self._notify_cached(trial)
         ended = len(earlier)
         try:
             while True:
@@ -309,6 +304,13 @@ class Coordinator:
 
     def _index(self, number: int) -> int:
         return number * self._runs_per_trial
+
+    def _notify_cached(self, trial: FrozenTrial) -> None:
+        """Tell the listener of a trial that has ended, in an earlier command or elsewhere."""
+        if "config" in trial.user_attrs:  # else nothing of it trained
+            config = config_of(trial)
+            for place in range(self._runs_per_trial):
+                self._notify("cached", Job(self._index(trial.number) + place, config))
 
     def _notify(self, kind: EventKind, job: Job, result: RunResult | None = None) -> None:
         self.listener(Event(kind=kind, index=job.index, config=job.config, result=result))

@@ -248,15 +248,10 @@ class DistributedWorker(Coordinator):
 
     def _notify_of_others(self) -> None:
         """Tell the listener of the trials that ended elsewhere."""
-        from gclip.training import RunConfig
-
         for trial in counted(self.study):
-            if trial.number in self._reported or "config" not in trial.user_attrs:
-                continue
-            self._reported.add(trial.number)
-            config = RunConfig.of(trial.user_attrs["config"])
-            for place in range(self._runs_per_trial):
-                self._notify("cached", Job(self._index(trial.number) + place, config))
+            if trial.number not in self._reported:
+                self._reported.add(trial.number)
+                self._notify_cached(trial)
 
     @property
     def _database(self) -> RDBStorage:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.tuning.plan import Plan
 from gclip.tuning.sqlite import quiet, read_study
-from gclip.tuning.trials import complete, config_of, counted, counts, front_of, status_of
+from gclip.tuning.trials import (
+    complete,
+    config_of,
+    counted,
+    counts,
+    front_of,
+    status_of,
+    superseded,
+)
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -26,10 +34,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
     """
     with read_study(path) as study:
         plan = Plan.kept_in(study, path)
-        gone = {trial.number for trial in study.get_trials(deepcopy=False)} - {
-            trial.number for trial in counted(study)
-        }
-        return [_row(trial, plan, gone) for trial in study.get_trials(deepcopy=False)]
+        replaced = superseded(study)
+        return [_row(trial, plan, replaced) for trial in study.get_trials(deepcopy=False)]
 
 
 def shown(path: Path, best: int = 5) -> dict[str, Any]:
@@ -48,8 +54,8 @@ def shown(path: Path, best: int = 5) -> dict[str, Any]:
             "study": path.stem,
             "settings": study.user_attrs.get("settings", {}),
             "counts": str(counts(trials)),
-            "best": [_row(trial, plan, set()) for trial in ended[:best]],
-            "front": [_row(trial, plan, set()) for trial in front],
+            "best": [_row(trial, plan) for trial in ended[:best]],
+            "front": [_row(trial, plan) for trial in front],
             "importances": importances(study, plan),
             "evaluator": "fANOVA",
         }
@@ -87,14 +93,14 @@ def _names(plan: Plan) -> list[str]:
     return list(plan.space.dimensions)
 
 
-def _row(trial: FrozenTrial, plan: Plan, gone: set[int]) -> dict[str, Any]:
+def _row(trial: FrozenTrial, plan: Plan, replaced: frozenset[int] = frozenset()) -> dict[str, Any]:
     attributes = trial.user_attrs
     ended = trial.state.is_finished()
     values = trial.values if ended and trial.state.name == "COMPLETE" else None
     config = config_of(trial) if "config" in attributes else None
     return {
         "trial": trial.number,
-        "status": "replaced" if ended and trial.number in gone else status_of(trial),
+        "status": "replaced" if ended and trial.number in replaced else status_of(trial),
         "attempt": attributes.get("attempt", 1),
         **{
             name: None if values is None else values[place]
