@@ -91,17 +91,19 @@ def _chosen(family: str | None, side: str | None) -> list[Description]:
     from gclip.describe import describe, families
     from gclip.errors import UsageError, choose
 
-    descriptions = [describe(gclip.get(name)) for name in gclip.names()]
+    every = [describe(gclip.get(name)) for name in gclip.names()]
     if side is not None:
         choose(side, SIDES, "side")
-        descriptions = [each for each in descriptions if side in each.sides]
     if family is not None:
-        every_family = families(describe(gclip.get(name)) for name in gclip.names())
-        choose(family, every_family, "family")
-        descriptions = [each for each in descriptions if each.family == family]
-    if not descriptions:
+        choose(family, families(every), "family")
+    chosen = [
+        each
+        for each in every
+        if family in (None, each.family) and (side is None or side in each.sides)
+    ]
+    if not chosen:
         raise UsageError(f"no strategy of the family {family!r} has the side {side!r}")
-    return descriptions
+    return chosen
 
 
 def _cells(each: Description) -> tuple[str, ...]:

@@ -190,11 +190,7 @@ def _report(plan: Plan, ended: list[FrozenTrial], trained: int, *, json: bool) -
         screen.echo_json(
             {
                 "study": plan.name,
-                "trials": counts.trials,
-                "finished": counts.finished,
-                "diverged": counts.diverged,
-                "pruned": counts.pruned,
-                "failed": counts.failed,
+                **dataclasses.asdict(counts),
                 "trained_here": trained,
                 "score": outcome.score,
                 "trial": outcome.number,
