@@ -18,8 +18,8 @@ from gclip.results.statistics import CLAIMS, rule, seeds_needed, trained_from
 from gclip.studies._pairs import TESTS, better, compared, too_few, worse
 from gclip.studies._runs import Cell, failures, scored, seeds_of, summary, trained
 from gclip.studies._tuned import Tuned, tuned_in
-from gclip.studies._words import listed, percent
-from gclip.text.screen import plural
+from gclip.studies._words import listed
+from gclip.text.screen import percent, plural
 from gclip.tuning.commands import as_options
 from gclip.tuning.samplers import sampler_named
 from gclip.tuning.space import LR

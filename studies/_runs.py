@@ -11,7 +11,8 @@ import gclip
 from gclip.errors import UsageError
 from gclip.execution.run_all import train_missing
 from gclip.results.statistics import mean_interval, trained_summary, wilson
-from gclip.studies._words import interval, percent
+from gclip.studies._words import interval
+from gclip.text.screen import percent
 from gclip.tuning.space import LR, single
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from gclip.studies._words import percent
+from gclip.text.screen import percent
 from gclip.tuning.commands import as_options
 from gclip.tuning.outcome import Outcome
 from gclip.tuning.study import Request

@@ -1,18 +1,11 @@
-"""How the studies write numbers, lists and names."""
+"""How the studies write intervals, factors, lists and names."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 
-
-def percent(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
-    """``0.953`` as ``95.3``; a dash where there is no value."""
-    if value is None or math.isnan(value):
-        return "–"
-    text = f"{100 * value:.{digits}f}"
-    text = text.removeprefix("-") if float(text) == 0 else text
-    return f"+{text}" if sign and float(text) > 0 else text
+from gclip.text.screen import percent
 
 
 def interval(

@@ -37,7 +37,8 @@ from gclip.studies._runs import (
     summary,
     trained,
 )
-from gclip.studies._words import in_a_name, percent
+from gclip.studies._words import in_a_name
+from gclip.text.screen import percent
 from gclip.tuning.outcome import outcome_of
 from gclip.tuning.space import check_overrides
 from gclip.tuning.sqlite import read_study, study_file

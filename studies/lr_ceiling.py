@@ -29,6 +29,7 @@ from gclip.studies._runs import (
     trained,
 )
 from gclip.studies._words import factor
+from gclip.text.screen import percent
 from gclip.tuning.dimension import rounded
 from gclip.tuning.study import Answer, Request
 
@@ -142,7 +143,6 @@ def _row(text: str, runs: pd.DataFrame) -> dict[str, Any]:
         said = f"< {min(cells):g}"
     else:
         said = f"≥ {highest:g}" if at_least else f"{highest:g}"
-    clipped = cell.get("clip_rate")
     return {
         "strategy": text,
         "ceiling": highest,
@@ -150,9 +150,11 @@ def _row(text: str, runs: pd.DataFrame) -> dict[str, Any]:
         "ceiling_text": said,
         "stable_above": [lr for lr, fine in steady.items() if fine and lr > (highest or math.inf)],
         "best_lr": best,
-        **{name: cell.get(name) for name in ("accuracy", "low", "high", "accuracy_text")},
-        "clip_rate": clipped,
-        "clipped_text": "–" if clipped is None else f"{100 * clipped:.0f}",
+        **{
+            name: cell.get(name)
+            for name in ("accuracy", "low", "high", "accuracy_text", "clip_rate")
+        },
+        "clipped_text": percent(cell.get("clip_rate"), 0),
         "diverged": sum(cell["diverged"] for cell in cells.values()),
         "failed": sum(cell["failed"] for cell in cells.values()),
         "n_each": "–".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))),

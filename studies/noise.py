@@ -25,7 +25,7 @@ from gclip.studies._runs import (
     summary,
     trained,
 )
-from gclip.studies._words import percent
+from gclip.text.screen import percent
 from gclip.tuning.dimension import rounded
 from gclip.tuning.study import Answer, Request
 
@@ -141,7 +141,6 @@ def _row(
 ) -> dict[str, Any]:
     cell = summary(runs, least)
     lost = compared({text: (clean, runs)}, least)[text]
-    clipped = cell["clip_rate"]
     nothing = name == CLEAN
     against = versus or {}
     return {
@@ -150,7 +149,7 @@ def _row(
         "level": level,
         "strategy": text,
         **cell,
-        "clipped_text": "–" if clipped is None else f"{100 * clipped:.0f}",
+        "clipped_text": percent(cell["clip_rate"], 0),
         "drop": None if nothing else lost["difference"],
         "drop_low": None if nothing else lost["low"],
         "drop_high": None if nothing else lost["high"],

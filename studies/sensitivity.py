@@ -30,7 +30,8 @@ from gclip.studies._runs import (
     summary,
     trained,
 )
-from gclip.studies._words import factor, listed, percent
+from gclip.studies._words import factor, listed
+from gclip.text.screen import percent
 from gclip.tuning.dimension import Dimension
 from gclip.tuning.space import LR, check_overrides, single, space_of
 from gclip.tuning.study import Answer, Request

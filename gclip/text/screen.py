@@ -77,12 +77,13 @@ def echo_json(value: Mapping[str, Any]) -> None:
     print(json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def percent(value: float | None, digits: int = 1) -> str:
-    """``0.953`` as ``95.3``; a dash where there is no value."""
+def percent(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
+    """``0.953`` as ``95.3``, with `sign` ``+95.3``; a dash where there is no value."""
     if value is None or math.isnan(value):
         return "–"
     text = f"{100 * value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
+    text = text.removeprefix("-") if float(text) == 0 else text
+    return f"+{text}" if sign and float(text) > 0 else text
 
 
 def duration(seconds: float) -> str:
