@@ -35,10 +35,15 @@ def spellings(request: Request, *, usual: Sequence[str] = USUAL) -> tuple[str, .
         UsageError: an unknown strategy, or one named twice.
     """
     chosen = [str(gclip.parse(text)) for text in request.strategies or usual]
-    twice = next((text for text in chosen if chosen.count(text) > 1), None)
+    check_once(chosen)
+    return ("none", *(text for text in chosen if text != "none"))
+
+
+def check_once(strategies: Sequence[str]) -> None:
+    """Raise `UsageError` for a strategy that is named twice."""
+    twice = next((text for text in strategies if strategies.count(text) > 1), None)
     if twice is not None:
         raise UsageError(f"the strategy {twice} is there twice; name each strategy once")
-    return ("none", *(text for text in chosen if text != "none"))
 
 
 def own_space(request: Request, strategy: str) -> dict[str, str]:
@@ -148,6 +153,12 @@ def parts(runs: pd.DataFrame, by: str) -> dict[float, pd.DataFrame]:
     """The runs at each number in a column, ascending."""
     groups: Any = runs.groupby(by, sort=True)
     return {float(value): some for value, some in groups}
+
+
+def runs_each(cells: Iterable[Mapping[str, Any]]) -> str:
+    """How many runs count at each point of a grid, from `summary` of each: ``3``, or ``2–3``."""
+    counts = [cell["n"] for cell in cells]
+    return "–".join(str(n) for n in dict.fromkeys((min(counts), max(counts))))
 
 
 def number(value: float) -> float | None:

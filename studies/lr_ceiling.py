@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gclip.errors import UsageError
 from gclip.studies._runs import (
     Cell,
     failures,
     parts,
     points_of,
+    runs_each,
     seeds_of,
     spellings,
     summary,
@@ -31,6 +31,7 @@ from gclip.studies._runs import (
 from gclip.studies._words import factor
 from gclip.text.screen import percent
 from gclip.tuning.dimension import rounded
+from gclip.tuning.space import check_lr_range
 from gclip.tuning.study import Answer, Request
 
 if TYPE_CHECKING:
@@ -91,9 +92,7 @@ def cells_of(request: Request) -> list[Cell]:
 
 def grid(lr: float, lr_range: tuple[float, float] | None, points: int) -> tuple[float, ...]:
     """Learning rates from low to high, evenly on a log scale."""
-    low, high = (lr / BELOW, lr * ABOVE) if lr_range is None else lr_range
-    if not 0 < low < high < math.inf:
-        raise UsageError(f"the learning rates must be 0 < low < high, but got {low} and {high}")
+    low, high = check_lr_range(*((lr / BELOW, lr * ABOVE) if lr_range is None else lr_range))
     return tuple(rounded(float(value)) for value in np.geomspace(low, high, points))
 
 
@@ -136,7 +135,6 @@ def _row(text: str, runs: pd.DataFrame) -> dict[str, Any]:
     highest = ceiling(steady)
     known = {lr: cell["accuracy"] for lr, cell in cells.items() if cell["n"]}
     best = max(known, key=lambda lr: known[lr], default=None)
-    counts = sorted({cell["n"] for cell in cells.values()})
     at_least = highest == max(cells)
     cell = cells[best] if best is not None else {}
     if highest is None:
@@ -157,7 +155,7 @@ def _row(text: str, runs: pd.DataFrame) -> dict[str, Any]:
         "clipped_text": percent(cell.get("clip_rate"), 0),
         "diverged": sum(cell["diverged"] for cell in cells.values()),
         "failed": sum(cell["failed"] for cell in cells.values()),
-        "n_each": "–".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))),
+        "n_each": runs_each(cells.values()),
     }
 
 

@@ -25,6 +25,7 @@ from gclip.studies._runs import (
     own_space,
     parts,
     points_of,
+    runs_each,
     seeds_of,
     spellings,
     summary,
@@ -197,7 +198,6 @@ def _row(text: str, runs: pd.DataFrame, default: float | None) -> dict[str, Any]
     values = parts(runs, "value")
     cells = {value: summary(rows) for value, rows in values.items()}
     means = {v: cell["accuracy"] for v, cell in cells.items() if cell["accuracy"] is not None}
-    counts = sorted({cell["n"] for cell in cells.values()})
     at_default = {} if default is None else cells.get(default, {})
     row = {
         **_BLANK,
@@ -211,7 +211,7 @@ def _row(text: str, runs: pd.DataFrame, default: float | None) -> dict[str, Any]
         "values": len(cells),
         "diverged": sum(cell["diverged"] for cell in cells.values()),
         "failed": sum(cell["failed"] for cell in cells.values()),
-        "n_each": "–".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))),
+        "n_each": runs_each(cells.values()),
     }
     if not means:
         return row

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from gclip.errors import UsageError
 from gclip.execution.run_all import open_pool
+from gclip.studies._runs import check_once
 from gclip.studies._thresholds import as_json, columns, notes, row
 from gclip.studies._words import in_a_name
 from gclip.tuning.fleet_size import fleet_size
@@ -78,9 +79,7 @@ def plans(request: Request) -> list[Plan]:
             "the study thresholds needs to know what to tune: --strategy agc, again for more"
         )
     spelled = [str(single(text)) for text in request.strategies]
-    twice = next((text for text in spelled if spelled.count(text) > 1), None)
-    if twice is not None:
-        raise UsageError(f"the strategy {twice} is there twice; name each strategy once")
+    check_once(spelled)
     check_overrides(spelled, request.space)
     return [
         plan_of(request, text, name=_called(request.name, text, alone=len(spelled) == 1))

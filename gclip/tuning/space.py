@@ -97,7 +97,8 @@ def space_of(
         if own is not None:
             dimensions[name] = own
     if lr_range is not None:
-        dimensions[LR] = _lr_dimension(*lr_range)
+        low, high = check_lr_range(*lr_range)
+        dimensions[LR] = Dimension(low=low, high=high, log=True)
     lr: float | None = None
     changes: dict[str, Any] = {}
     for name, text in _for(fixed, overrides or {}).items():
@@ -190,6 +191,13 @@ def lr_range_around(lr: float) -> tuple[float, float]:
     return rounded(lr / _LR_BELOW, 2), rounded(lr * _LR_ABOVE, 2)
 
 
+def check_lr_range(low: float, high: float) -> tuple[float, float]:
+    """The ends of a range of learning rates; `UsageError` for what is none."""
+    if not 0 < low < high < math.inf:
+        raise UsageError(f"the learning rates must be 0 < low < high, but got {low} and {high}")
+    return low, high
+
+
 def single(strategy: str | Strategy) -> Strategy:
     """The strategy spelled; an error for a chain, which a study cannot tune."""
     parsed = registry.parse(strategy) if isinstance(strategy, str) else strategy
@@ -226,12 +234,6 @@ def _kind(field: FieldInfo, own: Dimension | None) -> Dimension:
     """The scale and type that a range for `field` has where its text does not say."""
     log = own is not None and own.log
     return Dimension(low=0.0, high=1.0, log=log, whole=field.type is int)
-
-
-def _lr_dimension(low: float, high: float) -> Dimension:
-    if not 0 < low < high < math.inf:
-        raise UsageError(f"the learning rates must be 0 < low < high, but got {low} and {high}")
-    return Dimension(low=low, high=high, log=True)
 
 
 def _for(strategy: Strategy, overrides: Mapping[str, str]) -> dict[str, str]:
