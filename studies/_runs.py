@@ -13,7 +13,6 @@ from gclip.execution.run_all import train_missing
 from gclip.results.statistics import mean_interval, trained_summary, wilson
 from gclip.studies._words import interval
 from gclip.text.screen import percent
-from gclip.tuning.space import LR, single
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,20 +43,6 @@ def check_once(strategies: Sequence[str]) -> None:
     twice = next((text for text in strategies if strategies.count(text) > 1), None)
     if twice is not None:
         raise UsageError(f"the strategy {twice} is there twice; name each strategy once")
-
-
-def own_space(request: Request, strategy: str) -> dict[str, str]:
-    """The changes to the search space that are for this strategy, of several.
-
-    A change without a strategy's name is for all that have such a field.
-    """
-    one = single(strategy)
-    fields = {LR, *(field.name for field in gclip.fields_of(type(one)))}
-    return {
-        key: text
-        for key, text in (request.space or {}).items()
-        if key in fields or key.partition(".")[0] == one.name
-    }
 
 
 def seeds_of(request: Request, usual: Iterable[int]) -> tuple[int, ...]:

@@ -30,7 +30,6 @@ from gclip.studies._pairs import compared
 from gclip.studies._runs import (
     Cell,
     failures,
-    own_space,
     scored,
     seeds_of,
     spellings,
@@ -138,9 +137,8 @@ def plans_of(request: Request) -> dict[str, Plan]:
     check_overrides(chosen, request.space)
     plans = {}
     for text in chosen:
-        space = own_space(request, text)
         name = f"{request.name or 'budget'}-{in_a_name(text)}-{request.base.task}"
-        asked = dataclasses.replace(request, space=space, sampler="random", pruner="none")
+        asked = dataclasses.replace(request, sampler="random", pruner="none")
         plans[text] = thresholds.plan_of(asked, text, name=name)
         plans[text].check_trials(trials_of(request))
     return plans

@@ -22,7 +22,6 @@ from gclip.errors import UsageError
 from gclip.studies._runs import (
     Cell,
     failures,
-    own_space,
     parts,
     points_of,
     runs_each,
@@ -34,7 +33,7 @@ from gclip.studies._runs import (
 from gclip.studies._words import factor, listed
 from gclip.text.screen import percent
 from gclip.tuning.dimension import Dimension
-from gclip.tuning.space import LR, check_overrides, single, space_of
+from gclip.tuning.space import LR, check_overrides, fitting, single, space_of
 from gclip.tuning.study import Answer, Request
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def grids_of(request: Request) -> dict[str, Grid]:
         raise UsageError("none has no threshold; name a strategy to vary, with --strategy")
     check_overrides(chosen, request.space)
     points = points_of(request, POINTS)
-    return {text: grid(text, points, own_space(request, text)) for text in chosen}
+    return {text: grid(text, points, fitting(text, request.space)) for text in chosen}
 
 
 def cells_of(request: Request, grids: Mapping[str, Grid]) -> list[Cell]:
