@@ -9,7 +9,7 @@ correction over the whole table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from gclip.errors import UsageError
 from gclip.results.statistics import CLAIMS, rule, seeds_needed, trained_from
 from gclip.studies._pairs import TESTS, better, compared, too_few, worse
 from gclip.studies._runs import Cell, failures, scored, seeds_of, summary, trained
-from gclip.studies._tuned import Tuned, tuned_in
+from gclip.studies._tuned import Tuned
 from gclip.studies._words import listed
 from gclip.text.screen import percent, plural
 from gclip.tuning.commands import as_options
@@ -34,9 +34,8 @@ RIVALS = ("norm", "none")
 COMPARED = ("default", *RIVALS)
 
 
-def run(request: Request, names: Iterable[str] = ()) -> Answer:
-    """The report of the studies in the request's store; `request.base` only says which data."""
-    tuned = tuned_in(request.store.path, names)
+def run(request: Request, tuned: Sequence[Tuned]) -> Answer:
+    """The report of what `tuned_in` found; `request.base` only says which data."""
     seeds = check_seeds(request, tuned)
     runs = trained(request, cells(request, tuned, seeds))
     rows = table(tuned, runs)
@@ -50,9 +49,8 @@ def run(request: Request, names: Iterable[str] = ()) -> Answer:
     )
 
 
-def run_count(request: Request, names: Iterable[str] = ()) -> int:
+def run_count(request: Request, tuned: Sequence[Tuned]) -> int:
     """How many runs a report needs."""
-    tuned = tuned_in(request.store.path, names)
     runs = cells(request, tuned, check_seeds(request, tuned))
     return len({config.key for _, config in runs})
 

@@ -88,11 +88,11 @@ def report(
     load("torch", "optuna")
     from gclip.results import Store
     from gclip.studies import _report
+    from gclip.studies._tuned import tuned_in
     from gclip.tuning.study import Request
 
     plugins = load_plugins(plugin or [])
-    chosen = names or []
-    tuned = _report.tuned_in(_existing(place.store), chosen, _left_out)
+    tuned = tuned_in(_existing(place.store), names or [], _left_out)
     base, dataset = load_data(tuned[0].plan.base.replace(data=""), data)
     if tuned[0].plan.base.data not in ("", base.data):
         raise UsageError(
@@ -107,8 +107,8 @@ def report(
     )
     answer, files = run_and_draw(
         request,
-        lambda listened: _report.run(listened, chosen),
-        _report.run_count(request, chosen),
+        lambda listened: _report.run(listened, tuned),
+        _report.run_count(request, tuned),
         out or place.store / "figures",
     )
     show_answer(answer, files, json)

@@ -18,6 +18,7 @@ from gclip.errors import UsageError
 from gclip.execution import Event, Execution
 from gclip.results import Store
 from gclip.studies import _report, thresholds
+from gclip.studies._tuned import Tuned, tuned_in
 from gclip.training import RunConfig
 from gclip.tuning.inspection import importances, rows, shown
 from gclip.tuning.plan import Plan
@@ -29,12 +30,12 @@ from gclip.tuning.trials import Counts
 TINY = RunConfig(fraction=0.1, epochs=1, batch_size=64)
 
 
-def tuned(strategy: str, best: str, lr: float, trials: int = 25, **more: Any) -> _report.Tuned:
+def tuned(strategy: str, best: str, lr: float, trials: int = 25, **more: Any) -> Tuned:
     plan = Plan(
         name=f"study-{strategy}", base=TINY,
         space=space_of(strategy, lr_range=(0.01, 0.5)), sampler="random", **more,
     )  # fmt: skip
-    return _report.Tuned(
+    return Tuned(
         strategy=strategy,
         plan=plan,
         counts=Counts(trials=trials, finished=trials, diverged=0, pruned=0, failed=0),
@@ -151,9 +152,10 @@ def asked(path: Path, **more: Any) -> Request:
 def test_a_report_trains_winners_and_defaults_once(store: Path) -> None:
     events: list[Event] = []
     request = asked(store, seeds=(0, 1), listener=events.append)
-    answer = _report.run(request)
+    found = tuned_in(store)
+    answer = _report.run(request, found)
     trained = [event.config for event in events if event.kind == "done"]
-    assert len(trained) == _report.run_count(request) == 8
+    assert len(trained) == _report.run_count(request, found) == 8
     assert {config.split for config in trained} == {"test"}
     assert {config.seed for config in trained} == {0, 1}
     best = {
@@ -169,7 +171,7 @@ def test_a_report_trains_winners_and_defaults_once(store: Path) -> None:
     assert "--fraction 0.1" in hint
     assert any("too few seeds to tell" in note for note in answer.notes)
     events.clear()
-    assert list(_report.run(request).rows) == list(answer.rows)
+    assert list(_report.run(request, found).rows) == list(answer.rows)
     assert {event.kind for event in events} == {"cached"}
     figure = answer.figures["report"]()
     assert len(figure.axes) == 2
@@ -177,18 +179,18 @@ def test_a_report_trains_winners_and_defaults_once(store: Path) -> None:
 
 def test_what_makes_no_report_is_said(store: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no study in .* to report; begin with: gclip study run"):
-        _report.tuned_in(tmp_path)
+        tuned_in(tmp_path)
     with pytest.raises(UsageError, match="did you mean 'thresholds-agc-digits'"):
-        _report.tuned_in(store, ["threshold-agc-digits"])
+        tuned_in(store, ["threshold-agc-digits"])
     with pytest.raises(UsageError, match="tuned with the seed 1000, so no report may use it"):
-        _report.run(asked(store, seeds=(0, 1000)))
+        _report.run(asked(store, seeds=(0, 1000)), tuned_in(store))
     for base, name in ((TINY, "again"), (TINY.replace(epochs=2), "longer")):
         plan = Plan(name=name, base=base, space=space_of("agc", lr_range=(0.01, 0.1)))
         other = tmp_path / name
         with open_study(other, name, plan.settings) as study:
             study.tell(study.ask(), values=None, state=_fail())
         with pytest.raises(UsageError, match=f"{name} has no complete trial"):
-            _report.tuned_in(other)
+            tuned_in(other)
 
 
 def _fail() -> Any:
@@ -208,10 +210,10 @@ def test_studies_that_do_not_belong_together(tmp_path: Path) -> None:
             trial.set_user_attr("config", json.loads(config.to_json()))
             study.tell(trial, 0.5)
     with pytest.raises(UsageError, match="different settings, so they make no one table: a, b; c"):
-        _report.tuned_in(tmp_path)
+        tuned_in(tmp_path)
     with pytest.raises(UsageError, match=r"a and b tuned the same strategy, agc; name one"):
-        _report.tuned_in(tmp_path, ["a", "b"])
-    assert [each.plan.name for each in _report.tuned_in(tmp_path, ["a"])] == ["a"]
+        tuned_in(tmp_path, ["a", "b"])
+    assert [each.plan.name for each in tuned_in(tmp_path, ["a"])] == ["a"]
 
 
 def _tuned(folder: Path, base: Any, name: str) -> Path:
@@ -233,17 +235,17 @@ def test_a_report_is_of_the_question_that_was_worked_on_last(tmp_path: Path) -> 
     newer = _tuned(tmp_path, TINY, "budget-agc-digits")
     os.utime(older, ns=(1, 1))
     os.utime(newer, ns=(2, 2))
-    found = _report.tuned_in(tmp_path, on_left_out=said.append)
+    found = tuned_in(tmp_path, on_left_out=said.append)
     assert [each.plan.name for each in found] == ["budget-agc-digits"]
     assert said == [
         "what thresholds tuned, which is another question: gclip study report thresholds-agc-digits"
     ]
     os.utime(older, ns=(3, 3))
-    found = _report.tuned_in(tmp_path)
+    found = tuned_in(tmp_path)
     assert [each.plan.name for each in found] == ["thresholds-agc-digits"]
     # Named together they are asked for together, and make no one table.
     with pytest.raises(UsageError, match="tuned the same strategy, agc; name one"):
-        _report.tuned_in(tmp_path, ["thresholds-agc-digits", "budget-agc-digits"])
+        tuned_in(tmp_path, ["thresholds-agc-digits", "budget-agc-digits"])
 
 
 def test_rows_of_trials(store: Path) -> None:

@@ -16,7 +16,8 @@ import pytest
 from gclip.cli import main
 from gclip.errors import UsageError
 from gclip.results import Store
-from gclip.studies import _report, thresholds
+from gclip.studies import thresholds
+from gclip.studies._tuned import tuned_in
 from gclip.training import RunConfig
 from gclip.tuning.plan import Plan
 from gclip.tuning.space import space_of
@@ -226,7 +227,7 @@ def test_a_bad_file_is_named_and_stops_no_other(
         assert len(said.splitlines()) == 1
     # Among others: left out, and said so.
     left = []
-    found = _report.tuned_in(store, on_left_out=left.append)
+    found = tuned_in(store, on_left_out=left.append)
     assert [each.plan.name for each in found] == ["good"]
     assert len(left) == 1
     assert str(file) in left[0]
@@ -264,7 +265,7 @@ def test_flipped_bytes_never_raise_anything_else(store: Path) -> None:
         left: list[str] = []
         with contextlib.suppress(UnreadableStudy):  # which only may be
             summary(file)
-        found = _report.tuned_in(store, on_left_out=left.append)
+        found = tuned_in(store, on_left_out=left.append)
         assert "good" in [each.plan.name for each in found]
         assert len(found) + len(left) == 2
         told += len(left)
