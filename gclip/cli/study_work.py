@@ -35,6 +35,8 @@ from gclip.text import screen
 from gclip.text.progress import load
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from optuna.trial import FrozenTrial
     from sqlalchemy import URL
 
@@ -93,15 +95,14 @@ def create(
       gclip study work thresholds-agc-digits --storage postgresql://me@db/x
     """
     load("torch", "optuna")
-    from gclip.studies.thresholds import plans, trials_of
     from gclip.tuning.distributed_study import create as create_study
     from gclip.tuning.postgres import has_password, read_url
 
     url = read_url(storage)
-    request = _request(options, store)
-    study_plans = plans(request)
-    trials = trials_of(request, study_plans)
-    created = [create_study(url, plan, trials, heartbeat) for plan in study_plans]
+    study, request = _asked(options, store)
+    plans = study.plans(request)
+    trials = study.trials_of(request, plans)
+    created = [create_study(url, plan, trials, heartbeat) for plan in plans]
     commands = [_command(each.name, url, request) for each in created]
     if json:
         screen.echo_json(
@@ -224,35 +225,37 @@ def _command(name: str, url: URL, request: Request) -> str:
     return shlex.join(parts)
 
 
-def _request(options: dict[str, Any], store: Path) -> Request:
-    """The same as ``gclip study run`` makes of the same options."""
+def _asked(options: dict[str, Any], store: Path) -> tuple[ModuleType, Request]:
+    """The study, and the same request as ``gclip study run`` makes of the same options."""
     from gclip import studies
     from gclip.tuning.study import Request
 
     strategies = options["strategy"]
-    request = {
+    given = {
         "name": options["name"],
         "strategies": tuple(strategies) if strategies else None,
         **options["search"].given(),
     }
     command = combine(
-        options["name_of_study"], request, options["run"], options["plugin"], None, options["file"]
+        options["name_of_study"], given, options["run"], options["plugin"], None, options["file"]
     )
-    studies.get(command.study)
-    if command.study != "thresholds":
+    study = studies.get(command.study)
+    if not hasattr(study, "plans"):
+        able = [name for name in studies.names() if hasattr(studies.get(name), "plans")]
         raise UsageError(
             f"the study {command.study} runs on one machine: gclip study run {command.study}; "
-            "the one for many machines is thresholds"
+            f"the one for many machines is {' or '.join(able)}"
         )
     refuse_unused(command.study, command.request)
     plugins = load_plugins(list(command.plugins))
-    base, _ = load_data(command.run.config(**command.config), command.run.data)
-    return Request(
+    base, _ = load_data(command.base(study), command.run.data)
+    request = Request(
         **command.request,
         base=base,
         store=cast("Any", store),  # a plan is made without looking into one
         execution=Execution(data=command.run.data, plugins=plugins),
     )
+    return study, request
 
 
 def _like_run(command: Any) -> Any:

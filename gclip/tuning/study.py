@@ -3,6 +3,10 @@
 A study is a module of ``gclip.studies``: the first line of its docstring is its question, ``USES``
 names the fields of `Request` that it reads beside the common ones, and ``run(request)`` answers.
 Setting a field that a study does not read is an error, never ignored.
+
+It may have ``run_count(request)``, how many runs it will make at most; ``SETTINGS``, what it trains
+unless told otherwise, by task; and, where many machines can make its trials, ``plans(request)`` and
+``trials_of(request, plans)``.
 """
 
 from __future__ import annotations
