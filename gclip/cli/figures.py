@@ -1,15 +1,18 @@
-"""``gclip figures``: the figures of a store, drawn again without training."""
+"""``gclip figures``: the figures of a store, drawn again; and how other commands save theirs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gclip.cli.options import FiguresFolder, StoreFolder
 from gclip.text import screen
 from gclip.text.progress import Display, load
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def add_to(app: typer.Typer) -> None:
@@ -53,3 +56,10 @@ def figures(
         files = drawings.draw_all(opened, out or store / "figures", only=figure or None)
     for path in files:
         screen.echo(str(path))
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Save a figure as PNG and as SVG; the files."""
+    from gclip.figures import save
+
+    return [save(figure, folder / f"{name}.{kind}") for kind in ("png", "svg")]

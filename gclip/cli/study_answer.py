@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from gclip.cli.figures import save_figure
 from gclip.cli.interrupts import interruptible
 from gclip.execution.progress import RunsDisplay
 from gclip.text import screen
@@ -42,7 +43,6 @@ def run_and_draw(
     Returns:
         The answer, and the figures' files, PNG and SVG.
     """
-    from gclip import figures
     from gclip.figures._style import theme
 
     then = "the answer and its figures"
@@ -55,12 +55,12 @@ def run_and_draw(
     with interruptible(message), display:
         execution = dataclasses.replace(request.execution, listener=display)
         answered = answer(dataclasses.replace(request, execution=execution))
-        files = []
+        files: list[Path] = []
         for name, draw in answered.figures.items():
             display.doing(f"drawing {name}")
             with theme():
                 figure = draw()
-            files += [figures.save(figure, out / f"{name}.{kind}") for kind in ("png", "svg")]
+            files += save_figure(figure, out, name)
     return answered, files
 
 

@@ -40,11 +40,11 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
             begun.append(summary(path))
         except UnreadableStudy as error:
             left_out.append(str(error))
-            screen.note(f"gclip: left out: {error}")
+            note_left_out(str(error))
     answers = answers_in(store)
     for message in answers.unreadable:
         left_out.append(message)
-        screen.note(f"gclip: left out: {message}")
+        note_left_out(message)
     if json:
         screen.echo_json(
             {
@@ -67,6 +67,11 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
         _show_begun(store, begun)
     if answers.found:
         _show_answered(store, answers.found)
+
+
+def note_left_out(message: str) -> None:
+    """Say which study file is left out, and why."""
+    screen.note(f"gclip: left out: {message}")
 
 
 def _show_begun(store: Path, begun: Sequence[Mapping[str, Any]]) -> None:

@@ -7,10 +7,11 @@ import dataclasses
 import io
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from gclip.cli.figures import save_figure
 from gclip.cli.options import (
     FiguresFolder,
     Json,
@@ -24,13 +25,11 @@ from gclip.cli.options import (
     parse_seeds,
 )
 from gclip.cli.study_answer import run_and_draw, show_answer
+from gclip.cli.study_list import note_left_out
 from gclip.errors import UsageError
 from gclip.text import screen
 from gclip.text.progress import load
 from gclip.text.table import Column, TextTable
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the study; gclip study list.")]
 
@@ -92,7 +91,7 @@ def report(
     from gclip.tuning.study import Request
 
     plugins = load_plugins(plugin or [])
-    tuned = tuned_in(_existing(place.store), names or [], _left_out)
+    tuned = tuned_in(_existing(place.store), names or [], note_left_out)
     base, dataset = load_data(tuned[0].plan.base.replace(data=""), data)
     if tuned[0].plan.base.data not in ("", base.data):
         raise UsageError(
@@ -207,10 +206,6 @@ def export(
     screen.echo(f"{len(trials)} trials written to {csv_file}")
 
 
-def _left_out(message: str) -> None:
-    screen.note(f"gclip: left out: {message}")
-
-
 def _existing(store: Path) -> Path:
     if not store.is_dir():
         raise UsageError(f"there is no store '{store}'; name the folder with --store")
@@ -267,10 +262,4 @@ def _slices(found: list[dict[str, Any]], fields: list[str], name: str, out: Path
     wide = {
         f: bool(trials[f].min() > 0 and trials[f].max() > 20 * trials[f].min()) for f in numeric
     }
-    return _saved(_report.slices(trials, wide, name), out, f"slices-{name}")
-
-
-def _saved(figure: Figure, out: Path, name: str) -> list[Path]:
-    from gclip import figures
-
-    return [figures.save(figure, out / f"{name}.{kind}") for kind in ("png", "svg")]
+    return save_figure(_report.slices(trials, wide, name), out, f"slices-{name}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gclip.cli.compare import setting_text
+from gclip.cli.figures import save_figure
 from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     FiguresFolder,
@@ -164,11 +165,9 @@ def _check_writable(folder: Path) -> None:
 def _draw(
     surveys: list[Survey], suggestions: Suggestions, setting: str, folder: Path
 ) -> list[Path]:
-    from gclip import figures
     from gclip.survey.survey import draw_surveys
 
-    figure = draw_surveys(surveys, suggestions, setting)
-    return [figures.save(figure, folder / f"survey.{kind}") for kind in ("png", "svg")]
+    return save_figure(draw_surveys(surveys, suggestions, setting), folder, "survey")
 
 
 def _notes(surveyed: list[NormSurvey], seeds: tuple[int, ...]) -> list[str]:
