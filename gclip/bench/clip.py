@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gclip.bench import roofline
+from gclip.bench.gradients import SIZE, give_gradients
 from gclip.clipping.clipper import Clipper
 from gclip.core.quantile import push
 from gclip.core.registry import create
@@ -49,7 +50,7 @@ def rows(
     memory = roofline.measure()
     for model in models:
         params = list(build(model, 10, seed=0).named_parameters())
-        reset = _gradients(params)
+        reset = give_gradients([p for _, p in params])
         size = 4 * sum(p.numel() for _, p in params)
         for case, ours, peer, theirs, passes in _cases(params):
             progress(f"{model} {case}")
@@ -129,22 +130,12 @@ def _aged(params: list[tuple[str, nn.Parameter]], size: int) -> Call:
     state = clipper.state_dict()
     generator = torch.Generator().manual_seed(0)
     past = state["parts"][0]["memory"]["past"]
-    middle = 0.01 * size**0.5  # the norm of the benchmark's gradients
+    middle = SIZE * size**0.5  # the norm of the benchmark's gradients
     for norm in middle * (0.5 + torch.rand(PAST_STEPS, generator=generator)):
         past = push(past, norm.view(1))
     state["parts"][0]["memory"]["past"] = past
     clipper.load_state_dict(state)
     return clipper.step
-
-
-def _gradients(params: list[tuple[str, nn.Parameter]]) -> Call:
-    """Give every parameter a random gradient; the returned call puts the same ones back."""
-    generator = torch.Generator().manual_seed(0)
-    saved: list[Tensor] = [torch.randn(p.shape, generator=generator) * 0.01 for _, p in params]
-    for (_, p), grad in zip(params, saved, strict=True):
-        p.grad = grad.clone()
-    grads = [p.grad for _, p in params if p.grad is not None]
-    return lambda: torch._foreach_copy_(grads, saved)
 
 
 def _paired(ours: Call, theirs: Call, reset: Call, seconds: float) -> tuple[float, float]:

@@ -17,9 +17,8 @@ from typing import Any
 
 import torch
 
-from gclip.bench.rates import rate_row
+from gclip.bench.rates import check_counts, rate_row
 from gclip.bench.tutorial import TUTORIAL, tutorial_rate
-from gclip.errors import UsageError
 
 ALONE = "one after another"
 STEPS: Mapping[int, int] = {4: 36, 32: 16}
@@ -71,10 +70,8 @@ def rows(
     """
     from gclip.execution import cores
 
-    for name, values in (("batches", batches), ("sizes", sizes)):
-        wrong = [value for value in values if value < 1]
-        if wrong:
-            raise UsageError(f"{name} are whole numbers of at least 1, but got {wrong[0]}")
+    check_counts("batches", batches)
+    check_counts("sizes", sizes)
     measured: list[dict[str, Any]] = []
     workers = cores()
     for batch in batches:
@@ -163,15 +160,12 @@ class _Machine:
         self._workers: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> _Machine:
-        import os
+        from gclip.execution.worker_process import environment
 
-        from gclip.execution.worker_process import THREAD_VARIABLES
-
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
         self._workers = [
             subprocess.Popen(
                 [sys.executable, "-c", _BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                text=True, env=environment,
+                text=True, env=environment(threads=1),
             )
             for _ in range(self._count)
         ]  # fmt: skip

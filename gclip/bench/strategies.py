@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gclip.bench.gradients import give_gradients
 from gclip.clipping.clipper import Clipper
 from gclip.clipping.hooks import attach
 from gclip.clipping.report import ClipReport, clipped_or_skipped
@@ -37,7 +38,6 @@ ROUND = 4  # calls, of which the last has a spike
 WARM = 128  # calls before the measurement: the longest published warm-up is over by then
 ENOUGH = 0.1  # the share of calls with something clipped above which the others do not count
 EXAMPLES = 32
-_SIZE = 0.01  # of the gradients' elements
 
 
 def rows(
@@ -96,7 +96,7 @@ class Pair(NamedTuple):
 
 def _on_gradients(strategy: Strategy, net: nn.Module) -> Pair:
     params = list(net.named_parameters())
-    reset = _gradients([p for _, p in params])
+    reset = give_gradients([p for _, p in params])
     peer = create("norm", scope=strategy.scope, max_norm=1e-4)
     # Whoever reads it has a learning rate.
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -111,7 +111,7 @@ def _on_updates(strategy: Strategy, net: nn.Module) -> Pair:
     params = list(net.parameters())
     values: list[Tensor] = [p.detach() for p in params]
     start = [value.clone() for value in values]
-    fill = _gradients(params)
+    fill = give_gradients(params)
 
     def reset(scale: float) -> None:
         fill(scale)
@@ -150,21 +150,6 @@ _PAIRS: dict[str, Callable[[Strategy, nn.Module], Pair]] = {
     "update": _on_updates,
     "sample": _by_example,
 }
-
-
-def _gradients(params: list[nn.Parameter]) -> Callable[[float], None]:
-    """Give every parameter a random gradient; the returned call puts it back, scaled."""
-    generator = torch.Generator().manual_seed(0)
-    saved: list[Tensor] = [torch.randn(p.shape, generator=generator) * _SIZE for p in params]
-    for p, grad in zip(params, saved, strict=True):
-        p.grad = grad.clone()
-    grads = [p.grad for p in params if p.grad is not None]
-
-    def reset(scale: float) -> None:
-        torch._foreach_copy_(grads, saved)
-        torch._foreach_mul_(grads, scale)
-
-    return reset
 
 
 def _measure(pair: Pair, seconds: float, warm: int) -> dict[str, Any]:

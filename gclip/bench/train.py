@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from gclip.bench.rates import rate_row
+from gclip.bench.rates import check_counts, rate_row
 from gclip.bench.tutorial import TUTORIAL, minimal_epoch, tutorial_rate
-from gclip.errors import UsageError
 
 MINIMAL = "minimal loop over tensors in memory"
 IMAGES = {"lenet": {4: 240, 32: 1437}, "resnet9": {4: 16, 32: 64, 128: 256}}
@@ -46,9 +45,7 @@ def rows(
     Raises:
         UsageError: a batch below 1; an unknown model or optimizer.
     """
-    wrong = [batch for batch in batches if batch < 1]
-    if wrong:
-        raise UsageError(f"batches are whole numbers of at least 1, but got {wrong[0]}")
+    check_counts("batches", batches)
     measured: list[dict[str, Any]] = []
     for model in models:
         for batch in batches:

@@ -17,7 +17,7 @@ from typing import IO, Any
 from gclip.execution.job import Job
 from gclip.execution.worker import BOOT
 
-THREAD_VARIABLES = (
+_THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -61,7 +61,7 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 encoding="utf-8",
-                env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))},
+                env=environment(threads),
                 # A group of its own: the terminal's Ctrl-C goes to the parent alone.
                 process_group=0,
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
@@ -117,6 +117,11 @@ class WorkerProcess:
             for line in self.process.stdout:
                 hear(self, json.loads(line))
         hear(self, None)
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The variables of a process whose computations have so many threads."""
+    return {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
 
 
 def describe_exit(code: int, last_line: str) -> str:
