@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from gclip.errors import UsageError
-from gclip.execution import Event, Job, Pool
+from gclip.execution import Event, Job
 from gclip.results import Store
 from gclip.training import Progress, RunConfig, RunResult
 from gclip.tuning.coordinator import Coordinator
@@ -21,31 +21,23 @@ from gclip.tuning.samplers import Proposal, make_sampler
 from gclip.tuning.sqlite import open_study, read_study, study_file, summary
 from gclip.tuning.study_trials import MAX_ATTEMPTS
 from gclip.tuning.trials import counted, counts, front_of, status_of
+from tests.tuning.pools import PretendedPool
 
 BASE = RunConfig(strategy="norm", split="validation", seed=1000)
 CURVES = RunConfig(strategy="norm", split="validation", seed=1000, epochs=3)
 
 
-class Pretended(Pool):
-    """Two runs at a time, ended in the order of submission."""
+class Pretended(PretendedPool):
+    """Its runs end as they are told to."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self.waiting: list[Job] = []
         self.status: dict[int, str] = {}
         self.interrupt_at: int | None = None
         self.accuracy: Callable[[RunConfig], float] = lambda config: 1 - abs(config.lr - 0.3)
         self.trained: list[RunConfig] = []
 
-    @property
-    def free(self) -> int:
-        return 2 - len(self.waiting)
-
-    def submit(self, job: Job) -> None:
-        self.waiting.append(job)
-
-    def wait(self) -> list[tuple[Job, RunResult]]:
-        job = self.waiting.pop(0)
+    def end(self, job: Job) -> RunResult:
         if job.index == self.interrupt_at:
             raise KeyboardInterrupt
         status: Any = self.status.get(job.index, "finished")
@@ -71,7 +63,7 @@ class Pretended(Pool):
             result = RunResult.failed(job.config, "no luck")
         self.trained.append(job.config)
         self.store.save(result)
-        return [(job, result)]
+        return result
 
     def _go_on(self, job: Job, epoch: int, accuracy: float) -> bool:
         if self.should_continue is None:
@@ -363,9 +355,7 @@ def test_wilcoxon_gives_a_trial_up_between_seeds(tmp_path: Path) -> None:
 class OneByOne(Pretended):
     """A single worker."""
 
-    @property
-    def free(self) -> int:
-        return 1 - len(self.waiting)
+    workers = 1
 
 
 def test_several_objectives_have_a_front_without_diverged_trials(tmp_path: Path) -> None:

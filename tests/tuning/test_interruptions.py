@@ -25,7 +25,6 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from gclip.execution.job import Job
-from gclip.execution.pool import Pool
 from gclip.results import Store
 from gclip.studies import thresholds
 from gclip.training import RunConfig, RunResult
@@ -34,6 +33,7 @@ from gclip.tuning.proposals import place_of, replaced_by
 from gclip.tuning.sqlite import begin, read_study, study_file
 from gclip.tuning.study import Request
 from gclip.tuning.trials import counted
+from tests.tuning.pools import PretendedPool
 
 TOTAL = 5
 WRITES = (
@@ -93,27 +93,18 @@ class Memory:
         return self.results[key]
 
 
-class Pretended(Pool):
-    """Two runs at a time, ended in the order of submission."""
+class Pretended(PretendedPool):
+    """The lower its learning rate, the better a run."""
 
     def __init__(self, store: Memory) -> None:
         super().__init__(cast("Store", store))
-        self.waiting: list[Job] = []
-        self.kept = store.results
+        self.results = store.results
 
-    @property
-    def free(self) -> int:
-        return 2 - len(self.waiting)
-
-    def submit(self, job: Job) -> None:
-        self.waiting.append(job)
-
-    def wait(self) -> list[tuple[Job, RunResult]]:
-        job = self.waiting.pop(0)
+    def end(self, job: Job) -> RunResult:
         accuracy = 1 / (1 + job.config.lr)
         result = RunResult(config=job.config, status="finished", accuracy=accuracy, seconds=1.0)
-        self.kept[job.config.key] = result
-        return [(job, result)]
+        self.results[job.config.key] = result
+        return result
 
 
 class Interrupted:
@@ -171,14 +162,6 @@ def stopped_everywhere(sampler: str) -> Iterator[tuple[Interrupted, int]]:
                 assert at > 8 * TOTAL, "there were fewer moments than there should be"
                 break
             yield study, at
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    yield
-    optuna.logging.set_verbosity(before)
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc", "grid"])

@@ -19,7 +19,6 @@ from gclip.tuning.pruners import PRUNERS, make_pruner, pruner_named
 from gclip.tuning.samplers import SAMPLERS, Proposal, grid_size, make_sampler, sampler_named
 from gclip.tuning.space import space_of
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 HERE = [
     pytest.param(
         name,

@@ -7,7 +7,7 @@ import json
 import random
 import shlex
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -34,14 +34,6 @@ from gclip.tuning.sqlite_file import UnreadableStudy, printable, storage_url
 from gclip.tuning.study import Request
 
 TINY = RunConfig(fraction=0.05, epochs=1, batch_size=64)
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    yield
-    optuna.logging.set_verbosity(before)
 
 
 def begun(store: Path, name: str, strategy: str = "norm", trials: int = 2) -> Path:
