@@ -198,8 +198,8 @@ def _notes(
     request: Request,
 ) -> list[str]:
     usual = listed(dict.fromkeys(f"{each.default.lr:g}" for each in tuned))
-    each_had = {_trials(each.counts) for each in tuned}
-    budget = f"of {plural(tuned[0].counts.trials, 'trial')} " if len(each_had) == 1 else ""
+    budgets_in_words = {_trials(each.counts) for each in tuned}
+    budget = f"of {plural(tuned[0].counts.trials, 'trial')} " if len(budgets_in_words) == 1 else ""
     notes = [
         f"test accuracy in %: the best {budget or 'trial '}of each study, trained again with "
         f"{plural(len(seeds), 'fresh seed')}; mean with a 95 % interval that holds where some "

@@ -106,7 +106,7 @@ def tuned_in(
 
 def _read(path: Path) -> Tuned:
     with read_study(path) as study:
-        plan = Plan.kept_in(study, path)
+        plan = Plan.from_study(study, path)
         trials = counted(study)
         best = best_of(trials)
         if best is not None:

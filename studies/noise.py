@@ -119,12 +119,14 @@ def table(runs: pd.DataFrame) -> list[dict[str, Any]]:
     groups: Any = runs.groupby(["disturbance", "level", "strategy"], sort=False)
     by_cell = {(name, float(level), text): some for (name, level, text), some in groups}
     for name, level in dict.fromkeys(cell[:2] for cell in by_cell):
-        here = {cell[2]: some for cell, some in by_cell.items() if cell[:2] == (name, level)}
-        none = here["none"]
-        versus = compared({t: (some, none) for t, some in here.items() if t != "none"}, least)
+        by_strategy = {cell[2]: some for cell, some in by_cell.items() if cell[:2] == (name, level)}
+        none = by_strategy["none"]
+        versus = compared(
+            {t: (some, none) for t, some in by_strategy.items() if t != "none"}, least
+        )
         found = [
             _row(name, level, text, some, by_cell[(CLEAN, 0.0, text)], versus.get(text), least)
-            for text, some in here.items()
+            for text, some in by_strategy.items()
         ]
         rows += sorted(found, key=lambda row: (-(row["accuracy"] or 0.0), row["strategy"]))
     return rows

@@ -93,9 +93,9 @@ def compare(
     display = RunsDisplay(then="" if no_figures else "figures")
 
     def message() -> str:
-        left = display.total - display.kept
+        left = display.total - display.stored
         return (
-            f"{display.kept} of {screen.plural(display.total, 'run')} are finished and kept in "
+            f"{display.stored} of {screen.plural(display.total, 'run')} are finished and kept in "
             f"{place.store}; the same command makes the other {left}"
         )
 

@@ -14,10 +14,10 @@ INTERRUPTED = 130
 
 
 @contextmanager
-def interruptible(kept: Callable[[], str]) -> Iterator[None]:
-    """End on Ctrl-C with exit code 130 and the sentence `kept` about what is not lost."""
+def interruptible(message: Callable[[], str]) -> Iterator[None]:
+    """End on Ctrl-C with exit code 130 and a `message` about what is not lost."""
     try:
         yield
     except KeyboardInterrupt:
-        note(f"gclip: interrupted: {kept()}")
+        note(f"gclip: interrupted: {message()}")
         raise typer.Exit(INTERRUPTED) from None

@@ -209,8 +209,8 @@ def compare_configs(
     from gclip.results.identical_runs import identical_runs
     from gclip.training import load_dataset, resolve_device
 
-    needed, here = plugins_of(config.strategy for config in configs)
-    workers = workers_that_reach(here, execution.workers)
+    needed, local = plugins_of(config.strategy for config in configs)
+    workers = workers_that_reach(local, execution.workers)
     resolve_device(execution.device)
     dataset = load_dataset(configs[0].task, execution.data)
     configs = [config.with_data(dataset) for config in configs]

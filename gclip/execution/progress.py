@@ -57,7 +57,7 @@ class RunsDisplay(Display):
         return sum(self._states[state] for state in ("cached", "done", "failed"))
 
     @property
-    def kept(self) -> int:
+    def stored(self) -> int:
         """Runs that the store holds for good."""
         return self._states["cached"] + self._states["done"]
 

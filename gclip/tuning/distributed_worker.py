@@ -182,12 +182,12 @@ class DistributedWorker(Coordinator):
         """Failed trials whose worker is to blame, and that nobody repeats yet."""
         from optuna.trial import TrialState
 
-        gone = superseded(self.study)
+        replaced = superseded(self.study)
         return [
             trial
             for trial in self.trials.select(TrialState.FAIL)
             if trial.user_attrs.get("status") != "failed"
-            and trial.number not in gone
+            and trial.number not in replaced
             and may_be_repeated(trial)
         ]
 

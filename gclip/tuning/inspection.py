@@ -33,7 +33,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     trained (`strategy`, `lr`, `keys`), `stopped_at`, `seconds`, `share_clipped`, `message`.
     """
     with read_study(path) as study:
-        plan = Plan.kept_in(study, path)
+        plan = Plan.from_study(study, path)
         replaced = superseded(study)
         return [_row(trial, plan, replaced) for trial in study.get_trials(deepcopy=False)]
 
@@ -46,7 +46,7 @@ def shown(path: Path, best: int = 5) -> dict[str, Any]:
     and `evaluator`.
     """
     with read_study(path) as study:
-        plan = Plan.kept_in(study, path)
+        plan = Plan.from_study(study, path)
         trials = counted(study)
         ended = sorted(complete(trials), key=lambda trial: (-trial.values[0], trial.number))
         front = front_of(trials, plan.objectives) if len(plan.objectives) > 1 else []

@@ -75,7 +75,7 @@ class Option:
         usual: its default, in words.
         studies: those that use it, where not all do.
         metavar: what stands for its value in the help; None for its type.
-        kept: it stands among a study's settings even at its default.
+        always_stored: it stands among a study's settings even at its default.
     """
 
     flag: str
@@ -84,7 +84,7 @@ class Option:
     usual: str
     studies: str = ""
     metavar: str | None = None
-    kept: bool = False
+    always_stored: bool = False
 
 
 def _option(default: Any, flag: str, kind: OptionKind, **more: Any) -> Any:
@@ -170,7 +170,7 @@ class SearchOptions:
         help="tpe, gp, cmaes, random, qmc or grid; random to compare budgets.",
         usual="tpe",
         studies="thresholds",
-        kept=True,
+        always_stored=True,
     )
     pruner: str = _option(
         "none",
@@ -212,7 +212,7 @@ class SearchOptions:
         WHOLE,
         help="Of the sampler, and of the tuning seeds.",
         usual="0",
-        kept=True,
+        always_stored=True,
     )
 
     @property
@@ -229,7 +229,8 @@ class SearchOptions:
         return {
             _key(name): list(value) if isinstance(value, tuple) else value
             for name, value in self.search.items()
-            if options_of(SearchOptions)[name].kept or value != getattr(SearchOptions, name)
+            if options_of(SearchOptions)[name].always_stored
+            or value != getattr(SearchOptions, name)
         }
 
     @staticmethod
@@ -242,7 +243,7 @@ class SearchOptions:
         options = {
             name: settings[_key(name)]
             for name, option in options_of(SearchOptions).items()
-            if option.kept or _key(name) in settings
+            if option.always_stored or _key(name) in settings
         }
         return {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
 

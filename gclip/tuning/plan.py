@@ -94,7 +94,7 @@ class Plan(SearchOptions):
         )
 
     @classmethod
-    def kept_in(cls, study: Study, path: Path) -> Plan:
+    def from_study(cls, study: Study, path: Path) -> Plan:
         """The plan of a study that was read from the file `path`.
 
         Raises:

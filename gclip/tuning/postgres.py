@@ -67,13 +67,13 @@ def read_url(text: str) -> URL:
             f"unknown driver {driver!r}{suggestion(driver, DRIVERS)} "
             f"(choices: {', '.join(DRIVERS)}, or none to use the one that is installed)"
         )
-    there = [each for each in DRIVERS if importlib.util.find_spec(each) is not None]
-    if not there or (driver and driver not in there):
+    installed = [each for each in DRIVERS if importlib.util.find_spec(each) is not None]
+    if not installed or (driver and driver not in installed):
         missing = f" the driver {driver}" if driver else " a driver"
         how = "" if driver == "psycopg2" else ': pip install "gclip[postgres]"'
         how = how or ": pip install psycopg2-binary"
         raise UsageError(f"a PostgreSQL storage needs{missing}, which is not installed{how}")
-    return url.set(drivername=f"postgresql+{driver or there[0]}")
+    return url.set(drivername=f"postgresql+{driver or installed[0]}")
 
 
 def shown(url: URL) -> str:

@@ -54,8 +54,8 @@ def storage_in(path: Path, *, create: bool = False) -> Iterator[RDBStorage]:
 def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
     """A connection to a file, which is made only if `create`, and else not even written to."""
     # But for what a killed process left half written: to read is then to undo that first.
-    left = path.with_name(f"{path.name}-journal").exists()
-    mode = "rwc" if create else "rw" if left else "ro"
+    has_journal = path.with_name(f"{path.name}-journal").exists()
+    mode = "rwc" if create else "rw" if has_journal else "ro"
     file = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(file, uri=True, check_same_thread=False)
 

@@ -49,10 +49,10 @@ def counted(study: Study) -> list[FrozenTrial]:
     A failed one that was replaced by another attempt has not: its successor counts, at its place,
     so an interruption changes nothing about the order.
     """
-    gone = superseded(study)
+    replaced = superseded(study)
     everything = study.get_trials(deepcopy=False)
     ended = [
-        trial for trial in everything if trial.state.is_finished() and trial.number not in gone
+        trial for trial in everything if trial.state.is_finished() and trial.number not in replaced
     ]
     return sorted(ended, key=lambda trial: (place_of(everything, trial), trial.number))
 
