@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gclip.bench.torchvision_images import ArrayImages, image_folder
 from gclip.errors import UsageError
 from gclip.training import Dataset, Epoch, Normalizer, batches, load_dataset
 from gclip.training.dataset import SIZE
@@ -70,7 +71,7 @@ def _row(
     if count < 1:
         raise UsageError(f"{folder} has too few images for batches of {batch_size}")
     paths = _random_files(folder, count * batch_size)
-    theirs: Any = _files(folder, augment) if reads else _Decoded(dataset, augment)
+    theirs: Any = image_folder(folder, augment) if reads else _decoded(dataset, augment)
     ours, peers = [], []
     for _ in range(_REPEATS):
         peers.append(_time_batch(lambda: _peer(theirs, batch_size), count))
@@ -118,37 +119,9 @@ def _ours(dataset: Dataset, batch_size: int, augment: bool) -> Batches:
     return batches(dataset.train_images, dataset.train_labels, batch_size, epoch, normalizer)
 
 
-def _transform(augment: bool) -> Any:
-    from torchvision import transforms
-
-    steps = [transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.5,) * 3)]
-    if augment:
-        steps = [transforms.RandomCrop(SIZE, 4), transforms.RandomHorizontalFlip(), *steps]
-    return transforms.Compose(steps)
-
-
-def _files(folder: Path, augment: bool) -> Any:
-    from torchvision.datasets import ImageFolder
-
-    return ImageFolder(str(folder / "train"), _transform(augment))
-
-
-class _Decoded(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """Decoded images in memory under torchvision's transforms, as torchvision's CIFAR10 has them:
-    an array, of which each image becomes Pillow's as it is taken."""
-
-    def __init__(self, dataset: Dataset, augment: bool) -> None:
-        self._images = dataset.train_images.permute(0, 2, 3, 1).contiguous().numpy()
-        self._labels = dataset.train_labels.tolist()
-        self._transform = _transform(augment)
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from PIL import Image
-
-        return self._transform(Image.fromarray(self._images[index])), self._labels[index]
+def _decoded(dataset: Dataset, augment: bool) -> ArrayImages:
+    images = dataset.train_images.permute(0, 2, 3, 1).contiguous().numpy()
+    return ArrayImages(images, dataset.train_labels.tolist(), augment)
 
 
 def _peer(images: Any, batch_size: int) -> Batches:

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gclip.bench.torchvision_images import ArrayImages, image_folder
 from gclip.training import Dataset, models, optimizers
+from gclip.training.dataset import SIZE
 
 WORKERS = 2
 TUTORIAL = f"tutorial loop with DataLoader(num_workers={WORKERS})"
@@ -108,30 +110,9 @@ def _plain(name: str, net: nn.Module) -> torch.optim.Optimizer:
 
 
 def _images(folder: Path | None) -> Any:
-    from torchvision import transforms
-    from torchvision.datasets import ImageFolder
-
-    steps = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.5,) * 3)]
-    )
+    """Files, or random images in one array."""
     if folder is not None:
-        return ImageFolder(str(folder / "train"), steps)
-    return _InMemory(steps)
-
-
-class _InMemory(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """Random images in one array, each made PIL's when asked for, as torchvision's CIFAR10."""
-
-    def __init__(self, transform: Callable[[Any], Tensor]) -> None:
-        generator = torch.Generator().manual_seed(0)
-        pixels = torch.randint(256, (IMAGES, 32, 32, 3), generator=generator, dtype=torch.uint8)
-        self._images = pixels.numpy()
-        self._transform = transform
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from PIL import Image
-
-        return self._transform(Image.fromarray(self._images[index])), index % 10
+        return image_folder(folder)
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (IMAGES, SIZE, SIZE, 3), generator=generator, dtype=torch.uint8)
+    return ArrayImages(pixels.numpy(), [index % 10 for index in range(IMAGES)])
