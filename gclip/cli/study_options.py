@@ -88,10 +88,10 @@ class Search(_Fields):  # type: ignore[misc]
 
     def given(self) -> dict[str, Any]:
         """The options that were given, as fields of a `gclip.tuning.study.Request`."""
-        values = {n: getattr(self, _parameter(option)) for n, option in options_of().items()}
-        return {
-            name: _TYPES[options_of()[name].kind][1](value)
-            for name, value in values.items()
+        given = {}
+        for name, option in options_of().items():
+            value = getattr(self, _parameter(option))
             # An option that may be repeated is an empty list where it is left out.
-            if value is not None and value != [] and value is not False
-        }
+            if value is not None and value != [] and value is not False:
+                given[name] = _TYPES[option.kind][1](value)
+        return given

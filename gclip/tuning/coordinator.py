@@ -148,11 +148,13 @@ class Coordinator:
 
     def _ask(self) -> Job | None:
         """The next trial's first job, or None if the trial has ended without training."""
-        if not self.trials.waiting():
-            add_trial(self.study, next(free_places(self.study.get_trials(deepcopy=False))))
-        trial = self.trials.waiting()[0]
-        self.trials.claim(trial.number)
-        return self._begin(self._resume(trial.number))
+        waiting = self.trials.waiting()
+        if not waiting:
+            add_trial(self.study, next(free_places(self.trials.select())))
+            waiting = self.trials.waiting()
+        number = waiting[0].number
+        self.trials.claim(number)
+        return self._begin(self._resume(number))
 
     def _resume(self, number: int) -> Trial:
         """A trial that is now running, about to be proposed by the sampler of its place."""

@@ -23,6 +23,7 @@ from gclip.tuning.options import SearchOptions
 from gclip.tuning.pruners import make_pruner, pruner_named
 from gclip.tuning.samplers import GRID_POINTS, Proposal, grid_size, make_sampler, sampler_named
 from gclip.tuning.space import LR, Space, dimension, single
+from gclip.tuning.sqlite import quiet
 from gclip.tuning.sqlite_file import UnreadableStudy, printable
 
 if TYPE_CHECKING:
@@ -159,8 +160,6 @@ class Plan(SearchOptions):
     def examples(self, count: int) -> list[RunConfig]:
         """The first runs of up to `count` trials such as there may be, drawn at random."""
         import optuna
-
-        from gclip.tuning.sqlite import quiet
 
         examples = []
         with quiet():
