@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
 from gclip import execution
-from gclip.cli import app
 from gclip.training import RunConfig, models, optimizers, recipes
 from gclip.training.checks import NORMALIZATIONS, PRECISIONS, TASKS
+from tests.cli.commands import commands
 
 Command = Any  # of conftest.py
 
@@ -75,13 +73,6 @@ OPTIONS: dict[str, set[str]] = {
     },
     "bench data": {"--data", "--json"},
 }
-
-
-def commands(command: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
-    command = typer.main.get_command(app) if command is None else command
-    yield path, command
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from commands(inner, f"{path} {name}".strip())
 
 
 def options(command: Any) -> set[str]:

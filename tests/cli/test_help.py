@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import typer.main
 
 from gclip import studies
-from gclip.cli import app
 from gclip.cli.study_options import FLAGS
 from gclip.training import RunConfig, task_defaults
+from tests.cli.commands import commands
 
 Command = Any  # of conftest.py
 
@@ -33,13 +32,6 @@ ONE_MEANING = {
     "--store": "Folder that keeps the runs",
     "--strategy": "A name or a spelling|The name of one|What the fleet's runs clip with",
 }
-
-
-def commands(command: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
-    command = typer.main.get_command(app) if command is None else command
-    yield path, command
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from commands(inner, f"{path} {name}".strip())
 
 
 def options() -> Iterator[tuple[str, Any]]:
