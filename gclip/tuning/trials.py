@@ -64,7 +64,9 @@ def superseded(study: Study) -> frozenset[int]:
 
 
 def status_of(trial: FrozenTrial) -> str:
-    """``finished``, ``diverged``, ``pruned`` or ``failed``, of a trial that has ended."""
+    """``finished``, ``diverged``, ``pruned`` or ``failed``; ``waiting`` or ``running`` before."""
+    if not trial.state.is_finished():
+        return str(trial.state.name.lower())
     if trial.state.name == "PRUNED":
         return "pruned"
     if trial.state.name != "COMPLETE":
