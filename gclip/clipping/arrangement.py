@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from gclip.clipping.assignment import Assigned, StrategyState, bind_all
+from gclip.clipping.assignment import StrategyState, bind_all
 from gclip.clipping.base_clipper import Nonfinite
 from gclip.clipping.bound_clamp import BoundClamp
 from gclip.clipping.bound_strategy import BoundStrategy
@@ -17,7 +17,7 @@ from gclip.clipping.bound_transform import BoundTransform
 from gclip.clipping.dtensor import is_sharded, refuse_flat
 from gclip.clipping.group_layout import check_layers
 from gclip.clipping.hyperparameters import OptimizerHyperparameters
-from gclip.clipping.parameters import Named, Spec, assign
+from gclip.clipping.parameters import Assigned, Named, Spec, assign
 from gclip.clipping.per_sample.bound_strategy import BoundSampleStrategy
 from gclip.clipping.per_sample.clipper import PerSampleClipper
 from gclip.clipping.units import UnitDims, axes

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 from gclip.clipping.bound_strategy import BoundStrategy
 from gclip.clipping.group_layout import layer_of
 from gclip.clipping.groups import Groups
-from gclip.clipping.parameters import Named, resolve
+from gclip.clipping.parameters import Assigned, Named, resolve
 from gclip.clipping.record import Record
 from gclip.clipping.state import copied
 from gclip.core.strategy import SIDES, Strategy
@@ -96,9 +96,6 @@ def read_state(state: Mapping[str, Any]) -> tuple[int, list[StrategyState], dict
             "this is not the state of a clipper of this version of gclip: it should be what "
             f"clipper.state_dict() gave ({type(error).__name__}: {error})"
         ) from error
-
-
-Assigned: TypeAlias = list[tuple[tuple[Strategy, ...], list[int]]]
 
 
 def bind_all(

@@ -91,11 +91,6 @@ class BoundStrategy:
         self._normalizes = strategy.rule == "normalize"  # what is small becomes large
 
     @property
-    def constant_clamp(self) -> bool:
-        """Whether gradients can be clamped without having been measured."""
-        return False
-
-    @property
     def remembers(self) -> bool:
         """Whether the strategy keeps anything between steps."""
         return remembers(self.strategy)
@@ -308,13 +303,12 @@ class BoundStrategy:
         step: int,
         valid: Tensor | None,
         norm: Tensor | Callable[[], Tensor],
-        device: torch.device | None = None,
     ) -> Seen:
         order, groups, trained = self._order, self.groups, self._trained
         if isinstance(norm, Tensor):
-            device, dtype = device or norm.device, norm.dtype
+            device, dtype = norm.device, norm.dtype
         else:
-            device, dtype = device or self._place(), self._dtype or norm_type(self.params)
+            device, dtype = self._place(), self._dtype or norm_type(self.params)
         return Seen(
             norm,
             step=step,

@@ -16,6 +16,8 @@ from gclip.errors import UsageError, suggestion
 
 Parameters: TypeAlias = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 Spec: TypeAlias = Strategy | Chain | str | Mapping[str, "Strategy | Chain | str"]
+Assigned: TypeAlias = list[tuple[tuple[Strategy, ...], list[int]]]
+"""For each pattern its strategies and the indices of its parameters."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def assign(
     *,
     given: Sequence[str] | None = None,
     grown: bool = False,
-) -> list[tuple[tuple[Strategy, ...], list[int]]]:
+) -> Assigned:
     """Which strategies apply to which parameters (by index); the first matching pattern decides.
 
     Excluded parameters get ``none``: not clipped, though still checked for finite gradients.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -53,7 +53,6 @@ class Decision(NamedTuple):
     skip: Tensor | None
 
 
-S = TypeVar("S", bound=Strategy)
 Outcome: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, bool, Tensor | None]
 
 

@@ -2,10 +2,10 @@
 
 What counts is the text of the files in which the strategy's class and its bases are defined, less
 comments, docstrings, layout and what a class says about itself (`equation` and `paper`): after any
-other edit there, that strategy's runs are made again. Bases
-that belong to the library (`gclip.Strategy`, `gclip.Transform`) or to Python do not count, wherever
-they lie, and neither do modules that the file imports: the library answers for itself, and a
-release that changes what it computes says so.
+other edit there, that strategy's runs are made again. Bases that belong to the library
+(`gclip.Strategy`, `gclip.Transform`) or to Python do not count, wherever they lie, and neither do
+modules that the file imports: the library answers for itself, and a release that changes what it
+computes says so.
 
 Where there is no file (a notebook, a console), what counts is the compiled code of the class, and
 of the functions and plain numbers beside it that it names: see `gclip.core.bytecode`.
@@ -25,13 +25,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from gclip.core.bytecode import compiled
-from gclip.core.strategy import DOCUMENTATION, Strategy
-
-if TYPE_CHECKING:
-    from gclip.core.strategy import Chain
+from gclip.core.strategy import DOCUMENTATION, Chain, Strategy
 
 _ADDED_TO = ("strategies", "studies", "figures")
 """Packages within ``gclip`` that are not the library: strategies are written there."""

@@ -11,7 +11,6 @@ import importlib
 import importlib.metadata
 import pkgutil
 import re
-import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -19,9 +18,6 @@ from gclip.core.fields import field_names
 from gclip.core.spelling import Call, read
 from gclip.core.strategy import Chain, Strategy, is_strategy_class
 from gclip.errors import UsageError, suggestion, unknown
-
-if typing.TYPE_CHECKING:
-    from gclip.core.strategy import Chain
 
 S = TypeVar("S", bound=type[Strategy])
 
