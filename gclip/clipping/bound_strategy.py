@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from gclip.clipping.state import copied, retyped, selected
 from gclip.clipping.units import Axis
 from gclip.core.schedules import at_step
 from gclip.core.seen import Rate, Seen
-from gclip.core.strategy import Memory, Strategy, remembers
+from gclip.core.strategy import Memory, Strategy, measured_order, remembers
 from gclip.errors import UsageError
 
 
@@ -86,8 +85,7 @@ class BoundStrategy:
         self._complete = False
         self._norm: Tensor
         self._unchecked = True  # no answer of the strategy has been looked at
-        # What a clamp compares with its limit is the largest element.
-        self._order = math.inf if strategy.clamps else strategy.order
+        self._order = measured_order(strategy)
         self._normalizes = strategy.rule == "normalize"  # what is small becomes large
 
     @property

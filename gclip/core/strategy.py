@@ -251,7 +251,12 @@ def is_strategy_class(cls: Any) -> bool:
     return isinstance(cls, type) and issubclass(cls, Strategy) and is_dataclass(cls)
 
 
+def measured_order(strategy: Strategy) -> float:
+    """Which p-norm of a group its limit is held against; of a clamp, the largest element."""
+    return math.inf if strategy.clamps else strategy.order
+
+
 def remembers(strategy: Strategy) -> bool:
     """Whether it keeps anything between steps."""
-    kept = type(strategy).remember
-    return kept is not Strategy.remember and kept is not Transform.remember
+    method = type(strategy).remember
+    return method is not Strategy.remember and method is not Transform.remember

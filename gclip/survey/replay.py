@@ -6,7 +6,6 @@ norms that follow, and a replay cannot know how.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -36,11 +35,6 @@ class Replay:
 
     limit: Tensor
     limited: Tensor
-
-
-def order_of(strategy: Strategy) -> float:
-    """Which norm of a group the strategy's limit is held against."""
-    return math.inf if strategy.clamps else strategy.order
 
 
 @torch.no_grad()

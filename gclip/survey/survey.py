@@ -17,10 +17,9 @@ from gclip.clipping.parameter_sources import differing, source_of
 from gclip.clipping.parameters import Parameters
 from gclip.clipping.units import UnitDims, axes
 from gclip.core.registry import get, names, parse
-from gclip.core.strategy import SCOPES, Chain, Strategy, Transform
+from gclip.core.strategy import SCOPES, Chain, Strategy, Transform, measured_order
 from gclip.errors import UsageError
 from gclip.survey.norm_log import FEWEST_STEPS, NormLog, Step, Watched
-from gclip.survey.replay import order_of
 from gclip.survey.suggest import suggest
 from gclip.survey.suggestions import NOTES, Suggestions
 
@@ -322,7 +321,7 @@ def _key(scope: str) -> Key:
 
 
 def _key_of(strategy: Strategy) -> Key:
-    return strategy.scope, order_of(strategy), strategy.clamps
+    return strategy.scope, measured_order(strategy), strategy.clamps
 
 
 def _dense(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from gclip.clipping.base_clipper import Nonfinite
 from gclip.clipping.clipper import Clipper
 from gclip.clipping.groups import Groups
 from gclip.clipping.report import ClipReport
-from gclip.core.strategy import Strategy, Transform
+from gclip.core.strategy import Strategy, Transform, measured_order
 from gclip.testing.gradients import SHAPES, Gradients, Shapes, gradients, weights
 
 STEPS = 100
@@ -70,7 +69,7 @@ class Rig(ABC):
             for name, value in weights(shapes, seed).items()
         }
         self.names = list(self.params)
-        self._order = math.inf if strategy.clamps else strategy.order
+        self._order = measured_order(strategy)
         sizes = [param.shape for param in self.params.values()]
         self._groups = Groups(
             self.names, sizes, "tensor" if isinstance(strategy, Transform) else strategy.scope

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from gclip.clipping.assignment import ChainPosition
 from gclip.clipping.parameters import Spec, assign, resolve
-from gclip.core.strategy import Strategy, Transform
+from gclip.core.strategy import Strategy, Transform, measured_order
 from gclip.errors import UsageError
 from gclip.training.fleet.grouping import group_vectorizable
 from gclip.training.fleet.stacked_groups import StackedParameters
@@ -84,7 +83,7 @@ def make_batches(
         for members, vectorized in group_vectorizable(strategies, total_steps):
             first = vectorized.strategies[0]
             transforms = isinstance(first, Transform)
-            order = math.inf if first.clamps else 2.0 if transforms else first.order
+            order = 2.0 if transforms else measured_order(first)
             scope = "tensor" if transforms else first.scope
             batches.append(
                 make_batch(
