@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gclip.core.host import on_host
+from gclip.core.scaling import divisor
 
 Mask = npt.NDArray[np.bool_]
 
@@ -31,7 +32,7 @@ def exact_norm(tensor: Tensor, order: float, dims: tuple[int, ...] | None = None
         left = () if dims is None else [n for i, n in enumerate(size.shape) if i not in dims]
         return size.new_zeros(left)
     largest = size.amax(dims or (), keepdim=True)
-    safe = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
+    safe = divisor(largest)
     norm: Tensor = safe * torch.linalg.vector_norm(size / safe, order, dims, keepdim=True)
     return norm.reshape(()) if dims is None else norm.squeeze(dims)
 

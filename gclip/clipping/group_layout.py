@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.units import WHOLE, Axis, Units, usual
+from gclip.core.scaling import divisor
 from gclip.errors import UsageError
 
 _SizesKey: TypeAlias = tuple[torch.device, torch.dtype, tuple[bool, ...] | None]
@@ -117,7 +118,7 @@ class GroupLayout:
         largest = zeros.scatter_reduce(-1, index.expand_as(norms), norms, "amax")
         if order == math.inf:
             return largest
-        safe = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
+        safe = divisor(largest)
         ratio = norms / safe.index_select(-1, index)
         return safe * zeros.index_add(-1, index, ratio**order) ** (1 / order)
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.verdicts import LIMITED, MOSTLY_NOT_FINITE, MOSTLY_SKIPPED, verdict_of
+from gclip.core.scaling import divisor
 
 Array = npt.NDArray[np.float32 | np.float64]
 
@@ -213,7 +214,7 @@ def _l2(norms: Tensor) -> Tensor:
         return found.float()
     # Relative to the largest, whose square may be more (or less) than float64 holds.
     top = norms.amax(dim=1, keepdim=True)
-    safe = torch.where((top > 0) & torch.isfinite(top), top, 1.0)
+    safe = divisor(top)
     total: Tensor = torch.linalg.vector_norm(norms / safe, dim=1)
     return total * safe[:, 0]
 

@@ -98,7 +98,7 @@ class Schedule:
 
     def __str__(self) -> str:
         steps = "" if self.steps is None else f", steps={self.steps}"
-        return f"{self.shape}({_shown(self.start)}, {_shown(self.end)}{steps})"
+        return f"{self.shape}({number_text(self.start)}, {number_text(self.end)}{steps})"
 
 
 SHAPES = tuple(_SHAPES)
@@ -126,11 +126,12 @@ def exponential(start: float, end: float, steps: int | None = None) -> Schedule:
 
 def varying(strategy: DataclassInstance) -> frozenset[str]:
     """The names of the fields that follow a schedule; of a copy made by `at_step`, too."""
-    kept = strategy.__dict__.get("_varying")
-    if kept is not None:
-        return frozenset(kept)
-    found = (f.name for f in fields(strategy))
-    return frozenset(n for n in found if isinstance(getattr(strategy, n), Schedule))
+    names = strategy.__dict__.get("_varying")
+    if names is not None:
+        return frozenset(names)
+    return frozenset(
+        f.name for f in fields(strategy) if isinstance(getattr(strategy, f.name), Schedule)
+    )
 
 
 def at_step(strategy: S, step: int, total: int | None) -> S:
@@ -154,16 +155,17 @@ def ends_of(strategy: S) -> list[S]:
 
 
 def _with(strategy: S, names: frozenset[str], values: dict[str, Any]) -> S:
-    made = copy.copy(strategy)  # its values were checked when the schedule was
+    resolved = copy.copy(strategy)  # its values were checked when the schedule was
     for name, value in values.items():
-        object.__setattr__(made, name, value)
-    object.__setattr__(made, "_varying", names)
-    return made
+        object.__setattr__(resolved, name, value)
+    object.__setattr__(resolved, "_varying", names)
+    return resolved
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _shown(value: float) -> str:
+def number_text(value: float) -> str:
+    """``2`` for 2.0, ``0.1`` for 0.1."""
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else str(value)

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from gclip.core.scaling import divisor
 from gclip.errors import UsageError
 
 
@@ -119,7 +120,7 @@ class Seen:
         """The L2 norm over all groups, of the dtype of `norm`, ``(…, 1)``."""
         # Relative to the largest: its square may be more than the dtype holds.
         top = self.norm.amax(dim=-1, keepdim=True)
-        safe = torch.where((top > 0) & torch.isfinite(top), top, 1.0)
+        safe = divisor(top)
         norm: Tensor = torch.linalg.vector_norm(self.norm / safe, dim=-1, keepdim=True)
         return safe * norm
 

@@ -17,7 +17,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from gclip.core.fields import fields_of
-from gclip.core.schedules import SHAPES, Schedule
+from gclip.core.schedules import SHAPES, Schedule, number_text
 from gclip.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -66,9 +66,7 @@ def spell(name: str, settings: DataclassInstance) -> str:
 def _value(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    return str(value)
+    return number_text(value) if isinstance(value, float) else str(value)
 
 
 class _Reader:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gclip.clipping.norms import norm_type
 from gclip.clipping.record import COLUMNS, Record
+from gclip.core.scaling import divisor
 
 _MAX_STEPS, _MAX_FLOATS = 128, 1 << 20
 
@@ -116,7 +117,7 @@ def _l2(
     largest = zeros.clone()
     for rows, norms in found:
         largest[:, rows] = torch.maximum(largest[:, rows], norms.amax(dim=2))
-    safe = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
+    safe = divisor(largest)
     for rows, norms in found:
         squares.index_add_(1, rows, (norms / safe[:, rows].unsqueeze(2)).square().sum(dim=2))
     return safe * squares.sqrt()
