@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.clipper import Clipper
+from gclip.clipping.step_skipping import set_found_inf
 from gclip.core.strategy import Transform
 from gclip.errors import UsageError
 
@@ -39,24 +40,12 @@ class FusedClipping:
         """Around the optimizer's own step, after the clipper's."""
         optimizer = self._optimizer
         _check_fused(optimizer)  # groups may have been added
-        before = {n: getattr(optimizer, n) for n in _HANDS if hasattr(optimizer, n)}
-        found = before.get("found_inf")
+        skipped = skipped.reshape(())
         factor = self._clipper.parts[0].decision.factor.reshape(()).float()
         # Where the step is left out, its factor may be anything; 1 harms nobody.
-        scale = torch.where(skipped.reshape(()), 1.0, factor).reciprocal()
-        optimizer.grad_scale = scale
-        left_out = skipped.reshape(()).float()
-        optimizer.found_inf = left_out if found is None else found + left_out
-        try:
+        scale = torch.where(skipped, 1.0, factor).reciprocal()
+        with set_found_inf(optimizer, skipped, grad_scale=scale):
             yield
-        finally:
-            for name in _HANDS:
-                delattr(optimizer, name)
-            vars(optimizer).update(before)
-
-
-_HANDS = ("grad_scale", "found_inf")
-"""What a fused optimizer is told a step's factor and whether to leave it out by."""
 
 
 def _check_fused(optimizer: torch.optim.Optimizer) -> None:

@@ -36,18 +36,29 @@ def creates_state(optimizer: torch.optim.Optimizer) -> bool:
 
 
 @contextmanager
-def set_found_inf(optimizer: Any, skipped: Tensor) -> Iterator[None]:
-    """A fused optimizer leaves a step out by itself where ``found_inf`` is 1."""
-    existed = hasattr(optimizer, "found_inf")
-    before = getattr(optimizer, "found_inf", None)
+def set_found_inf(
+    optimizer: Any, skipped: Tensor, *, grad_scale: Tensor | None = None
+) -> Iterator[None]:
+    """A fused optimizer leaves a step out by itself where ``found_inf`` is 1.
+
+    Args:
+        optimizer: a fused one.
+        skipped: whether the step is to be left out, bool ``(1,)`` or ``()``.
+        grad_scale: what the optimizer divides the gradients by; None for what it does anyway.
+    """
+    names = ("found_inf",) if grad_scale is None else ("found_inf", "grad_scale")
+    before = {name: getattr(optimizer, name) for name in names if hasattr(optimizer, name)}
+    found = before.get("found_inf")
     flag = skipped.view(()).float()  # a scalar, as the counts of steps are that it is taken from
-    optimizer.found_inf = flag if before is None else before + flag
+    optimizer.found_inf = flag if found is None else found + flag
+    if grad_scale is not None:
+        optimizer.grad_scale = grad_scale
     try:
         yield
     finally:
-        optimizer.found_inf = before
-        if not existed:
-            del optimizer.found_inf
+        for name in names:
+            delattr(optimizer, name)
+        vars(optimizer).update(before)
 
 
 def fused_on_gpu(optimizer: torch.optim.Optimizer) -> bool:
