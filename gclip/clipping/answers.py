@@ -22,7 +22,7 @@ from gclip.errors import UsageError
 MISTAKES = (Exception, SystemExit)
 """What is caught of a strategy's method: a plugin must not end the program."""
 
-_KEPT = (Tensor, list, tuple, dict, int, float, bool, str)
+_STORABLE = (Tensor, list, tuple, dict, int, float, bool, str)
 
 
 def remembered(strategy: Strategy, like: Tensor) -> Memory:
@@ -35,7 +35,7 @@ def remembered(strategy: Strategy, like: Tensor) -> Memory:
     if not isinstance(memory, Mapping):
         refuse(strategy, "remember", f"must return a dict of tensors, but returned {_kind(memory)}")
     for key, value in memory.items():
-        if not isinstance(value, _KEPT):
+        if not isinstance(value, _STORABLE):
             refuse(
                 strategy,
                 "remember",
@@ -136,7 +136,7 @@ def _check_tensor(strategy: Strategy, limit: Tensor, norm: Tensor, least: float)
             f"must return numbers of a real dtype, but returned {_kind(limit)}",
         )
     sizes = zip(reversed(limit.shape), reversed(norm.shape), strict=False)
-    if limit.ndim > norm.ndim or any(mine not in (1, theirs) for mine, theirs in sizes):
+    if limit.ndim > norm.ndim or any(size not in (1, expected) for size, expected in sizes):
         refuse(
             strategy,
             "limit",

@@ -26,7 +26,7 @@ from gclip.clipping.parameter_sources import ParameterSource
 from gclip.clipping.parameters import Parameters, Spec
 from gclip.clipping.per_sample.checks import Loss
 from gclip.clipping.report import ClipReport
-from gclip.clipping.skip_monitor import MOST_SKIPS, OnSkips, SkipWatch
+from gclip.clipping.skip_monitor import MOST_SKIPS, OnSkips, SkipMonitor
 from gclip.clipping.step_flags import StepFlags, all_true, either, learnable, zero_where
 from gclip.clipping.step_report import step_report
 from gclip.clipping.units import UnitDims
@@ -112,7 +112,7 @@ class Clipper(BoundClipper):
             ),
         )  # fmt: skip
         self.report: ClipReport | None = None
-        self._skips = SkipWatch(max_consecutive_skips, on_max_skips)
+        self._skips = SkipMonitor(max_consecutive_skips, on_max_skips)
         self._reader = GradientReader()
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from gclip.core.scaling import divisor
 
 Mask = npt.NDArray[np.bool_]
 
-_FEW = 32
+_SMALL = 32
 
 
 def exact_norm(tensor: Tensor, order: float, dims: tuple[int, ...] | None = None) -> Tensor:
@@ -87,7 +87,7 @@ def in_range(norms: Tensor, order: float) -> bool:
         return bool(least <= norms.item() < math.inf)
     if not count:
         return True
-    if count <= _FEW and norms.ndim == 1:  # in Python a third of the time
+    if count <= _SMALL and norms.ndim == 1:  # in Python a third of the time
         values: list[float] = norms.tolist()
         # A NaN anywhere makes the sum NaN, which min and max may pass over.
         return least <= min(values) and max(values) < math.inf and sum(values) >= least

@@ -69,9 +69,9 @@ class OptimizerHyperparameters:
             UsageError: parameters that share one norm differ.
         """
         values = self.each(key)
-        count = values if trained is None else list(compress(values, trained)) or values
-        first = count[0]
-        if all(value is first or _same(value, first) for value in count):
+        compared = values if trained is None else list(compress(values, trained)) or values
+        first = compared[0]
+        if all(value is first or _same(value, first) for value in compared):
             return first if isinstance(first, Tensor) else float(first)
         if groups.scope in ("global", "layer"):
             raise UsageError(

@@ -18,7 +18,7 @@ MOST_SKIPS = 20
 _GPU_STEPS = 32  # how many steps pass between two looks at a counter on a GPU
 
 
-class SkipWatch:
+class SkipMonitor:
     """Counts the steps skipped in a row, without waiting for a GPU.
 
     Args:

@@ -123,7 +123,7 @@ class NormLog:
             counted by size too, to tell what cutting them leaves.
 
     Attributes:
-        every: every so manyth step is kept.
+        every: how many steps there are for each that is kept.
     """
 
     def __init__(self, groups: Groups, order: float, *, elements: Groups | None = None) -> None:
@@ -159,8 +159,8 @@ class NormLog:
         magnitudes = None
         if self._elements is not None:
             largest = self._elements.norms(grads, math.inf, device)
-            mine = Magnitudes.of([None if g is None else local(g) for g in grads], largest)
-            sums = map(self._elements.summed, (mine.counts, mine.squares))
+            shards = Magnitudes.of([None if g is None else local(g) for g in grads], largest)
+            sums = map(self._elements.summed, (shards.counts, shards.squares))
             magnitudes = Magnitudes(largest, *sums)
         l2 = norm if self._plain else self.groups.measure(grads, 2.0, device)[0]
         self._rows.append(_Row(step, norm, self._norms(weights, device), l2, magnitudes))
@@ -215,7 +215,7 @@ class Watched:
         norm, weight_norm: ``(steps, groups)``, of the order watched.
         l2: the L2 norms of the same groups.
         magnitudes: ``(steps, …)`` each, where elements were counted.
-        every: every so manyth step of the run is here.
+        every: how many steps of the run there are for each that is here.
     """
 
     groups: Groups

@@ -15,6 +15,7 @@ from gclip.clipping.group_layout import check_layers
 from gclip.clipping.hyperparameters import OptimizerHyperparameters
 from gclip.clipping.parameter_sources import differing, source_of
 from gclip.clipping.parameters import Parameters
+from gclip.clipping.sparse import stored
 from gclip.clipping.units import UnitDims, axes
 from gclip.core.registry import get, names, parse
 from gclip.core.strategy import SCOPES, Chain, Strategy, Transform, measured_order
@@ -141,7 +142,7 @@ class Survey:
                 "no parameter has a gradient: call survey.watch() after backward() and before "
                 "zero_grad()"
             )
-        rows, dense = _dense(grads)
+        rows, dense = _rows_and_dense(grads)
         total = self._logs[_key("global")].groups.norms(rows, math.inf, device)
         is_finite = torch.isfinite(total)
         if finite is not None:
@@ -324,17 +325,13 @@ def _key_of(strategy: Strategy) -> Key:
     return strategy.scope, measured_order(strategy), strategy.clamps
 
 
-def _dense(
+def _rows_and_dense(
     grads: list[Tensor | None],
 ) -> tuple[list[Tensor | None], list[Tensor | None]]:
     """The gradients with only the rows that a sparse one has, and with all its rows."""
     if not any(grad is not None and grad.is_sparse for grad in grads):
         return grads, grads
-    rows: list[Tensor | None] = []
-    whole: list[Tensor | None] = []
-    for grad in grads:
-        sparse = grad is not None and grad.is_sparse
-        each = grad.coalesce() if grad is not None and sparse else grad
-        rows.append(each.values() if each is not None and sparse else each)
-        whole.append(each.to_dense() if each is not None and sparse else each)
-    return rows, whole
+    coalesced = [g.coalesce() if g is not None and g.is_sparse else g for g in grads]
+    rows = [None if g is None else stored(g) for g in coalesced]
+    dense = [g.to_dense() if g is not None and g.is_sparse else g for g in coalesced]
+    return rows, dense
