@@ -11,8 +11,8 @@ from typing import Any, Literal, NoReturn, TypeAlias
 import torch
 from torch import Tensor
 
-from gclip.clipping.held_update import HeldUpdate
 from gclip.clipping.norms import ALL_FINITE
+from gclip.clipping.pending_update import PendingUpdate
 from gclip.errors import UsageError, choose
 
 Nonfinite: TypeAlias = Literal["skip", "raise", "keep"]
@@ -30,7 +30,7 @@ class BaseClipper(ABC):
     """
 
     _updates: Any
-    """The `HeldUpdate` of the strategies that clip updates; None where there are none."""
+    """The `PendingUpdate` of the strategies that clip updates; None where there are none."""
 
     def __init__(self, nonfinite: Nonfinite) -> None:
         choose(nonfinite, NONFINITE, "nonfinite policy")
@@ -58,7 +58,7 @@ class BaseClipper(ABC):
         `gclip.attach` and the trainer do this by themselves. Without such strategies it does
         nothing. Afterwards `report` is complete.
         """
-        updates: HeldUpdate | None = self._updates
+        updates: PendingUpdate | None = self._updates
         if updates is None:
             yield
             return
@@ -79,7 +79,7 @@ class BaseClipper(ABC):
 
             outside(self._clip_update, finite, skip)
             return
-        updates: HeldUpdate = self._updates
+        updates: PendingUpdate = self._updates
         step = self._step - 1  # `step` has counted this one already
         found = updates.measure()
         if self.nonfinite == "raise" and not bool(found.all()):
@@ -117,7 +117,7 @@ class BaseClipper(ABC):
 
     def _refuse_pending(self, hint: str = "") -> None:
         """`UsageError` where the last step's update went by unclipped."""
-        updates: HeldUpdate | None = self._updates
+        updates: PendingUpdate | None = self._updates
         evaluating = updates is not None and updates.is_saved  # a closure, once more
         if self._pending is not None and not evaluating:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""The update side: clip the step that an optimizer has just taken (`gclip.clipping.held_update`).
+"""The update side: clip the step that an optimizer has just taken (`gclip.clipping.pending_update`).
 
 An update may turn out to be one to skip (``rule=skip``, or it is not finite) when the optimizer has
 made it. So that its momentum and step counts stay as they were, too, they are copied before the
@@ -16,14 +16,14 @@ from torch import Tensor
 
 from gclip.clipping.bound_strategy import BoundStrategy
 from gclip.clipping.gradients import gradients, stored_elements
-from gclip.clipping.held_update import HeldUpdate
+from gclip.clipping.pending_update import PendingUpdate
 from gclip.clipping.step_flags import all_true, either, zero_where
 from gclip.clipping.step_snapshot import StepSnapshot
 from gclip.core.host import on_host
 from gclip.errors import UsageError
 
 
-class UpdateClipper(HeldUpdate):
+class UpdateClipper(PendingUpdate):
     """The strategies that work on the update of the parameters `params`.
 
     Args:

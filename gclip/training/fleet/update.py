@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from gclip.clipping.gradients import gradients
-from gclip.clipping.held_update import HeldUpdate
+from gclip.clipping.pending_update import PendingUpdate
 from gclip.training.fleet import broadcast
 from gclip.training.fleet.hyperparameters import FleetHyperparameters
 from gclip.training.fleet.stacked_clipper import StackedClipper
@@ -15,7 +15,7 @@ from gclip.training.fleet.stacked_norms import StackedNorms
 from gclip.training.fleet.strategy_batch import StepInputs
 
 
-class FleetUpdateClipper(HeldUpdate):
+class FleetUpdateClipper(PendingUpdate):
     """The strategies that clip updates, and the parameters before a step.
 
     Args:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 
-class HeldUpdate(ABC):
+class PendingUpdate(ABC):
     """The parameters before an optimizer's step.
 
     `save` them, let the optimizer step, `measure`, then `write` or `restore`.
