@@ -36,8 +36,8 @@ def push(window: Window, norm: Tensor, valid: Tensor | None = None) -> Window:
 
 def count(window: Window) -> Tensor:
     """How many norms the window holds, ``(…, groups)`` int64: at most its size."""
-    held: Tensor = window["count"].clamp(max=window["values"].shape[-1])
-    return held
+    filled: Tensor = window["count"].clamp(max=window["values"].shape[-1])
+    return filled
 
 
 def mean(window: Window) -> Tensor:
@@ -51,8 +51,8 @@ def deviation(window: Window, correction: int = 0) -> Tensor:
 
     0 where there are not more norms than `correction`.
     """
-    values, held = window["values"], count(window)
+    values, filled = window["values"], count(window)
     slots = torch.arange(values.shape[-1], device=values.device)
-    away = torch.where(slots < held.unsqueeze(-1), values - mean(window).unsqueeze(-1), 0.0)
-    squares: Tensor = away.square().sum(dim=-1)
-    return (squares / (held - correction).clamp(min=1)).sqrt()
+    deviations = torch.where(slots < filled.unsqueeze(-1), values - mean(window).unsqueeze(-1), 0.0)
+    squares: Tensor = deviations.square().sum(dim=-1)
+    return (squares / (filled - correction).clamp(min=1)).sqrt()
