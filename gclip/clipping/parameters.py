@@ -9,10 +9,10 @@ from typing import TypeAlias
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from gclip.clipping.patterns import matches
+from gclip.clipping.patterns import matches, refuse_unmatched
 from gclip.core.registry import parse
 from gclip.core.strategy import Chain, Strategy
-from gclip.errors import UsageError, suggestion
+from gclip.errors import UsageError
 
 Parameters: TypeAlias = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 Spec: TypeAlias = Strategy | Chain | str | Mapping[str, "Strategy | Chain | str"]
@@ -149,11 +149,7 @@ def assign(
     for pattern, _ in rules:
         if not grown and pattern != "*" and not any(matches(each, pattern) for each in both):
             layers = sorted({f"{name.rpartition('.')[0]}.*" for name in names if "." in name})
-            shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-            raise UsageError(
-                f"the pattern {pattern!r} matches no parameter"
-                f"{suggestion(pattern, [*layers, *names])} (parameters: {shown})"
-            )
+            refuse_unmatched(pattern, names, others=layers)
     indices: list[list[int]] = [[] for _ in rules]
     for i, name in enumerate(names):
         for rule, (pattern, _) in enumerate(rules):

@@ -37,8 +37,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from gclip.clipping.patterns import matches
-from gclip.errors import UsageError, suggestion
+from gclip.clipping.patterns import matches, refuse_unmatched
+from gclip.errors import UsageError
 
 UnitDims: TypeAlias = Mapping[str, int | None]
 """Name patterns to the dimension along which a parameter's units lie; None: it is one unit."""
@@ -213,11 +213,7 @@ def axes(
     for pattern, dim in reversed([*(unit_dims or {}).items()]):
         matching = [i for i, each in enumerate(both) if matches(each, pattern)]
         if not matching and not grown:
-            raise UsageError(
-                f"unit_dims: the pattern {pattern!r} matches no parameter"
-                f"{suggestion(pattern, list(names))} (parameters: {', '.join(names[:8])}"
-                f"{', …' if len(names) > 8 else ''})"
-            )
+            refuse_unmatched(pattern, names, prefix="unit_dims: ")
         for i in matching:
             found[i] = _named(pattern, dim, names[i], params[i].shape)
     return found

@@ -1,4 +1,4 @@
-"""The update side: clip the step that an optimizer has just taken; see `pending_update`.
+"""The update side: clip the step an optimizer has just taken (`gclip.clipping.pending_update`).
 
 An update may turn out to be one to skip (``rule=skip``, or it is not finite) when the optimizer has
 made it. So that its momentum and step counts stay as they were, too, they are copied before the
