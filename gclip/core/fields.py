@@ -188,7 +188,7 @@ def check(owner: str, cls: type, name: str, value: Any) -> Any:
     coerced = _coerce(value, kind)
     if coerced is _WRONG:
         raise UsageError(f"{owner}: {name} must be {_type_words(kind)}, but got {value!r}")
-    rule = _rule(cls, name)
+    rule = rule_of(cls, name)
     broken = rule.broken_by(coerced)
     if broken:
         hint = suggestion(str(value), map(str, rule.choices)) if rule.choices else ""
@@ -255,7 +255,7 @@ def _listed(values: typing.Iterable[Any]) -> str:
 
 
 @cache
-def _rule(cls: type, name: str) -> Rule:
+def rule_of(cls: type, name: str) -> Rule:
     """What the field was declared with; one redeclared as a bare default keeps its base's rule.
 
     A field that a base shares with all strategies stays shared, however it is redeclared.
@@ -269,7 +269,7 @@ def _rule(cls: type, name: str) -> Rule:
 
 
 def _info(cls: type, f: dataclasses.Field[Any]) -> FieldInfo:
-    rule = _rule(cls, f.name)
+    rule = rule_of(cls, f.name)
     kind = _hints(cls)[f.name]
     plain = kind if isinstance(kind, type) else str
     return FieldInfo(

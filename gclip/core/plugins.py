@@ -63,6 +63,15 @@ def _from_file(path: Path) -> ModuleType:
         raise UsageError("there is no such file")
     path = path.resolve()
     name = f"gclip_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    return import_file(name, path)
+
+
+def import_file(name: str, path: Path) -> ModuleType:
+    """Import a file as the module `name`, anew if that is there already.
+
+    Raises:
+        UsageError: it is no Python file.
+    """
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UsageError("it is not a Python file")

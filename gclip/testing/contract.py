@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
+from gclip.core.source_location import place_in, told
 from gclip.core.strategy import Strategy, is_strategy_class
 from gclip.errors import UsageError, unknown
 from gclip.testing.applicability import DoesNotApply
@@ -95,18 +95,11 @@ def _hold(promise: Promise, subject: Subject) -> Result:
     except DoesNotApply as reason:
         return Result(promise.name, promise.sentence, "does not apply", (str(reason),))
     except Exception as error:  # whatever a strategy raises is a breach, and the next is checked
-        said.append(raised(error, subject.cls))
+        said.append(_raised(error, subject.cls))
     return Result(promise.name, promise.sentence, "broken" if said else "ok", tuple(said))
 
 
-def raised(error: BaseException, cls: type[Strategy]) -> str:
+def _raised(error: BaseException, cls: type[Strategy]) -> str:
     """``KeyError: 'mean' (line 30 of mine.py)``: the last line of the strategy's own file."""
-    file = inspect.getsourcefile(cls) or ""
-    trace = (error.__cause__ or error).__traceback__
-    lines = [f.lineno for f in traceback.extract_tb(trace) if f.filename == file]
-    place = (
-        f" (line {lines[-1]} of {file.replace(chr(92), '/').rpartition('/')[2]})" if lines else ""
-    )
-    text = " ".join(str(error).split())
-    short = text if len(text) <= 300 else text[:297] + "..."
-    return f"raised {type(error).__name__}: {short}{place}"
+    place = place_in(error.__cause__ or error, inspect.getsourcefile(cls) or "")
+    return f"raised {told(error)}" + (f" ({place})" if place else "")

@@ -48,8 +48,7 @@ def precision(subject: Subject) -> Iterator[str]:
                 )
                 break
     narrow, wide = subject.rig(), subject.rig(dtype=torch.float64)
-    for name, param in wide.params.items():
-        param.data.copy_(narrow.params[name].data)
+    wide.copy_parameters(narrow)
     yield from _compare(narrow, wide, "in float64", 1e-4)
 
 
@@ -58,8 +57,7 @@ def mid_training(subject: Subject) -> Iterator[str]:
     for side in subject.sides:
         strategy = subject.create(side=side)
         mixed, double = subject.rig(strategy), subject.rig(strategy, dtype=torch.float64)
-        for name, param in double.params.items():
-            param.data.copy_(mixed.params[name].data)
+        double.copy_parameters(mixed)
         for step in range(12):
             mixed.to(torch.float64 if 4 <= step < 8 else torch.float32)
             given = gradients(mixed.shapes, step, mixed.seed)

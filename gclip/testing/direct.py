@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -88,14 +86,3 @@ def ask(
     )  # fmt: skip
     made = decide(strategy, seen, memory)
     return made.clipped_norm, remember_step(strategy, seen, made.clipped_norm, memory, valid)
-
-
-def tensors_of(memory: Any) -> list[Tensor]:
-    """Every tensor in a memory, in order."""
-    if isinstance(memory, Tensor):
-        return [memory]
-    if isinstance(memory, dict):
-        return [t for key in sorted(memory) for t in tensors_of(memory[key])]
-    if isinstance(memory, list | tuple):
-        return [t for entry in memory for t in tensors_of(entry)]
-    return []

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from gclip.core import registry
-from gclip.core.fields import FieldInfo, fields_of
+from gclip.core.fields import FieldInfo, fields_of, rule_of
 from gclip.core.schedules import Schedule
 from gclip.errors import UsageError
 from gclip.testing.applicability import DoesNotApply
 from gclip.testing.promises import promise
-from gclip.testing.subject import Subject, between, rule_of, whole
+from gclip.testing.subject import Subject, between, whole
 
 DRAWN = 50
 
@@ -79,8 +79,6 @@ def _wrong(subject: Subject, info: FieldInfo) -> list[Any]:
         wrong += [math.nan, True]
     if number and whole(info):
         wrong += [1.5]
-    if rule is None:
-        return wrong
     if rule.above is not None:
         wrong += [rule.above, rule.above - 1]
     if rule.at_least is not None:

@@ -69,8 +69,7 @@ def missing(subject: Subject) -> Iterator[str]:
     strategy = subject.cls(**subject.apart())
     fewer = {name: shape for name, shape in SHAPES.items() if name != LATE}
     rig, without = subject.rig(strategy), subject.rig(strategy, shapes=fewer)
-    for name in fewer:  # the same weights, whatever else was drawn
-        without.params[name].data.copy_(rig.params[name].data)
+    without.copy_parameters(rig)  # the same weights, whatever else was drawn
     for step in range(9):
         given = {**gradients(rig.shapes, step, rig.seed), LATE: None}
         made, other = rig.step(given), without.step({name: given[name] for name in fewer})

@@ -51,8 +51,7 @@ def tiny(subject: Subject) -> Iterator[str]:
             continue
         rig, who = subject.rig(strategy, shapes=shapes), shown(strategy)
         one = subject.rig(strategy, shapes={**shapes, "scale.weight": (1, 1)})
-        for name in shapes:
-            one.params[name].data.copy_(rig.params[name].data)
+        one.copy_parameters(rig)
         for step in range(4):
             given = gradients(shapes, step, subject.seed)
             scalar = present(given)["scale.weight"].view(1, 1)
@@ -79,8 +78,7 @@ def half(subject: Subject) -> Iterator[str]:
     for dtype, rtol in ((torch.float16, 4e-3), (torch.bfloat16, 3e-2)):
         narrow = subject.rig(shapes=shapes, dtype=dtype)
         wide = subject.rig(shapes=shapes)
-        for name, param in wide.params.items():
-            param.data.copy_(narrow.params[name].data)
+        wide.copy_parameters(narrow)
         for step, size in enumerate((20_000.0, 1.0, 20_000.0, 0.1)):
             given: Gradients = {
                 name: g.clamp(-60_000, 60_000).to(dtype)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gclip.testing.applicability import DoesNotApply
 from gclip.testing.direct import Direct
 from gclip.testing.gradients import gradients
 from gclip.testing.promises import promise
@@ -22,7 +21,7 @@ RUNS, STEPS = 3, 12
 
 @promise("saved after 25 steps and loaded, the next 20 steps are the same bit for bit")
 def saved(subject: Subject) -> Iterator[str]:
-    for settings in _settings(subject):
+    for settings in [*({"side": side} for side in subject.sides), *subject.apart_if_any()]:
         first, second = (subject.rig(subject.cls(**settings)) for _ in range(2))
         first.run(0, BEFORE)
         second.load(first.saved())
@@ -35,14 +34,6 @@ def saved(subject: Subject) -> Iterator[str]:
 
 def _on(settings: dict[str, Any]) -> str:
     return "".join(f", with {name}={value}" for name, value in settings.items() if name != "side")
-
-
-def _settings(subject: Subject) -> list[dict[str, Any]]:
-    tried = [{"side": side} for side in subject.sides]
-    try:
-        return [*tried, subject.apart()]
-    except DoesNotApply:
-        return tried
 
 
 def _compared(first: Rig, second: Rig, step: int) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import json
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gclip.core import registry
+from gclip.core.plugins import import_file
 from gclip.core.strategy import Strategy, is_strategy_class
 from gclip.testing.applicability import DoesNotApply
 from gclip.testing.sides import make
@@ -76,8 +76,7 @@ def _home(cls: type[Strategy]) -> str:
     """What its neighbours share: the file of the class, or the package of gclip's own."""
     if "<locals>" in cls.__qualname__:
         raise DoesNotApply("it is defined inside a function, where no other process finds it")
-    module = cls.__module__
-    if module.startswith("gclip.strategies."):
+    if registry.ships_with_gclip(cls):
         return "gclip.strategies"
     file = inspect.getsourcefile(cls)
     if file is None or not Path(file).is_file():
@@ -91,9 +90,8 @@ def _changed(home: str) -> float:
 
 def _neighbours(cls: type[Strategy]) -> list[type[Strategy]]:
     """The strategies that the same process may as well take on."""
-    if _home(cls) == "gclip.strategies":
-        found = [registry.get(name) for name in registry.names()]
-        return [each for each in found if each.__module__.startswith("gclip.strategies.")]
+    if registry.ships_with_gclip(cls):
+        return list(filter(registry.ships_with_gclip, map(registry.get, registry.names())))
     there = vars(sys.modules[cls.__module__]).values() if cls.__module__ in sys.modules else ()
     mine = [each for each in there if is_strategy_class(each) and each.__module__ == cls.__module__]
     return [each for each in mine if not inspect.isabstract(each)]
@@ -123,13 +121,7 @@ def _ask(classes: list[tuple[str, str, str]], seed: int) -> dict[str, Any]:
 def _imported(module: str, file: str) -> Any:
     if module.startswith("gclip."):
         return importlib.import_module(module)
-    spec = importlib.util.spec_from_file_location(module, file)
-    assert spec is not None
-    assert spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    sys.modules[module] = made
-    spec.loader.exec_module(made)
-    return made
+    return import_file(module, Path(file))
 
 
 def _within(place: Any, name: str) -> Any:

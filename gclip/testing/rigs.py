@@ -102,6 +102,11 @@ class Rig(ABC):
             param.grad = None
             param.data = param.data.to(dtype)
 
+    def copy_parameters(self, other: Rig) -> None:
+        """Take over the values of another's parameters of the same names."""
+        for name, param in self.params.items():
+            param.data.copy_(other.params[name].data)
+
     def affected(self, groups: Tensor) -> list[str]:
         """The parameters of which any group is marked, in a bool tensor ``(groups,)``."""
         marked = self._groups.changed(groups.cpu())

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from gclip.errors import UsageError
-from gclip.testing.applicability import DoesNotApply
 from gclip.testing.comparing import differ
 from gclip.testing.gradients import SHAPES, Shapes, gradients
 from gclip.testing.promises import promise
@@ -19,7 +18,7 @@ BACKWARDS: Shapes = {name: SHAPES[name] for name in reversed(list(SHAPES))}
 
 @promise("a state finds its parameters by name, in any order, and is refused by others")
 def by_name(subject: Subject) -> Iterator[str]:
-    for settings in _settings(subject):
+    for settings in [{}, *subject.apart_if_any()]:
         yield from _in_another_order(subject, settings)
     rig = subject.rig()
     rig.run(0, 3)
@@ -31,13 +30,6 @@ def by_name(subject: Subject) -> Iterator[str]:
                 yield f"a state is refused {what}, without naming {name}: {error}"
         else:
             yield f"a state is loaded {what}"
-
-
-def _settings(subject: Subject) -> list[dict[str, Any]]:
-    try:
-        return [{}, subject.apart()]
-    except DoesNotApply:
-        return [{}]
 
 
 def _in_another_order(subject: Subject, settings: dict[str, Any]) -> Iterator[str]:
@@ -63,8 +55,7 @@ def _in_another_order(subject: Subject, settings: dict[str, Any]) -> Iterator[st
 
 def _backwards(subject: Subject, settings: dict[str, Any]) -> Rig:
     rig = subject.rig(subject.create(**settings), shapes=BACKWARDS)
-    for name, param in subject.rig().params.items():
-        rig.params[name].data.copy_(param.data)
+    rig.copy_parameters(subject.rig())
     return rig
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
 from typing import Any
@@ -76,6 +75,13 @@ class Subject:
             if scope in self.cls.scopes and self.made(scope=scope) is not None:
                 return {"scope": scope}
         raise DoesNotApply("all its scopes let tensors share one norm")
+
+    def apart_if_any(self) -> list[dict[str, Any]]:
+        """The settings of `apart`, or none."""
+        try:
+            return [self.apart()]
+        except DoesNotApply:
+            return []
 
     def plain(self, *rules: str) -> dict[str, Any]:
         """Settings with the first of `rules` there is, and no floor; `DoesNotApply` without."""
@@ -153,9 +159,3 @@ def whole(info: FieldInfo) -> bool:
     if isinstance(info.default, bool):
         return False
     return info.type is int or isinstance(info.default, int)
-
-
-def rule_of(cls: type[Strategy], name: str) -> Any:
-    """What the field `name` accepts, or None where it was declared without `tunable`/`setting`."""
-    field = next(f for f in dataclasses.fields(cls) if f.name == name)
-    return field.metadata.get("gclip")

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gclip.clipping.state import tensors_of
 from gclip.core.seen import Elements, Seen
 from gclip.core.strategy import Strategy, Transform
 from gclip.testing.applicability import DoesNotApply
-from gclip.testing.direct import Direct, tensors_of
+from gclip.testing.direct import Direct
 from gclip.testing.gradients import Tensors, gradients, present
 from gclip.testing.promises import promise
 from gclip.testing.rigs import Rig, Step
