@@ -25,26 +25,28 @@ def apart(a: Tensor, b: Tensor, rtol: float, atol: float) -> bool:
         rtol: relative tolerance.
         atol: absolute tolerance.
     """
-    ours, theirs = a.to_dense().double(), b.to_dense().double()
-    if not bool(torch.isfinite(ours).all()):
-        return not torch.equal(ours, theirs)
-    return bool((ours - theirs).norm() > rtol * theirs.norm() + atol * theirs.numel() ** 0.5)
+    actual, expected = a.to_dense().double(), b.to_dense().double()
+    if not bool(torch.isfinite(actual).all()):
+        return not torch.equal(actual, expected)
+    return bool(
+        (actual - expected).norm() > rtol * expected.norm() + atol * expected.numel() ** 0.5
+    )
 
 
-def differ(step: int, mine: Gradients, other: Gradients, rig: Rig, than: str) -> Iterator[str]:
-    """A sentence for every gradient of `mine` that is not the one of `other`.
+def differ(step: int, actual: Gradients, expected: Gradients, rig: Rig, than: str) -> Iterator[str]:
+    """A sentence for every gradient of `actual` that is not the one of `expected`.
 
     Args:
         step: at which.
-        mine: by name, what is left.
-        other: what should be.
+        actual: by name, what is left.
+        expected: what should be.
         rig: that made it.
         than: what it is compared with, in words.
     """
-    for name, wanted in other.items():
-        got = mine[name]
-        if got is None or wanted is None:
+    for name, b in expected.items():
+        a = actual[name]
+        if a is None or b is None:
             continue
-        if apart(got, wanted, 1e-5, 1e-9 + rig.noise):
-            a, b = size_of(got), size_of(wanted)
-            yield f"step {step}: the norm of {name} is {a:.7g}, but {b:.7g} {than}"
+        if apart(a, b, 1e-5, 1e-9 + rig.noise):
+            norm_a, norm_b = size_of(a), size_of(b)
+            yield f"step {step}: the norm of {name} is {norm_a:.7g}, but {norm_b:.7g} {than}"

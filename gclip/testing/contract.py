@@ -70,10 +70,10 @@ def examine(
     """As `check_strategy`, without raising where promises are broken."""
     if not is_strategy_class(cls) or inspect.isabstract(cls):
         raise UsageError(f"check_strategy takes a dataclass derived from Strategy, not {cls!r}")
-    return [_hold(each, Subject(cls, seed, compiler)) for each in _chosen(only)]
+    return [_examine(each, Subject(cls, seed, compiler)) for each in _selected(only)]
 
 
-def _chosen(only: Iterable[str] | None) -> tuple[Promise, ...]:
+def _selected(only: Iterable[str] | None) -> tuple[Promise, ...]:
     every = promises()
     if only is None:
         return every
@@ -85,18 +85,18 @@ def _chosen(only: Iterable[str] | None) -> tuple[Promise, ...]:
     return tuple(each for each in every if each.name in wanted)
 
 
-def _hold(promise: Promise, subject: Subject) -> Result:
+def _examine(promise: Promise, subject: Subject) -> Result:
     excuse = subject.excuse(promise.name)
     if excuse is not None:
         return Result(promise.name, promise.sentence, "does not apply", (excuse,))
-    said: list[str] = []
+    messages: list[str] = []
     try:
-        said.extend(islice(promise.check(subject), MOST))
+        messages.extend(islice(promise.check(subject), MOST))
     except DoesNotApply as reason:
         return Result(promise.name, promise.sentence, "does not apply", (str(reason),))
     except Exception as error:  # whatever a strategy raises is a breach, and the next is checked
-        said.append(_raised(error, subject.cls))
-    return Result(promise.name, promise.sentence, "broken" if said else "ok", tuple(said))
+        messages.append(_raised(error, subject.cls))
+    return Result(promise.name, promise.sentence, "broken" if messages else "ok", tuple(messages))
 
 
 def _raised(error: BaseException, cls: type[Strategy]) -> str:

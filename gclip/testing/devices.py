@@ -60,19 +60,19 @@ def mid_training(subject: Subject) -> Iterator[str]:
         double.copy_parameters(mixed)
         for step in range(12):
             mixed.to(torch.float64 if 4 <= step < 8 else torch.float32)
-            given = gradients(mixed.shapes, step, mixed.seed)
-            made, wanted = mixed.step(given).left, double.step(given).left
-            for name, left in made.items():
-                other = wanted[name]
+            grads = gradients(mixed.shapes, step, mixed.seed)
+            actual, expected = mixed.step(grads).grads, double.step(grads).grads
+            for name, grad in actual.items():
+                reference = expected[name]
                 if (
-                    left is None
-                    or other is None
-                    or not apart(left, other, _OTHER_DTYPE, mixed.noise)
+                    grad is None
+                    or reference is None
+                    or not apart(grad, reference, _OTHER_DTYPE, mixed.noise)
                 ):
                     continue
                 yield (
-                    f"side {side}, step {step}: the norm of {name} is {size_of(left):.7g}, but "
-                    f"{size_of(other):.7g} had it been float64 throughout"
+                    f"side {side}, step {step}: the norm of {name} is {size_of(grad):.7g}, but "
+                    f"{size_of(reference):.7g} had it been float64 throughout"
                 )
 
 
@@ -85,12 +85,12 @@ def cuda(subject: Subject) -> Iterator[str]:
 
 def _compare(rig: Any, other: Any, where: str, rtol: float) -> Iterator[str]:
     for step in range(STEPS):
-        given = gradients(rig.shapes, step, rig.seed)
-        mine, theirs = rig.step(given), other.step(given)
+        grads = gradients(rig.shapes, step, rig.seed)
+        result, reference = rig.step(grads), other.step(grads)
         for name in rig.names:
-            a, b = mine.left[name].double(), theirs.left[name].to("cpu").double()
-            if theirs.left[name].dtype != other.params[name].dtype:
-                yield f"step {step}: {name} becomes {theirs.left[name].dtype} {where}"
+            a, b = result.grads[name].double(), reference.grads[name].to("cpu").double()
+            if reference.grads[name].dtype != other.params[name].dtype:
+                yield f"step {step}: {name} becomes {reference.grads[name].dtype} {where}"
             if apart(a, b, rtol, 1e-9 + rig.noise):
                 yield (
                     f"step {step}: the norm of {name} is {a.norm():.7g}, but {b.norm():.7g} {where}"
@@ -103,15 +103,15 @@ class _Moves(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        found = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
             source = args[-1] if func is torch.ops.aten._to_copy.default else args[1]
-            here, there = source.device.type, found.device.type
-            if here != there and not (kwargs or {}).get("non_blocking"):
+            from_device, to_device = source.device.type, result.device.type
+            if from_device != to_device and not (kwargs or {}).get("non_blocking"):
                 raise RuntimeError(
-                    f"a tensor is copied from {here} to {there}, for which both wait"
+                    f"a tensor is copied from {from_device} to {to_device}, for which both wait"
                 )
-        return found
+        return result
 
 
 @promise("nothing waits for the GPU")
@@ -142,11 +142,11 @@ def _without_waiting(subject: Subject, guard: Callable[[], Any]) -> Iterator[str
     """The first step may prepare things, the later ones may not wait."""
     strategy = subject.cls()
     direct = Direct(strategy, seed=subject.seed, device="cuda")
-    given = [direct.numbers(step) for step in range(4)]
-    finite = [direct.finite(each) for each in given]
-    direct.step(given[0], finite[0])
+    inputs = [direct.numbers(step) for step in range(4)]
+    finite = [direct.finite(each) for each in inputs]
+    direct.step(inputs[0], finite[0])
     with guard():
-        for each, valid in zip(given[1:], finite[1:], strict=True):
+        for each, valid in zip(inputs[1:], finite[1:], strict=True):
             direct.step(each, valid)
     if strategy.side == "sample":  # torch.func does the rest
         return
@@ -158,40 +158,40 @@ def _without_waiting(subject: Subject, guard: Callable[[], Any]) -> Iterator[str
     rig.step(steps[0])
     with guard():
         for grads in steps[1:]:
-            made = rig.step(grads)
-    if made.norm.device.type != "cuda":
-        yield f"the report's norms are on {made.norm.device.type}, not with the gradients"
+            result = rig.step(grads)
+    if result.norm.device.type != "cuda":
+        yield f"the report's norms are on {result.norm.device.type}, not with the gradients"
 
 
 @promise("torch.compile takes it as one graph, which gives the same numbers")
 def compiled(subject: Subject) -> Iterator[str]:
     strategy = subject.cls()
     direct = Direct(strategy, seed=subject.seed)
-    given = [direct.numbers(step) for step in range(2)]
+    inputs = [direct.numbers(step) for step in range(2)]
 
     def steps(both: list[Tensor], weight: Tensor, size: Tensor, memory: Memory) -> list[Tensor]:
-        left, memory = ask(strategy, both[0], weight, size, memory, 0)
-        again, memory = ask(strategy, both[1], weight, size, memory, 1)
-        return [left, again]
+        first, memory = ask(strategy, both[0], weight, size, memory, 0)
+        second, memory = ask(strategy, both[1], weight, size, memory, 1)
+        return [first, second]
 
-    wanted = [direct.step(each.clone()) for each in given]
+    expected = [direct.step(each.clone()) for each in inputs]
     fresh = Direct(strategy, seed=subject.seed)
     torch.compiler.reset()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about itself
         graph = torch.compile(steps, fullgraph=True, backend="eager")
-        got = graph(given, fresh.weight, fresh.size, fresh.memory)
+        actual = graph(inputs, fresh.weight, fresh.size, fresh.memory)
     torch.compiler.reset()
-    for step, (a, b) in enumerate(zip(got, wanted, strict=True)):
+    for step, (a, b) in enumerate(zip(actual, expected, strict=True)):
         if not torch.allclose(a, b, rtol=1e-5, atol=0):
             yield f"step {step} is left with {a.tolist()} compiled, {b.tolist()} otherwise"
 
 
 @promise("another process gives the same 20 steps bit for bit")
 def another_process(subject: Subject) -> Iterator[str]:
-    there = process.elsewhere(subject.cls, subject.seed)
-    here = process.digests(subject.cls, subject.seed)
-    for step, (a, b) in enumerate(zip(here, there, strict=True)):
+    remote = process.subprocess_digests(subject.cls, subject.seed)
+    local = process.digests(subject.cls, subject.seed)
+    for step, (a, b) in enumerate(zip(local, remote, strict=True)):
         if a != b:
             yield f"step {step + 1} differs: {a} here, {b} there"
             return

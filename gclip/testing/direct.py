@@ -34,42 +34,42 @@ class Direct:
         device: str = "cpu",
     ) -> None:
         self.strategy, self.seed, self.dtype, self.device = strategy, seed, dtype, device
-        own: tuple[int, ...] = GROUPS
+        shape: tuple[int, ...] = GROUPS
         if isinstance(strategy, Transform):
-            own = MATRIX if strategy.view == "matrix" else ELEMENTS
-        self._dims = len(own)
-        self.shape = (*lead, *own)
-        self.weight = norms(-1, own, seed, dtype).to(device).expand(self.shape)
-        self.size = torch.full(own, 10.0, dtype=dtype, device=device).expand(self.shape)
+            shape = MATRIX if strategy.view == "matrix" else ELEMENTS
+        self._dims = len(shape)
+        self.shape = (*lead, *shape)
+        self.weight = norms(-1, shape, seed, dtype).to(device).expand(self.shape)
+        self.size = torch.full(shape, 10.0, dtype=dtype, device=device).expand(self.shape)
         self.memory: Memory = strategy.remember(torch.zeros(self.shape, dtype=dtype, device=device))
         self.count = 0
 
     def numbers(self, step: int) -> Tensor:
         """What the step takes; spikes now and then. Elements have both signs."""
-        found = norms(step, self.shape, self.seed, self.dtype).to(self.device)
+        numbers = norms(step, self.shape, self.seed, self.dtype).to(self.device)
         if isinstance(self.strategy, Transform):
-            found = found * torch.where(found.frac() > 0.5, 1.0, -1.0).to(found)
-        return found
+            numbers = numbers * torch.where(numbers.frac() > 0.5, 1.0, -1.0).to(numbers)
+        return numbers
 
-    def finite(self, given: Tensor) -> Tensor:
+    def finite(self, inputs: Tensor) -> Tensor:
         """Which groups may enter memory: none of a run whose step is not finite."""
-        whole = torch.isfinite(given).all(dim=-1, keepdim=True)
+        finite = torch.isfinite(inputs).all(dim=-1, keepdim=True)
         if self._dims == 2:
-            whole = whole.all(dim=-2, keepdim=True)
-        return whole if isinstance(self.strategy, Transform) else whole.expand_as(given)
+            finite = finite.all(dim=-2, keepdim=True)
+        return finite if isinstance(self.strategy, Transform) else finite.expand_as(inputs)
 
-    def step(self, given: Tensor, valid: Tensor | None = None) -> Tensor:
+    def step(self, inputs: Tensor, valid: Tensor | None = None) -> Tensor:
         """The norms after clipping, or the elements after the transform."""
-        left, self.memory = ask(
-            self.strategy, given, self.weight, self.size, self.memory, self.count, valid
+        outputs, self.memory = ask(
+            self.strategy, inputs, self.weight, self.size, self.memory, self.count, valid
         )
         self.count += 1
-        return left
+        return outputs
 
 
 def ask(
     strategy: Strategy,
-    given: Tensor,
+    inputs: Tensor,
     weight: Tensor,
     size: Tensor,
     memory: Memory,
@@ -78,11 +78,13 @@ def ask(
 ) -> tuple[Tensor, Memory]:
     """One step of a strategy: what is left, and the memory after it."""
     if isinstance(strategy, Transform):
-        elements = Elements(given, step=step, weight=weight, grad=given, lr=0.1)
+        elements = Elements(inputs, step=step, weight=weight, grad=inputs, lr=0.1)
         return transformed(strategy, elements, memory, valid)
     seen = Seen(
-        given, step=step, weight_norm=weight, size=size, lr=0.1, weight_decay=0.01, valid=valid,
+        inputs, step=step, weight_norm=weight, size=size, lr=0.1, weight_decay=0.01, valid=valid,
         total_steps=100,
     )  # fmt: skip
-    made = decide(strategy, seen, memory)
-    return made.clipped_norm, remember_step(strategy, seen, made.clipped_norm, memory, valid)
+    decision = decide(strategy, seen, memory)
+    return decision.clipped_norm, remember_step(
+        strategy, seen, decision.clipped_norm, memory, valid
+    )

@@ -15,7 +15,7 @@ from gclip.testing.applicability import DoesNotApply
 from gclip.testing.promises import promise
 from gclip.testing.subject import Subject, between, whole
 
-DRAWN = 50
+RANDOM_SETTINGS = 50
 
 
 @promise("every field says what it is, and its default is one that a study may find")
@@ -58,9 +58,9 @@ def checked(subject: Subject) -> Iterator[str]:
             else:
                 yield f"{info.name}={value!r} is accepted"
         if info.low is not None and info.high is not None:
-            for place in (0.0, 0.5, 1.0):
-                value = between(info, place)
-                if subject.made(**{info.name: value}) is None:
+            for fraction in (0.0, 0.5, 1.0):
+                value = between(info, fraction)
+                if subject.try_create(**{info.name: value}) is None:
                     yield f"{info.name}={value!r} is refused, though studies search it"
 
 
@@ -94,13 +94,17 @@ def _wrong(subject: Subject, info: FieldInfo) -> list[Any]:
 def spelled(subject: Subject) -> Iterator[str]:
     if subject.cls.name not in registry.names():
         raise DoesNotApply("it is registered under no name, so it has no spelling")
-    made = [each for settings in subject.drawn(DRAWN) if (each := subject.made(**settings))]
-    if not made:
-        yield f"all of {DRAWN} random settings from the ranges are refused"
+    strategies = [
+        created
+        for settings in subject.random_settings(RANDOM_SETTINGS)
+        if (created := subject.try_create(**settings))
+    ]
+    if not strategies:
+        yield f"all of {RANDOM_SETTINGS} random settings from the ranges are refused"
     ends = [(info.name, between(info, 0.25), between(info, 0.75)) for info in subject.ranges]
     for name, start, end in ends:
-        made.append(subject.create(**{name: Schedule("linear", start, end, 10)}))
-    for strategy in [subject.cls(), *made]:
+        strategies.append(subject.create(**{name: Schedule("linear", start, end, 10)}))
+    for strategy in [subject.cls(), *strategies]:
         text = str(strategy)
         back = registry.parse(text)
         if back != strategy:
@@ -114,15 +118,15 @@ def scheduled(subject: Subject) -> Iterator[str]:
     steps = 9
     for info in subject.ranges:
         value = between(info, 0.4)
-        plain, still = (
+        plain, constant = (
             subject.rig(subject.create(**{info.name: each})).run(0, steps)
             for each in (value, Schedule("linear", value, value, steps))
         )
-        for step, (a, b) in enumerate(zip(plain, still, strict=True)):
-            wanted, got = float(a.clipped_norm.sum()), float(b.clipped_norm.sum())
-            if not math.isclose(wanted, got, rel_tol=1e-4, abs_tol=1e-7):
+        for step, (a, b) in enumerate(zip(plain, constant, strict=True)):
+            expected, actual = float(a.clipped_norm.sum()), float(b.clipped_norm.sum())
+            if not math.isclose(expected, actual, rel_tol=1e-4, abs_tol=1e-7):
                 yield (
                     f"with {info.name}=linear({value:g}, {value:g}) step {step}'s clipped norm is "
-                    f"{got:g}, not {wanted:g} as with {info.name}={value:g}"
+                    f"{actual:g}, not {expected:g} as with {info.name}={value:g}"
                 )
                 break

@@ -28,8 +28,8 @@ SPIKE = 7
 
 def weights(shapes: Shapes, seed: int) -> Tensors:
     """Parameters, about 0.5 an element."""
-    source = torch.Generator().manual_seed(seed)
-    return {name: 0.5 * _normal(shape, source) for name, shape in shapes.items()}
+    generator = torch.Generator().manual_seed(seed)
+    return {name: 0.5 * _normal(shape, generator) for name, shape in shapes.items()}
 
 
 def gradients(shapes: Shapes, step: int, seed: int, size: float | None = None) -> Gradients:
@@ -41,19 +41,19 @@ def gradients(shapes: Shapes, step: int, seed: int, size: float | None = None) -
         seed: of the draw.
         size: of a usual element.
     """
-    source = torch.Generator().manual_seed(1_000_003 * (seed + 1) + step)
-    each: Gradients = {}
+    generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + step)
+    grads: Gradients = {}
     if size is None:
-        size = math.exp(0.8 * float(_normal((), source)))
+        size = math.exp(0.8 * float(_normal((), generator)))
         size *= 30 if step % SPIKE == SPIKE - 1 else 1
     for name, shape in shapes.items():
-        uneven = _normal((), source).mul(0.5).exp()
-        each[name] = _normal(shape, source) * uneven * size
-    return each
+        uneven = _normal((), generator).mul(0.5).exp()
+        grads[name] = _normal(shape, generator) * uneven * size
+    return grads
 
 
-def _normal(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=source, dtype=torch.float32)
+def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float32)
 
 
 def norms(step: int, shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> Tensor:
@@ -65,9 +65,9 @@ def norms(step: int, shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> T
         seed: of the draw.
         dtype: of the norms.
     """
-    source = torch.Generator().manual_seed(2_000_003 * (seed + 1) + step)
+    generator = torch.Generator().manual_seed(2_000_003 * (seed + 1) + step)
     spike = 30.0 if step % SPIKE == SPIKE - 1 else 1.0
-    return (torch.randn(shape, generator=source, dtype=torch.float64).exp() * spike).to(dtype)
+    return (torch.randn(shape, generator=generator, dtype=torch.float64).exp() * spike).to(dtype)
 
 
 def present(grads: Gradients) -> Tensors:

@@ -19,29 +19,29 @@ from gclip.testing.subject import Subject, shown
 
 LATE = "mix.weight"
 """The parameter that is missing, or comes late; the only one of its layer, and the last."""
-BAD = {2: math.inf, 4: math.nan, 5: -math.inf}
+NONFINITE = {2: math.inf, 4: math.nan, 5: -math.inf}
 """What stands in a gradient at which steps."""
-ZERO = (0, 4, 5)
+ZERO_STEPS = (0, 4, 5)
 """Before which steps there is one of zeros."""
 
 
 @promise("a gradient of zero stays zero, and leaves no NaN behind")
 def zero(subject: Subject) -> Iterator[str]:
     for rule in subject.cls.rules:
-        strategy = subject.made(rule=rule, floor=0.0)
+        strategy = subject.try_create(rule=rule, floor=0.0)
         if strategy is None:
             continue
-        rig, who = subject.rig(strategy), shown(strategy)
+        rig, label = subject.rig(strategy), shown(strategy)
         for step in range(6):
             size = None if step in (3, 4) else 0.0
-            made = rig.step(gradients(rig.shapes, step, rig.seed, size))
-            for name, left in made.left.items():
-                if left is not None and size == 0.0 and bool(left.any()):
-                    yield f"{who}: the zero gradient of {name} becomes {left.flatten()[0]:g}"
-                if left is not None and bool(torch.isnan(left).any()):
-                    yield f"{who}: {name} is NaN in step {step}, after gradients of zero"
-            if not subject.is_transform and bool(torch.isnan(made.limit).any()):
-                yield f"{who}: the limit is NaN in step {step}, after gradients of zero"
+            result = rig.step(gradients(rig.shapes, step, rig.seed, size))
+            for name, grad in result.grads.items():
+                if grad is not None and size == 0.0 and bool(grad.any()):
+                    yield f"{label}: the zero gradient of {name} becomes {grad.flatten()[0]:g}"
+                if grad is not None and bool(torch.isnan(grad).any()):
+                    yield f"{label}: {name} is NaN in step {step}, after gradients of zero"
+            if not subject.is_transform and bool(torch.isnan(result.limit).any()):
+                yield f"{label}: the limit is NaN in step {step}, after gradients of zero"
 
 
 @promise("a step whose gradients are all zero never enters memory")
@@ -52,31 +52,31 @@ def zero_step(subject: Subject) -> Iterator[str]:
         strategy = subject.create(side=side)
         rig, clean = subject.rig(strategy), subject.rig(strategy)
         for step in range(12):
-            given = gradients(rig.shapes, step, rig.seed)
-            if step in ZERO:
+            grads = gradients(rig.shapes, step, rig.seed)
+            if step in ZERO_STEPS:
                 rig.step(gradients(rig.shapes, step, rig.seed, 0.0))
-            mine, wanted = present(rig.step(given).left), present(clean.step(given).left)
-            for name, left in mine.items():
-                if not torch.equal(left, wanted[name]):
+            actual, expected = present(rig.step(grads).grads), present(clean.step(grads).grads)
+            for name, grad in actual.items():
+                if not torch.equal(grad, expected[name]):
                     yield (
                         f"side {side}, step {step}: after steps of zeros the norm of {name} is "
-                        f"{size_of(left):g}, but {size_of(wanted[name]):g} had they not been"
+                        f"{size_of(grad):g}, but {size_of(expected[name]):g} had they not been"
                     )
 
 
 @promise("a parameter without a gradient stays without, and changes nothing for the others")
 def missing(subject: Subject) -> Iterator[str]:
     strategy = subject.cls(**subject.apart())
-    fewer = {name: shape for name, shape in SHAPES.items() if name != LATE}
-    rig, without = subject.rig(strategy), subject.rig(strategy, shapes=fewer)
+    remaining = {name: shape for name, shape in SHAPES.items() if name != LATE}
+    rig, without = subject.rig(strategy), subject.rig(strategy, shapes=remaining)
     without.copy_parameters(rig)  # the same weights, whatever else was drawn
     for step in range(9):
-        given = {**gradients(rig.shapes, step, rig.seed), LATE: None}
-        made, other = rig.step(given), without.step({name: given[name] for name in fewer})
-        if made.left[LATE] is not None:
-            norm = size_of(made.left[LATE])
+        grads = {**gradients(rig.shapes, step, rig.seed), LATE: None}
+        result, reference = rig.step(grads), without.step({name: grads[name] for name in remaining})
+        if result.grads[LATE] is not None:
+            norm = size_of(result.grads[LATE])
             yield f"step {step}: the missing gradient becomes one of norm {norm:g}"
-        yield from differ(step, made.left, other.left, rig, "without that parameter")
+        yield from differ(step, result.grads, reference.grads, rig, "without that parameter")
 
 
 @promise("memory of a parameter starts with its own first gradient, however late; it is not zeroed")
@@ -90,22 +90,22 @@ def late(subject: Subject) -> Iterator[str]:
     for step in range(start):
         rig.step({**gradients(rig.shapes, step, rig.seed), LATE: None})
     for step in range(start, start + count):
-        given = gradients(rig.shapes, step, rig.seed)
-        mine, wanted = rig.step(given).left[LATE], fresh.step(given).left[LATE]
-        yield from differ(step, {LATE: mine}, {LATE: wanted}, rig, "with a fresh memory")
-        if not size_of(mine):
-            yield f"step {step}: a gradient of norm {size_of(given[LATE]):g} of {LATE} becomes zero"
+        grads = gradients(rig.shapes, step, rig.seed)
+        actual, expected = rig.step(grads).grads[LATE], fresh.step(grads).grads[LATE]
+        yield from differ(step, {LATE: actual}, {LATE: expected}, rig, "with a fresh memory")
+        if not size_of(actual):
+            yield f"step {step}: a gradient of norm {size_of(grads[LATE]):g} of {LATE} becomes zero"
 
 
 @promise("a step with an inf or a NaN is skipped, told or kept as asked, and leaves no trace")
 def not_finite(subject: Subject) -> Iterator[str]:
     for side in subject.sides:
         strategy = subject.create(side=side)
-        yield from _no_trace(subject, strategy, "skip")
-        yield from _no_trace(subject, strategy, "keep")
+        yield from _leaves_no_trace(subject, strategy, "skip")
+        yield from _leaves_no_trace(subject, strategy, "keep")
         rig = subject.rig(strategy, nonfinite="raise")
         try:
-            rig.step(_spoiled(gradients(rig.shapes, 0, rig.seed), math.nan))
+            rig.step(_with_value(gradients(rig.shapes, 0, rig.seed), math.nan))
         except FloatingPointError as error:
             if "head.bias" not in str(error):
                 yield f"nonfinite='raise' does not name the parameter head.bias: {error}"
@@ -113,34 +113,34 @@ def not_finite(subject: Subject) -> Iterator[str]:
             yield "nonfinite='raise' lets a NaN pass"
 
 
-def _no_trace(subject: Subject, strategy: Strategy, policy: Nonfinite) -> Iterator[str]:
+def _leaves_no_trace(subject: Subject, strategy: Strategy, policy: Nonfinite) -> Iterator[str]:
     rig, clean = (subject.rig(strategy, nonfinite=policy) for _ in range(2))
     for step in range(12):
-        given = gradients(rig.shapes, step, rig.seed)
-        how = f"side {strategy.side}, nonfinite={policy!r}, step {step}"
-        if step not in BAD:
-            mine, wanted = present(rig.step(given).left), present(clean.step(given).left)
-            for name, left in mine.items():
-                if not torch.equal(left, wanted[name]):
+        grads = gradients(rig.shapes, step, rig.seed)
+        setting = f"side {strategy.side}, nonfinite={policy!r}, step {step}"
+        if step not in NONFINITE:
+            actual, expected = present(rig.step(grads).grads), present(clean.step(grads).grads)
+            for name, grad in actual.items():
+                if not torch.equal(grad, expected[name]):
                     yield (
-                        f"{how}: after steps that were not finite the norm of {name} is "
-                        f"{size_of(left):g}, but {size_of(wanted[name]):g} had they not been"
+                        f"{setting}: after steps that were not finite the norm of {name} is "
+                        f"{size_of(grad):g}, but {size_of(expected[name]):g} had they not been"
                     )
             continue
         before = rig.memory
-        made = rig.step(_spoiled(given, BAD[step]))
-        if bool(made.finite):
-            yield f"{how}: a gradient with {BAD[step]} is called finite"
-        if policy == "skip" and any(size_of(left) != 0 for left in made.left.values()):
-            yield f"{how}: the gradients are not zero after {BAD[step]}"
+        result = rig.step(_with_value(grads, NONFINITE[step]))
+        if bool(result.finite):
+            yield f"{setting}: a gradient with {NONFINITE[step]} is called finite"
+        if policy == "skip" and any(size_of(grad) != 0 for grad in result.grads.values()):
+            yield f"{setting}: the gradients are not zero after {NONFINITE[step]}"
         if not _same(before, rig.memory):
-            yield f"{how}: {BAD[step]} in a gradient changes memory"
+            yield f"{setting}: {NONFINITE[step]} in a gradient changes memory"
 
 
-def _spoiled(given: Gradients, value: float) -> Gradients:
-    spoiled = present(given)["head.bias"].clone()
-    spoiled[1] = value
-    return {**given, "head.bias": spoiled}
+def _with_value(grads: Gradients, value: float) -> Gradients:
+    grad = present(grads)["head.bias"].clone()
+    grad[1] = value
+    return {**grads, "head.bias": grad}
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -160,5 +160,7 @@ def _same(a: Any, b: Any) -> bool:
 def listed_twice(subject: Subject) -> Iterator[str]:
     once, twice = subject.rig(), subject.rig(twice=True)
     for step in range(3):
-        given = gradients(once.shapes, step, once.seed)
-        yield from differ(step, twice.step(given).left, once.step(given).left, once, "listed once")
+        grads = gradients(once.shapes, step, once.seed)
+        yield from differ(
+            step, twice.step(grads).grads, once.step(grads).grads, once, "listed once"
+        )

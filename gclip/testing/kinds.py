@@ -17,21 +17,21 @@ from gclip.testing.subject import Subject, shown
 def layout(subject: Subject) -> Iterator[str]:
     shapes = {"conv.weight": (4, 3, 2, 2), "head.weight": (4, 5), "embed.weight": (6, 3)}
     for settings in ({}, {"scope": "unit"}):
-        strategy = subject.made(**settings)
+        strategy = subject.try_create(**settings)
         if strategy is None:
             continue
-        plain, other = subject.rig(strategy, shapes=shapes), subject.rig(strategy, shapes=shapes)
+        plain, other = (subject.rig(strategy, shapes=shapes) for _ in range(2))
         for step in range(3):
-            given = gradients(shapes, step, subject.seed)
-            conv, head, embed = present(given).values()
+            grads = gradients(shapes, step, subject.seed)
+            conv, head, embed = present(grads).values()
             embed[[0, 2, 3, 5]] = 0.0
             stored: Gradients = {
                 "conv.weight": conv.contiguous(memory_format=torch.channels_last),
                 "head.weight": head.t().contiguous().t(),
                 "embed.weight": embed if strategy.side == "sample" else _sparse(embed),
             }
-            mine, wanted = other.step(stored).left, plain.step(given).left
-            yield from differ(step, mine, wanted, plain, "stored densely and in order")
+            actual, expected = other.step(stored).grads, plain.step(grads).grads
+            yield from differ(step, actual, expected, plain, "stored densely and in order")
 
 
 def _sparse(rows: Tensor) -> Tensor:
@@ -46,28 +46,28 @@ def _sparse(rows: Tensor) -> Tensor:
 def tiny(subject: Subject) -> Iterator[str]:
     shapes = {"empty.weight": (0, 3), "none.bias": (0,), "scale.weight": (), "line.bias": (4,)}
     for scope in subject.cls.scopes:
-        strategy = subject.made(scope=scope)
+        strategy = subject.try_create(scope=scope)
         if strategy is None:
             continue
-        rig, who = subject.rig(strategy, shapes=shapes), shown(strategy)
-        one = subject.rig(strategy, shapes={**shapes, "scale.weight": (1, 1)})
-        one.copy_parameters(rig)
+        rig, label = subject.rig(strategy, shapes=shapes), shown(strategy)
+        one_element = subject.rig(strategy, shapes={**shapes, "scale.weight": (1, 1)})
+        one_element.copy_parameters(rig)
         for step in range(4):
-            given = gradients(shapes, step, subject.seed)
-            scalar = present(given)["scale.weight"].view(1, 1)
-            made, other = rig.step(given), one.step({**given, "scale.weight": scalar})
-            for name, left in made.left.items():
-                if left is None or left.shape != shapes[name]:
-                    yield f"{who}: {name} of the shape {shapes[name]} does not keep it"
-                elif not bool(torch.isfinite(left).all()):
-                    yield f"{who}: {name} of the shape {shapes[name]} becomes {left.tolist()}"
-            if not subject.is_transform and bool(torch.isnan(made.limit).any()):
-                yield f"{who}: the limits are {made.limit.tolist()}"
-            a, b = (present(each.left)["scale.weight"] for each in (made, other))
+            grads = gradients(shapes, step, subject.seed)
+            scalar = present(grads)["scale.weight"].view(1, 1)
+            result, reference = rig.step(grads), one_element.step({**grads, "scale.weight": scalar})
+            for name, grad in result.grads.items():
+                if grad is None or grad.shape != shapes[name]:
+                    yield f"{label}: {name} of the shape {shapes[name]} does not keep it"
+                elif not bool(torch.isfinite(grad).all()):
+                    yield f"{label}: {name} of the shape {shapes[name]} becomes {grad.tolist()}"
+            if not subject.is_transform and bool(torch.isnan(result.limit).any()):
+                yield f"{label}: the limits are {result.limit.tolist()}"
+            a, b = (present(each.grads)["scale.weight"] for each in (result, reference))
             matrices = getattr(subject.cls, "view", "flat") == "matrix"  # scalars are left alone
             if apart(a, b.view(()), 2e-6, rig.noise) and not matrices:
                 yield (
-                    f"{who}: a scalar becomes {float(a):g}, "
+                    f"{label}: a scalar becomes {float(a):g}, "
                     f"but {float(b):g} as a tensor of one element"
                 )
 
@@ -80,19 +80,19 @@ def half(subject: Subject) -> Iterator[str]:
         wide = subject.rig(shapes=shapes)
         wide.copy_parameters(narrow)
         for step, size in enumerate((20_000.0, 1.0, 20_000.0, 0.1)):
-            given: Gradients = {
+            grads: Gradients = {
                 name: g.clamp(-60_000, 60_000).to(dtype)
                 for name, g in present(gradients(shapes, step, subject.seed, size)).items()
             }
-            wanted, made = wide.step(given), narrow.step(given)
-            if not subject.is_transform and bool(torch.isnan(made.limit).any()):
-                yield f"{dtype}, step {step}: the limit is NaN for a norm of {made.norm[0]:g}"
+            expected, actual = wide.step(grads), narrow.step(grads)
+            if not subject.is_transform and bool(torch.isnan(actual.limit).any()):
+                yield f"{dtype}, step {step}: the limit is NaN for a norm of {actual.norm[0]:g}"
             most = torch.finfo(dtype).max
-            for name, left in present(made.left).items():
-                other = present(wanted.left)[name].clamp(-most, most)
-                least = max(narrow.noise, float(torch.finfo(dtype).tiny))
-                if apart(left, other, rtol, least):
+            for name, grad in present(actual.grads).items():
+                reference = present(expected.grads)[name].clamp(-most, most)
+                atol = max(narrow.noise, float(torch.finfo(dtype).tiny))
+                if apart(grad, reference, rtol, atol):
                     yield (
-                        f"{dtype}, step {step}: the norm of {name} is {size_of(left):g}, but "
-                        f"{size_of(other):g} in float32"
+                        f"{dtype}, step {step}: the norm of {name} is {size_of(grad):g}, but "
+                        f"{size_of(reference):g} in float32"
                     )

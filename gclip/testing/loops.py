@@ -81,11 +81,11 @@ class Loop:
     @property
     def state(self) -> State:
         """A copy of the parameters and of the optimizer's state for each."""
-        found = {name: param.detach().clone() for name, param in self.params.items()}
+        state = {name: param.detach().clone() for name, param in self.params.items()}
         for name, param in self.params.items():
             for key, value in self._optimizer.state.get(param, {}).items():
-                found[f"{key} of {name}"] = torch.as_tensor(copy.deepcopy(value))
-        return found
+                state[f"{key} of {name}"] = torch.as_tensor(copy.deepcopy(value))
+        return state
 
     def _backward(self, grads: Gradients) -> Tensor:
         if self._clipper.per_sample:
@@ -96,8 +96,8 @@ class Loop:
         return torch.zeros(())
 
     def _backward_example(self, grads: Gradients) -> Tensor:
-        given = present(grads)
-        example = torch.cat([given[name].flatten() for name, _ in self._model.named_parameters()])
+        tensors = present(grads)
+        example = torch.cat([tensors[name].flatten() for name, _ in self._model.named_parameters()])
         for param in self.params.values():
             param.grad = None
         return self._clipper.backward(example[None], torch.zeros_like(example[:1]), answer)

@@ -26,9 +26,9 @@ def saved(subject: Subject) -> Iterator[str]:
         first.run(0, BEFORE)
         second.load(first.saved())
         for step in range(BEFORE, BEFORE + AFTER):
-            said = _compared(first, second, step)
-            if said:
-                yield f"after saving and loading, {said}{_on(settings)}"
+            message = _compared(first, second, step)
+            if message:
+                yield f"after saving and loading, {message}{_on(settings)}"
                 break
 
 
@@ -37,12 +37,12 @@ def _on(settings: dict[str, Any]) -> str:
 
 
 def _compared(first: Rig, second: Rig, step: int) -> str | None:
-    given = gradients(first.shapes, step, first.seed)
-    wanted, got = first.step(given), second.step(given)
-    for name, left in got.left.items():
-        other = wanted.left[name]
-        if left is not None and other is not None and not torch.equal(left, other):
-            a, b = float(got.clipped_norm.sum()), float(wanted.clipped_norm.sum())
+    grads = gradients(first.shapes, step, first.seed)
+    expected, actual = first.step(grads), second.step(grads)
+    for name, grad in actual.grads.items():
+        reference = expected.grads[name]
+        if grad is not None and reference is not None and not torch.equal(grad, reference):
+            a, b = float(actual.clipped_norm.sum()), float(expected.clipped_norm.sum())
             if a != b:
                 return f"step {step + 1}'s clipped norm is {a:.9g}, not {b:.9g}"
             return f"step {step + 1}'s gradient of {name} differs"
@@ -57,20 +57,22 @@ def batched(subject: Subject) -> Iterator[str]:
     for run, direct in enumerate(alone):
         direct.weight, direct.size = together.weight[run], together.size[run]
     for step in range(STEPS):
-        given = together.numbers(step)
+        inputs = together.numbers(step)
         if step == 4:
-            given[1].flatten()[0] = math.nan
-        finite = together.finite(given)
-        left = together.step(given.clone(), finite)
+            inputs[1].flatten()[0] = math.nan
+        finite = together.finite(inputs)
+        outputs = together.step(inputs.clone(), finite)
         for run, direct in enumerate(alone):
-            wanted = direct.step(given[run].clone(), finite[run])
-            if left.shape != given.shape:
-                yield f"step {step}: {tuple(given.shape)} becomes {tuple(left.shape)}"
+            expected = direct.step(inputs[run].clone(), finite[run])
+            if outputs.shape != inputs.shape:
+                yield f"step {step}: {tuple(inputs.shape)} becomes {tuple(outputs.shape)}"
                 return
-            if bool(finite[run].all()) and not torch.allclose(left[run], wanted, rtol=1e-5, atol=0):
+            if bool(finite[run].all()) and not torch.allclose(
+                outputs[run], expected, rtol=1e-5, atol=0
+            ):
                 yield (
-                    f"step {step}: run {run} of {RUNS} is left with {_shown(left[run])}, "
-                    f"but {_shown(wanted)} alone"
+                    f"step {step}: run {run} of {RUNS} is left with {_shown(outputs[run])}, "
+                    f"but {_shown(expected)} alone"
                 )
 
 

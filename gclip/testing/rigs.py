@@ -27,11 +27,11 @@ class Step:
     """What one step left.
 
     Attributes:
-        left: each parameter's gradient (or update) after clipping.
+        grads: each parameter's gradient (or update) after clipping.
         norm, limit, clipped_norm, clipped: of the report, ``(groups,)``.
     """
 
-    left: Gradients
+    grads: Gradients
     norm: Tensor
     limit: Tensor
     clipped_norm: Tensor
@@ -139,9 +139,9 @@ class Rig(ABC):
                 grad = grad.to(param.device, param.dtype, copy=True)
             param.grad = grad
 
-    def _step(self, left: Gradients, report: ClipReport) -> Step:
+    def _step(self, grads: Gradients, report: ClipReport) -> Step:
         return Step(
-            left, report.norm, report.limit, report.clipped_norm, report.clipped,
+            grads, report.norm, report.limit, report.clipped_norm, report.clipped,
             report.finite, report.skipped,
         )  # fmt: skip
 

@@ -68,17 +68,17 @@ class UpdateRig(Rig):
                     param.copy_(before[name])
         report = self.clipper.report
         assert report is not None
-        left: Gradients = {
+        clipped_grads: Gradients = {
             name: None if grads[name] is None else before[name] - after[name] for name in before
         }
-        return self._step(left, report)
+        return self._step(clipped_grads, report)
 
     def unclipped(self, grads: Mapping[str, Tensor | None]) -> Gradients:
-        found: Gradients = {}
+        unclipped: Gradients = {}
         for name, grad in grads.items():
             param = self.params[name].detach()
-            found[name] = None if grad is None else param - (param - grad.to_dense().to(param))
-        return found
+            unclipped[name] = None if grad is None else param - (param - grad.to_dense().to(param))
+        return unclipped
 
     @property
     def noise(self) -> float:
@@ -128,22 +128,24 @@ class SampleRig(Rig):
         )  # fmt: skip
 
     def step(self, grads: Mapping[str, Tensor | None]) -> Step:
-        given = list(grads.values())
-        if any(grad is None or grad.is_sparse for grad in given):
+        tensors = list(grads.values())
+        if any(grad is None or grad.is_sparse for grad in tensors):
             raise DoesNotApply("each example has a dense gradient for every parameter")
         param = next(iter(self.params.values()))
-        rows = [grad.reshape(-1).to(param) for grad in given if grad is not None]
+        rows = [grad.reshape(-1).to(param) for grad in tensors if grad is not None]
         example = torch.cat([rows[self.names.index(n)] for n, _ in self._model.named_parameters()])
         for param in self.params.values():
             param.grad = None
         inputs = torch.stack([example, example])
         self.clipper.backward(inputs, torch.zeros_like(inputs[:, 0]), answer)
         report = self.clipper.step()
-        left: Gradients = {name: p.grad for name, p in self.params.items()}
+        clipped_grads: Gradients = {name: p.grad for name, p in self.params.items()}
         norm, limit, clipped_norm, clipped = (
             each[0] for each in (report.norm, report.limit, report.clipped_norm, report.clipped)
         )
-        return Step(left, norm, limit, clipped_norm, clipped, report.finite, report.skipped)
+        return Step(
+            clipped_grads, norm, limit, clipped_norm, clipped, report.finite, report.skipped
+        )
 
     def unclipped(self, grads: Mapping[str, Tensor | None]) -> Gradients:
         return dict(grads)
@@ -157,6 +159,6 @@ def answer(output: Tensor, _target: Tensor) -> Tensor:
 _RIGS: dict[str, type[Rig]] = {"gradient": GradientRig, "update": UpdateRig, "sample": SampleRig}
 
 
-def make(strategy: Strategy, **how: Any) -> Rig:
+def make(strategy: Strategy, **options: Any) -> Rig:
     """The rig of the side that the strategy works on."""
-    return _RIGS[strategy.side](strategy, **how)
+    return _RIGS[strategy.side](strategy, **options)

@@ -22,14 +22,14 @@ def by_name(subject: Subject) -> Iterator[str]:
         yield from _in_another_order(subject, settings)
     rig = subject.rig()
     rig.run(0, 3)
-    for shapes, name, what in _others():
+    for shapes, name, how in _other_parameters():
         try:
             subject.rig(shapes=shapes).load(rig.saved())
         except UsageError as error:
             if name not in str(error):
-                yield f"a state is refused {what}, without naming {name}: {error}"
+                yield f"a state is refused {how}, without naming {name}: {error}"
         else:
-            yield f"a state is loaded {what}"
+            yield f"a state is loaded {how}"
 
 
 def _in_another_order(subject: Subject, settings: dict[str, Any]) -> Iterator[str]:
@@ -47,9 +47,9 @@ def _in_another_order(subject: Subject, settings: dict[str, Any]) -> Iterator[st
     for rig in (same, other):
         rig.load(source.saved())
     for step in range(BEFORE, BEFORE + AFTER):
-        said = list(_apart(other, same, step))
-        if said:
-            yield f"loaded by parameters in another order, {said[0]}"
+        messages = list(_apart(other, same, step))
+        if messages:
+            yield f"loaded by parameters in another order, {messages[0]}"
             return
 
 
@@ -60,12 +60,12 @@ def _backwards(subject: Subject, settings: dict[str, Any]) -> Rig:
 
 
 def _apart(rig: Rig, other: Rig, step: int) -> Iterator[str]:
-    given = gradients(SHAPES, step, rig.seed)
-    mine, wanted = rig.step(given).left, other.step(given).left
-    return differ(step, mine, wanted, rig, "in the order of the state")
+    grads = gradients(SHAPES, step, rig.seed)
+    actual, expected = rig.step(grads).grads, other.step(grads).grads
+    return differ(step, actual, expected, rig, "in the order of the state")
 
 
-def _others() -> Iterator[tuple[Shapes, str, str]]:
+def _other_parameters() -> Iterator[tuple[Shapes, str, str]]:
     name, shape = "head.weight", SHAPES["head.weight"]
     without = {each: size for each, size in SHAPES.items() if each != name}
     yield without, name, f"where {name} is missing"

@@ -23,7 +23,7 @@ OPTIMIZERS: dict[str, MakeOptimizer] = {
     "AdamW": partial(torch.optim.AdamW, lr=0.1, weight_decay=0.1),
     "SGD": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.1),
 }
-WAYS: dict[str, tuple[bool, bool]] = {
+CALL_MODES: dict[str, tuple[bool, bool]] = {
     "attached": (True, False),
     "attached, with a closure": (True, True),
     "asked by `if not clipper.step().skipped`": (False, False),
@@ -31,10 +31,10 @@ WAYS: dict[str, tuple[bool, bool]] = {
 """How a loop is told that a step is skipped: whether it is attached, whether by a closure."""
 SPIKES = {9: 1.0, 39: 1e3, 139: 1e6}
 """How large gradients are at which steps; at the others a thousandth."""
-FEW: Shapes = {"stem.scale": (), "conv.weight": (2, 3, 2, 2), "conv.bias": (2,)}
+COMPILED_SHAPES: Shapes = {"stem.scale": (), "conv.weight": (2, 3, 2, 2), "conv.bias": (2,)}
 """Of what compiled steps train; compiling takes its time for every parameter."""
-COMPILED = 6
-SETTLED = 3
+COMPILED_STEPS = 6
+WARMUP_STEPS = 3
 """After how many compiled steps nothing may be compiled any more."""
 
 
@@ -59,12 +59,14 @@ def _by_rule(
         for step in range(max(SPIKES) + 1)
     ]
     for settings in ({}, *subject.sweep(3)[:2]):  # small limits bind sooner
-        strategy = subject.made(rule="skip", floor=0.0, side=side, **subject.short, **settings)
+        strategy = subject.try_create(
+            rule="skip", floor=0.0, side=side, **subject.short, **settings
+        )
         if strategy is None:
             continue
         loop = Loop(strategy, OPTIMIZERS[optimizer], attached=True, seed=subject.seed)
-        for step, given in enumerate(spiked):
-            if bool(loop.step(given).skipped):
+        for step, grads in enumerate(spiked):
+            if bool(loop.step(grads).skipped):
                 if not step:  # there is nothing yet that could be changed
                     break
                 return strategy, spiked[: step + 1]
@@ -74,18 +76,18 @@ def _by_rule(
 def _left_out(
     subject: Subject, strategy: Strategy, optimizer: str, steps: list[Gradients]
 ) -> Iterator[str]:
-    for way, (attached, closure) in WAYS.items():
+    for mode, (attached, closure) in CALL_MODES.items():
         loop = Loop(strategy, OPTIMIZERS[optimizer], attached=attached, seed=subject.seed)
-        for given in steps[:-1]:
-            loop.step(given, closure=closure)
-        kept = loop.state
+        for grads in steps[:-1]:
+            loop.step(grads, closure=closure)
+        before = loop.state
         report = loop.step(steps[-1], closure=closure)
-        who = f"{shown(strategy)}, {optimizer} {way}"
+        setting = f"{shown(strategy)}, {optimizer} {mode}"
         if not bool(report.skipped):
-            yield f"{who}: a step that is to be skipped is not called so"
-        for name in changes(kept, loop.state):
-            was, now = kept.get(name), loop.state.get(name)
-            yield f"{who}: a skipped step changes {name} from {_size(was)} to {_size(now)}"
+            yield f"{setting}: a step that is to be skipped is not called so"
+        for name in changes(before, loop.state):
+            old, new = before.get(name), loop.state.get(name)
+            yield f"{setting}: a skipped step changes {name} from {_size(old)} to {_size(new)}"
             break
 
 
@@ -99,16 +101,16 @@ def _size(tensor: Tensor | None) -> str:
 def compiled_steps(subject: Subject) -> Iterator[str]:
     strategy, broken = subject.cls(), False
     for attached in (True, False):
-        wanted = _trained(subject, strategy, attached, None)
+        expected = _trained(subject, strategy, attached, None)
         try:
-            got, compiler = _trained(subject, strategy, attached, subject.compiler), ""
+            actual, compiler = _trained(subject, strategy, attached, subject.compiler), ""
         except Exception as error:
             if "InvalidCxxCompiler" not in f"{type(error)} {error}":
                 raise
-            got, compiler = _trained(subject, strategy, attached, "aot_eager"), "aot_eager"
-        for said in _compared(got, wanted):
+            actual, compiler = _trained(subject, strategy, attached, "aot_eager"), "aot_eager"
+        for message in _compared(actual, expected):
             broken = True
-            yield f"{'optimizer' if attached else 'clipper'}.step() compiled: {said}"
+            yield f"{'optimizer' if attached else 'clipper'}.step() compiled: {message}"
     if compiler and not broken:
         raise DoesNotApply(
             "torch's inductor finds no C++ compiler here; compiled by aot_eager it is kept"
@@ -129,32 +131,42 @@ def _trained(
 
     torch.compiler.reset()
     counters.clear()
-    made = _Trained([], [])
-    loop = Loop(strategy, _sgd, attached=attached, seed=subject.seed, shapes=FEW, compiler=compiler)
+    trained = _Trained([], [])
+    loop = Loop(
+        strategy,
+        _sgd,
+        attached=attached,
+        seed=subject.seed,
+        shapes=COMPILED_SHAPES,
+        compiler=compiler,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about itself
-        for step in range(COMPILED):
-            loop.step(gradients(FEW, step, subject.seed, 30.0 if step % 2 else 1.0))
-            made.states.append(loop.state)
-            made.graphs.append(counters["stats"]["unique_graphs"])
+        for step in range(COMPILED_STEPS):
+            loop.step(gradients(COMPILED_SHAPES, step, subject.seed, 30.0 if step % 2 else 1.0))
+            trained.states.append(loop.state)
+            trained.graphs.append(counters["stats"]["unique_graphs"])
     torch.compiler.reset()
-    return made
+    return trained
 
 
 _sgd: MakeOptimizer = partial(torch.optim.SGD, lr=0.1)
 
 
-def _compared(got: _Trained, wanted: _Trained) -> Iterator[str]:
-    for step, (mine, others) in enumerate(zip(got.states, wanted.states, strict=True)):
-        for name, other in others.items():
-            if apart(mine[name], other, 1e-4, 1e-6):
-                a, b = float(mine[name].norm()), float(other.norm())
+def _compared(actual: _Trained, expected: _Trained) -> Iterator[str]:
+    for step, (state, expected_state) in enumerate(
+        zip(actual.states, expected.states, strict=True)
+    ):
+        for name, reference in expected_state.items():
+            if apart(state[name], reference, 1e-4, 1e-6):
+                a, b = float(state[name].norm()), float(reference.norm())
                 yield f"step {step} leaves {name} with a norm of {a:.7g}, and {b:.7g} otherwise"
                 return
-    if not got.graphs[-1]:
+    if not actual.graphs[-1]:
         yield "no graph is made of it"
-    if got.graphs[-1] != got.graphs[SETTLED - 1]:
+    early, total = actual.graphs[WARMUP_STEPS - 1], actual.graphs[-1]
+    if early != total:
         yield (
-            f"{got.graphs[SETTLED - 1]} graphs are compiled for the first {SETTLED} steps, and "
-            f"{got.graphs[-1]} for {COMPILED}: it is compiled again and again"
+            f"{early} graphs are compiled for the first {WARMUP_STEPS} steps, and {total} for "
+            f"{COMPILED_STEPS}: it is compiled again and again"
         )

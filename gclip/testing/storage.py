@@ -20,23 +20,23 @@ SIZES = (1e100, 1e-60)
 STEPS = 4
 
 
-def _one_tensor(made: Tensor) -> Gradients:
-    return {name: made.view(shape) for name, shape in ALIKE.items()}
+def _one_tensor(base: Tensor) -> Gradients:
+    return {name: base.view(shape) for name, shape in ALIKE.items()}
 
 
-def _overlapping(made: Tensor) -> Gradients:
-    flat = torch.cat([made.flatten(), made.flatten().flip(0)])
+def _overlapping(base: Tensor) -> Gradients:
+    flat = torch.cat([base.flatten(), base.flatten().flip(0)])
     return {name: flat[5 * i : 5 * i + 24].view(s) for i, (name, s) in enumerate(ALIKE.items())}
 
 
-def _expanded(made: Tensor) -> Gradients:
-    row, short, number = made[:1], made[1:2, :4], made[2, :1]
+def _expanded(base: Tensor) -> Gradients:
+    row, short, number = base[:1], base[1:2, :4], base[2, :1]
     return {"a.weight": row.expand(4, 6), "b.weight": number.expand(4, 6),
             "c.weight": short.expand(6, 4), "d.bias": number.expand(24)}  # fmt: skip
 
 
-def _one_bucket(made: Tensor) -> Gradients:
-    rows = torch.stack([made.flatten() * size for size in (1.0, 3.0, 0.3, 2.0)])
+def _one_bucket(base: Tensor) -> Gradients:
+    rows = torch.stack([base.flatten() * size for size in (1.0, 3.0, 0.3, 2.0)])
     return {name: row.view(ALIKE[name]) for name, row in zip(ALIKE, rows, strict=True)}
 
 
@@ -53,26 +53,28 @@ def shared_memory(subject: Subject) -> Iterator[str]:
     if subject.cls().side == "sample":
         yield from _of_examples(subject)
         return
-    for how, layout in LAYOUTS.items():
+    for name, layout in LAYOUTS.items():
         sharing, own = subject.rig(shapes=ALIKE, copies=False), subject.rig(shapes=ALIKE)
         for step in range(STEPS):
-            source = present(gradients({"all": (4, 6)}, step, subject.seed))["all"]
-            wanted = own.step(layout(source)).left
-            mine = sharing.step(layout(source.clone())).left
-            yield from (f"gradients {how}: {said}" for said in _apart(step, mine, wanted, own))
+            base = present(gradients({"all": (4, 6)}, step, subject.seed))["all"]
+            expected = own.step(layout(base)).grads
+            actual = sharing.step(layout(base.clone())).grads
+            yield from (
+                f"gradients {name}: {message}" for message in _apart(step, actual, expected, own)
+            )
 
 
 def _of_examples(subject: Subject) -> Iterator[str]:
     sharing, own = subject.rig(shapes=SAMPLE, copies=False), subject.rig(shapes=SAMPLE)
     for step in range(STEPS):
-        one = present(gradients(SAMPLE, step, subject.seed))["a.bias"]
-        given: Gradients = {"a.bias": one, "b.bias": one.clone(), "c.bias": torch.ones(4)}
-        wanted, mine = own.step(given).left, sharing.step(given).left
-        yield from _apart(step, mine, wanted, own)
+        grad = present(gradients(SAMPLE, step, subject.seed))["a.bias"]
+        grads: Gradients = {"a.bias": grad, "b.bias": grad.clone(), "c.bias": torch.ones(4)}
+        expected, actual = own.step(grads).grads, sharing.step(grads).grads
+        yield from _apart(step, actual, expected, own)
 
 
-def _apart(step: int, mine: Gradients, wanted: Gradients, rig: Rig) -> Iterator[str]:
-    return differ(step, mine, wanted, rig, "where each has memory of its own")
+def _apart(step: int, actual: Gradients, expected: Gradients, rig: Rig) -> Iterator[str]:
+    return differ(step, actual, expected, rig, "where each has memory of its own")
 
 
 @promise("float64 gradients are measured in float64: 1e100 is finite, and 1e-60 is not zero")
@@ -83,29 +85,30 @@ def float64(subject: Subject) -> Iterator[str]:
             for param in (*rig.params.values(), *usual.params.values()):
                 param.data.zero_()
         for step in range(STEPS):
-            calm = _calm(rig, step)
-            given: Gradients = {name: grad.double() * size for name, grad in calm.items()}
-            made, other = rig.step(given), usual.step({n: g.double() for n, g in calm.items()})
-            yield from (f"step {step}: {said}" for said in _measured(rig, given, made))
-            if bool(made.skipped):
+            base = _calm(rig, step)
+            grads: Gradients = {name: grad.double() * size for name, grad in base.items()}
+            result = rig.step(grads)
+            reference = usual.step({name: grad.double() for name, grad in base.items()})
+            yield from (f"step {step}: {message}" for message in _measured(rig, grads, result))
+            if bool(result.skipped):
                 continue
-            for name, left in present(made.left).items():
-                was = f"{name} of norm {size_of(given[name]):g}"
-                if not bool(torch.isfinite(left).all()):
-                    yield f"step {step}: {was} is not finite any more"
-                elif not bool(left.any()) and size_of(other.left[name]):
-                    yield f"step {step}: {was} becomes zero"
+            for name, clipped in present(result.grads).items():
+                what = f"{name} of norm {size_of(grads[name]):g}"
+                if not bool(torch.isfinite(clipped).all()):
+                    yield f"step {step}: {what} is not finite any more"
+                elif not bool(clipped.any()) and size_of(reference.grads[name]):
+                    yield f"step {step}: {what} becomes zero"
 
 
-def _measured(rig: Rig, given: Gradients, made: Step) -> Iterator[str]:
-    wanted = rig.measured(rig.unclipped(given))
-    norm = f"a norm of {float(wanted[0]):g}"
-    if not bool(made.finite):
+def _measured(rig: Rig, grads: Gradients, result: Step) -> Iterator[str]:
+    expected = rig.measured(rig.unclipped(grads))
+    norm = f"a norm of {float(expected[0]):g}"
+    if not bool(result.finite):
         yield f"{norm} is not taken for a finite one"
-    if made.norm.dtype != torch.float64 or apart(made.norm, wanted, 1e-9, 0.0):
-        kind = str(made.norm.dtype).removeprefix("torch.")
-        yield f"{norm} is measured as {float(made.norm.flatten()[0]):g} in {kind}"
-    if not isinstance(rig.strategy, Transform) and bool(torch.isnan(made.limit).any()):
+    if result.norm.dtype != torch.float64 or apart(result.norm, expected, 1e-9, 0.0):
+        kind = str(result.norm.dtype).removeprefix("torch.")
+        yield f"{norm} is measured as {float(result.norm.flatten()[0]):g} in {kind}"
+    if not isinstance(rig.strategy, Transform) and bool(torch.isnan(result.limit).any()):
         yield f"for {norm} the limit is NaN"
 
 

@@ -47,22 +47,22 @@ class Subject:
         """The sides that gradients can be handed to, the strategy's own first."""
         own = self.cls().side
         others = [each for each in self.cls.sides if each not in (own, "sample")]
-        return [own, *(each for each in others if self.made(side=each) is not None)]
+        return [own, *(each for each in others if self.try_create(side=each) is not None)]
 
     @property
     def remembers(self) -> bool:
         """Whether the strategy keeps anything between steps."""
         return self.is_transform or self.cls.learn is not Strategy.learn
 
-    def rig(self, strategy: Strategy | None = None, **how: Any) -> Rig:
+    def rig(self, strategy: Strategy | None = None, **options: Any) -> Rig:
         """Parameters and a clipper for the strategy, on the side that it works on."""
-        return make(self.cls() if strategy is None else strategy, seed=self.seed, **how)
+        return make(self.cls() if strategy is None else strategy, seed=self.seed, **options)
 
     def create(self, **settings: Any) -> Strategy:
         """The strategy with these settings."""
         return self.cls(**settings)
 
-    def made(self, **settings: Any) -> Strategy | None:
+    def try_create(self, **settings: Any) -> Strategy | None:
         """The strategy with these settings, or None where it refuses them."""
         try:
             return self.create(**settings)
@@ -72,7 +72,7 @@ class Subject:
     def apart(self) -> dict[str, Any]:
         """Settings under which tensors do not share norms; `DoesNotApply` where there are none."""
         for scope in APART:
-            if scope in self.cls.scopes and self.made(scope=scope) is not None:
+            if scope in self.cls.scopes and self.try_create(scope=scope) is not None:
                 return {"scope": scope}
         raise DoesNotApply("all its scopes let tensors share one norm")
 
@@ -87,7 +87,7 @@ class Subject:
         """Settings with the first of `rules` there is, and no floor; `DoesNotApply` without."""
         for rule in rules:
             settings = {"rule": rule, "floor": 0.0}
-            if rule in self.cls.rules and self.made(**settings) is not None:
+            if rule in self.cls.rules and self.try_create(**settings) is not None:
                 return settings
         raise DoesNotApply(f"none of its rules is {' or '.join(rules)}")
 
@@ -95,7 +95,7 @@ class Subject:
     def short(self) -> dict[str, Any]:
         """The shortest warm-up that the class allows, so that its limit binds soon."""
         for warmup in (0, 1, 2):
-            if self.made(warmup=warmup) is not None:
+            if self.try_create(warmup=warmup) is not None:
                 return {"warmup": warmup}
         return {}
 
@@ -114,37 +114,37 @@ class Subject:
         if not self.ranges:
             return [{}]
         main = self.ranges[0]
-        return [{main.name: between(main, place / (count - 1))} for place in range(count)]
+        return [{main.name: between(main, index / (count - 1))} for index in range(count)]
 
-    def drawn(self, count: int) -> list[dict[str, Any]]:
+    def random_settings(self, count: int) -> list[dict[str, Any]]:
         """`count` random settings from the fields' search ranges and choices."""
-        dice = random.Random(self.seed)
-        return [self._draw(dice) for _ in range(count)]
+        rng = random.Random(self.seed)
+        return [self._draw(rng) for _ in range(count)]
 
-    def _draw(self, dice: random.Random) -> dict[str, Any]:
-        drawn: dict[str, Any] = {}
+    def _draw(self, rng: random.Random) -> dict[str, Any]:
+        settings: dict[str, Any] = {}
         for info in fields_of(self.cls):
             if info.shared and info.kind != "tunable":
                 continue
             if info.choices is not None:
-                drawn[info.name] = dice.choice(info.choices)
+                settings[info.name] = rng.choice(info.choices)
             elif info.kind == "tunable":
-                drawn[info.name] = between(info, dice.random())
+                settings[info.name] = between(info, rng.random())
             elif info.type is bool:
-                drawn[info.name] = dice.random() < 0.5
-        drawn["scope"] = dice.choice(self.cls.scopes)
-        drawn["rule"] = dice.choice(self.cls.rules)
-        drawn["side"] = dice.choice(self.cls.sides)
-        return drawn
+                settings[info.name] = rng.random() < 0.5
+        settings["scope"] = rng.choice(self.cls.scopes)
+        settings["rule"] = rng.choice(self.cls.rules)
+        settings["side"] = rng.choice(self.cls.sides)
+        return settings
 
 
-def between(info: FieldInfo, place: float) -> Any:
-    """The value at `place`, 0 to 1, of a field's search range."""
+def between(info: FieldInfo, fraction: float) -> Any:
+    """The value at `fraction`, 0 to 1, of a field's search range."""
     low, high = info.low or 0.0, info.high or 0.0
     if info.log:
-        value = math.exp(math.log(low) + place * (math.log(high) - math.log(low)))
+        value = math.exp(math.log(low) + fraction * (math.log(high) - math.log(low)))
     else:
-        value = low + place * (high - low)
+        value = low + fraction * (high - low)
     value = min(max(float(f"{value:.6g}"), low), high)  # short, for the sentences
     return round(value) if whole(info) else value
 

@@ -32,35 +32,39 @@ def limit(subject: Subject) -> Iterator[str]:
     steps = 5 if subject.remembers else 1
     tried = 0
     for settings in subject.sweep(THRESHOLDS):
-        strategy = subject.made(**plain, **settings, **subject.short)
+        strategy = subject.try_create(**plain, **settings, **subject.short)
         if strategy is None:
             continue
         tried += 1
         rig = subject.rig(strategy)
         for step in range(steps):
-            given = gradients(rig.shapes, step + 5, rig.seed)
-            made = rig.step(given)
-            over = _over(made, rig.measured(made.left), rig.noise)
+            grads = gradients(rig.shapes, step + 5, rig.seed)
+            result = rig.step(grads)
+            over = _over(result, rig.measured(result.grads), rig.noise)
             if over:
                 yield f"{shown(strategy)}: {over}"
         if not subject.remembers and plain["rule"] in ("scale", "clamp") and _fixed(strategy):
-            before, again = present(made.left), subject.rig(strategy).step(made.left)
-            for name, left in present(again.left).items():
-                if not torch.allclose(left, before[name], rtol=1e-6, atol=rig.noise):
+            before, second = present(result.grads), subject.rig(strategy).step(result.grads)
+            for name, grad in present(second.grads).items():
+                if not torch.allclose(grad, before[name], rtol=1e-6, atol=rig.noise):
                     yield (
                         f"{shown(strategy)}: clipped again, the norm of {name} goes from "
-                        f"{before[name].norm():.9g} to {left.norm():.9g}"
+                        f"{before[name].norm():.9g} to {grad.norm():.9g}"
                     )
     if not tried:
         yield f"with the rule {plain['rule']} it refuses all {THRESHOLDS} settings over its range"
 
 
-def _over(made: Step, measured: Tensor, noise: float) -> str | None:
-    for group, (left, most) in enumerate(zip(measured.tolist(), made.limit.tolist(), strict=True)):
+def _over(result: Step, measured: Tensor, noise: float) -> str | None:
+    for group, (norm, most) in enumerate(
+        zip(measured.tolist(), result.limit.tolist(), strict=True)
+    ):
         if math.isnan(most) or most < 0:
-            return f"the limit of group {group} is {most:g}, for a norm of {made.norm[group]:g}"
-        if not left <= most * (1 + 1e-5) + 10 * noise:
-            return f"a norm of {made.norm[group]:g} becomes {left:.7g}, above its limit {most:.7g}"
+            return f"the limit of group {group} is {most:g}, for a norm of {result.norm[group]:g}"
+        if not norm <= most * (1 + 1e-5) + 10 * noise:
+            return (
+                f"a norm of {result.norm[group]:g} becomes {norm:.7g}, above its limit {most:.7g}"
+            )
     return None
 
 
@@ -85,30 +89,34 @@ def within_limit(subject: Subject) -> Iterator[str]:
     for size in (None, 1e-6):
         rig = subject.rig(subject.create(**plain))
         for step in range(12):
-            given = gradients(rig.shapes, step, rig.seed, size)
-            made = rig.step(given)
-            if bool(made.skipped):
+            grads = gradients(rig.shapes, step, rig.seed, size)
+            result = rig.step(grads)
+            if bool(result.skipped):
                 continue
-            before, after = present(rig.unclipped(given)), present(made.left)
-            may = rig.names if subject.is_transform else _may_change(rig, before, made)
-            for name, was in before.items():
-                now = after[name]
-                stayed |= bool((was == now).any())
-                if torch.equal(was, now) or (name in may and not _rounded(was, now)):
+            before, after = present(rig.unclipped(grads)), present(result.grads)
+            may_change = rig.names if subject.is_transform else _may_change(rig, before, result)
+            for name, old in before.items():
+                new = after[name]
+                stayed |= bool((old == new).any())
+                if torch.equal(old, new) or (name in may_change and not _rounded(old, new)):
                     continue
-                how = "by rounding alone" if name in may else "though its norm is within the limit"
-                element = int((was != now).flatten().nonzero()[0])
-                a, b = (float(each.flatten()[element]) for each in (was, now))
+                how = (
+                    "by rounding alone"
+                    if name in may_change
+                    else "though its norm is within the limit"
+                )
+                element = int((old != new).flatten().nonzero()[0])
+                a, b = (float(each.flatten()[element]) for each in (old, new))
                 yield f"step {step}: {name} changes {how}: {a:.9g} becomes {b:.9g}"
                 stayed = True
     if not stayed:
         raise DoesNotApply("it changes every element of gradients of every size, as tried here")
 
 
-def _may_change(rig: Rig, before: Tensors, made: Step) -> list[str]:
+def _may_change(rig: Rig, before: Tensors, result: Step) -> list[str]:
     """Parameters with a group beyond the limit, or raised by a band's lower end."""
-    was, now = rig.measured(before), rig.measured(made.left)
-    return rig.affected((was >= made.limit * (1 - 1e-6)) | (now > was * (1 + 1e-6)))
+    old, new = rig.measured(before), rig.measured(result.grads)
+    return rig.affected((old >= result.limit * (1 - 1e-6)) | (new > old * (1 + 1e-6)))
 
 
 def _rounded(before: Tensor, after: Tensor) -> bool:
@@ -122,20 +130,20 @@ def combinations(subject: Subject) -> Iterator[str]:
     cls = subject.cls
     worked = 0
     for side, scope, rule in itertools.product(cls.sides, cls.scopes, cls.rules):
-        strategy = subject.made(side=side, scope=scope, rule=rule)
+        strategy = subject.try_create(side=side, scope=scope, rule=rule)
         if strategy is None:
-            strategy = subject.made(side=side, scope=scope, rule=rule, floor=0.0)
+            strategy = subject.try_create(side=side, scope=scope, rule=rule, floor=0.0)
         if strategy is None:
             continue
         worked += 1
         try:
-            said = _works(subject, strategy)
+            message = _works(subject, strategy)
         except DoesNotApply:
             continue
         except Exception as error:
             raise type(error)(f"{shown(strategy)}: {error}") from error
-        if said:
-            yield f"{shown(strategy)}: {said}"
+        if message:
+            yield f"{shown(strategy)}: {message}"
     if not worked:
         yield "it refuses every combination of its scopes, rules and sides"
 
@@ -143,29 +151,29 @@ def combinations(subject: Subject) -> Iterator[str]:
 def _works(subject: Subject, strategy: Strategy) -> str | None:
     rig = subject.rig(strategy)
     for step in range(3):
-        made = rig.step(gradients(rig.shapes, step, rig.seed))
-        after = rig.measured(made.left)
+        result = rig.step(gradients(rig.shapes, step, rig.seed))
+        after = rig.measured(result.grads)
         transform = isinstance(strategy, Transform)
         for what in ("norm", "limit", "clipped_norm", "clipped"):
-            value: Tensor = getattr(made, what)
+            value: Tensor = getattr(result, what)
             if value.shape != after.shape:
                 return f"{what} has the shape {tuple(value.shape)}, not {tuple(after.shape)}"
             if bool(torch.isnan(value).any()) and not (transform and what == "limit"):
                 return f"step {step}: {what} is NaN"
-        if bool((made.limit < 0).any()):
-            return f"step {step}: the limit is {made.limit.min():g}, below 0"
-        for name, left in made.left.items():
-            if left is None or left.shape != rig.params[name].shape:
+        if bool((result.limit < 0).any()):
+            return f"step {step}: the limit is {result.limit.min():g}, below 0"
+        for name, grad in result.grads.items():
+            if grad is None or grad.shape != rig.params[name].shape:
                 return f"step {step}: {name} does not keep its shape"
-            if not bool(torch.isfinite(left).all()):
+            if not bool(torch.isfinite(grad).all()):
                 return f"step {step}: {name} is not finite any more"
-        if bool(made.skipped):
+        if bool(result.skipped):
             continue
-        far = (after - made.clipped_norm).abs() > 1e-4 * after + 10 * rig.noise
-        if bool(far.any()):
-            group = int(far.nonzero()[0])
+        mismatch = (after - result.clipped_norm).abs() > 1e-4 * after + 10 * rig.noise
+        if bool(mismatch.any()):
+            group = int(mismatch.nonzero()[0])
             return (
-                f"step {step}: the report says a clipped norm of {made.clipped_norm[group]:g}, "
+                f"step {step}: the report says a clipped norm of {result.clipped_norm[group]:g}, "
                 f"and {after[group]:g} is left"
             )
     return None
@@ -177,16 +185,16 @@ def reads_only(subject: Subject) -> Iterator[str]:
     direct = Direct(strategy, seed=subject.seed)
     for step in range(3):
         direct.step(direct.numbers(step))
-    given, weight, size = (t.clone() for t in (direct.numbers(3), direct.weight, direct.size))
+    inputs, weight, size = (t.clone() for t in (direct.numbers(3), direct.weight, direct.size))
     memory = copy.deepcopy(direct.memory)
-    held = {"the norms": given, "the weights' norms": weight, "the sizes": size}
+    arguments = {"the norms": inputs, "the weights' norms": weight, "the sizes": size}
     if subject.is_transform:
-        held = {"the values": given, "the weights": weight}
-    kept = {f"{what}": tensor for what, tensor in held.items()}
-    kept |= {f"memory (tensor {i})": each for i, each in enumerate(tensors_of(memory))}
-    versions = {what: tensor._version for what, tensor in kept.items()}
-    first, second = (_answer(strategy, given, weight, size, memory) for _ in range(2))
-    for what, tensor in kept.items():
+        arguments = {"the values": inputs, "the weights": weight}
+    entries = {f"memory (tensor {i})": each for i, each in enumerate(tensors_of(memory))}
+    tensors = {**arguments, **entries}
+    versions = {what: tensor._version for what, tensor in tensors.items()}
+    first, second = (_answer(strategy, inputs, weight, size, memory) for _ in range(2))
+    for what, tensor in tensors.items():
         if tensor._version != versions[what]:
             yield f"it writes to {what}"
     for a, b in zip(first, second, strict=True):
@@ -195,14 +203,14 @@ def reads_only(subject: Subject) -> Iterator[str]:
 
 
 def _answer(
-    strategy: Strategy, given: Tensor, weight: Tensor, size: Tensor, memory: Any
+    strategy: Strategy, inputs: Tensor, weight: Tensor, size: Tensor, memory: Any
 ) -> list[Tensor]:
     if isinstance(strategy, Transform):
-        elements = Elements(given, step=3, weight=weight, grad=given, lr=0.1)
+        elements = Elements(inputs, step=3, weight=weight, grad=inputs, lr=0.1)
         values, new = strategy.transform(elements, memory)
         return [values.clone(), *(t.clone() for t in tensors_of(new))]
     seen = Seen(
-        given, step=3, weight_norm=weight, size=size, lr=0.1, weight_decay=0.0, total_steps=100
+        inputs, step=3, weight_norm=weight, size=size, lr=0.1, weight_decay=0.0, total_steps=100
     )
     limit = strategy.limit(seen, memory)
     ends = limit if isinstance(limit, tuple) else (limit,)
