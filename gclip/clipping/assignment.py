@@ -115,7 +115,7 @@ def bind_all(
     Returns:
         Of each position in the clipper its bound strategies: several where groups are new.
     """
-    found: dict[ChainPosition, list[BoundStrategy]] = {}
+    bound: dict[ChainPosition, list[BoundStrategy]] = {}
     for position, strategy, last, indices in _tasks(assigned):
         states = [state for state in earlier if state.position == position]
         for state, own in _divided(strategy, named, indices, states):
@@ -124,19 +124,19 @@ def bind_all(
             part = bind(strategy, names, params, own, first=position[2] == 0, last=last)
             if state is not None:
                 part.load_memory(state.memory, state.groups)
-            found.setdefault(position, []).append(part)
-    return found
+            bound.setdefault(position, []).append(part)
+    return bound
 
 
 def check_same(named: Named, assigned: Assigned, saved: Sequence[StrategyState]) -> None:
     """`UsageError` unless a saved state is about these strategies and parameters."""
     wanted = {position: (strategy, indices) for position, strategy, _, indices in _tasks(assigned)}
     spellings = {position: str(strategy) for position, (strategy, _) in wanted.items()}
-    theirs = list({state.position: state.strategy for state in saved}.values())
-    strange = any(spellings.get(state.position) != state.strategy for state in saved)
-    if strange or len(spellings) != len(theirs):
+    saved_spellings = list({state.position: state.strategy for state in saved}.values())
+    mismatch = any(spellings.get(state.position) != state.strategy for state in saved)
+    if mismatch or len(spellings) != len(saved_spellings):
         raise UsageError(
-            f"the state is of {', '.join(theirs)}, but this clipper has "
+            f"the state is of {', '.join(saved_spellings)}, but this clipper has "
             f"{', '.join(spellings.values())}"
         )
     for position, (strategy, indices) in wanted.items():
@@ -155,12 +155,12 @@ def _check_parameters(
         if known.get(name) == shapes.get(name):
             continue
         if name not in shapes:
-            said = f"is about {name}, which this clipper does not have there"
+            problem = f"is about {name}, which this clipper does not have there"
         elif name not in known:
-            said = f"knows nothing of {name}"
+            problem = f"knows nothing of {name}"
         else:
-            said = f"is about {name} of the shape {known[name]}, which is {shapes[name]} here"
-        raise UsageError(f"the state of {strategy} {said}: it belongs to other parameters")
+            problem = f"is about {name} of the shape {known[name]}, which is {shapes[name]} here"
+        raise UsageError(f"the state of {strategy} {problem}: it belongs to other parameters")
 
 
 def _tasks(assigned: Assigned) -> Iterator[tuple[ChainPosition, Strategy, bool, list[int]]]:

@@ -81,19 +81,19 @@ class BaseClipper(ABC):
             return
         updates: PendingUpdate = self._updates
         step = self._step - 1  # `step` has counted this one already
-        found = updates.measure()
-        if self.nonfinite == "raise" and not bool(found.all()):
+        update_finite = updates.measure()
+        if self.nonfinite == "raise" and not bool(update_finite.all()):
             updates.restore()
-            self._refuse_update(step, found)
+            self._refuse_update(step, update_finite)
         # What a skipped step leaves is no update to learn from.
-        learns = found
+        learns = update_finite
         if finite is not ALL_FINITE:
-            learns = learns & updates.select(finite).to(found.device)
+            learns = learns & updates.select(finite).to(update_finite.device)
         if skip is not None:
-            learns = learns & ~updates.select(skip).to(found.device)
+            learns = learns & ~updates.select(skip).to(update_finite.device)
         wants_skip = self._ask_updates(step, learns)
-        if found is not ALL_FINITE:
-            wants_skip = self._skip_nonfinite(wants_skip, found)
+        if update_finite is not ALL_FINITE:
+            wants_skip = self._skip_nonfinite(wants_skip, update_finite)
         if wants_skip is not None:
             updates.zero(wants_skip)
             skip = updates.merge(skip, wants_skip)

@@ -156,8 +156,8 @@ def clamp_unmeasured(clamps: Sequence[BoundClamp], step: int, params: Sequence[T
 
 
 def _clamp_each(clamps: Sequence[BoundClamp], step: int) -> bool:
-    found = [part.clamp_unmeasured(step) for part in clamps]
-    return any(found)
+    clamped = [part.clamp_unmeasured(step) for part in clamps]
+    return any(clamped)
 
 
 def _separate(params: Sequence[Tensor]) -> bool:

@@ -90,13 +90,13 @@ class AliasedGradients:
             grads: the gradients of `params`, None where one is not to be looked at.
             strided: whether they are plain tensors, neither sparse nor spread over processes.
         """
-        given: list[Any] = list(grads)
-        if self._addresses and strided and type(given[0]) is Tensor:
+        tensors: list[Any] = list(grads)
+        if self._addresses and strided and type(tensors[0]) is Tensor:
             try:
-                addresses = list(map(Tensor.data_ptr, given))
+                addresses = list(map(Tensor.data_ptr, tensors))
             except TypeError:  # one is None
                 addresses = []
-            if addresses == self._addresses and all(map(Tensor.is_contiguous, given)):
+            if addresses == self._addresses and all(map(Tensor.is_contiguous, tensors)):
                 return False
         return self._separate(params, grads, strided)
 

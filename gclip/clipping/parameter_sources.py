@@ -116,12 +116,12 @@ class OptimizerSource(ParameterSource):
         params: list[Tensor] = [p for group in groups for p in group["params"]]
         if self._model is not None:
             known = {id(p): name for name, p in self._model.named_parameters()}
-            strangers = [i for i, p in enumerate(params) if id(p) not in known]
-            if strangers:
-                shown = ", ".join(str(tuple(params[i].shape)) for i in strangers[:3])
+            foreign = [i for i, p in enumerate(params) if id(p) not in known]
+            if foreign:
+                shown = ", ".join(str(tuple(params[i].shape)) for i in foreign[:3])
                 raise UsageError(
                     "the optimizer holds parameters that are not the given model's "
-                    f"({len(strangers)} of {len(params)}, of the shapes {shown})"
+                    f"({len(foreign)} of {len(params)}, of the shapes {shown})"
                 )
             return collect([(known[id(p)], p) for p in params])
         if all("param_names" in group for group in groups):

@@ -65,16 +65,16 @@ class ClipSummary:
         return plain
 
     def __str__(self) -> str:
-        said = (
+        text = (
             f"{self.verdict}: {self.clip_rate:.1%} of {self.steps:,} steps clipped, "
             f"{self.limited_rate:.1%} shrunk by more than 1 %; "
             f"median gradient norm {self.norm_quantiles[0.5]:.3g}"
         )
         if self.verdict in (MOSTLY_SKIPPED, MOSTLY_NOT_FINITE):
-            said = f"{self.verdict}: of {self.steps:,} steps"
+            text = f"{self.verdict}: of {self.steps:,} steps"
         for count, what in ((self.skipped, "skipped"), (self.not_finite, "not finite")):
-            said += f"; {count:,} {what}" if count else ""
-        return said.replace("steps; ", "steps ", 1)
+            text += f"; {count:,} {what}" if count else ""
+        return text.replace("steps; ", "steps ", 1)
 
 
 class Record:
@@ -152,24 +152,24 @@ class Record:
         steps = len(rows["norm"])
         finite = rows["finite"] > 0
         norm, after, share = (rows[c][finite] for c in ("norm", "clipped_norm", "clipped"))
-        skipped, bad = int((rows["skipped"] > 0).sum()), int(steps - finite.sum())
-        limited = float(np.mean(after < LIMITED * norm)) if len(norm) else 0.0
+        skipped, not_finite = int((rows["skipped"] > 0).sum()), int(steps - finite.sum())
+        limited_rate = float(np.mean(after < LIMITED * norm)) if len(norm) else 0.0
         clip_rate = float(np.mean(share > 0)) if len(norm) else 0.0
         return ClipSummary(
             steps=steps,
             clip_rate=clip_rate,
             group_rate=float(np.mean(share, dtype=np.float64)) if len(norm) else 0.0,
-            limited_rate=limited,
+            limited_rate=limited_rate,
             skipped=skipped,
-            not_finite=bad,
+            not_finite=not_finite,
             norm_quantiles={
                 q: float(np.quantile(norm, q)) if len(norm) else math.nan for q in QUANTILES
             },
             verdict=verdict_of(
                 clip_rate=clip_rate,
-                limited_rate=limited,
+                limited_rate=limited_rate,
                 skipped=skipped / max(steps, 1),
-                not_finite=bad / max(steps, 1),
+                not_finite=not_finite / max(steps, 1),
             ),
         )
 
@@ -210,8 +210,8 @@ def _l2(norms: Tensor) -> Tensor:
     """The norm of all groups, step by step."""
     if norms.dtype == torch.float32:  # whose squares fit into float64
         wide = norms if norms.device.type == "mps" else norms.double()
-        found: Tensor = torch.linalg.vector_norm(wide, dim=1)
-        return found.float()
+        norm: Tensor = torch.linalg.vector_norm(wide, dim=1)
+        return norm.float()
     # Relative to the largest, whose square may be more (or less) than float64 holds.
     top = norms.amax(dim=1, keepdim=True)
     safe = divisor(top)

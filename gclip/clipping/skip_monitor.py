@@ -73,16 +73,16 @@ class SkipMonitor:
             longest = torch.zeros_like(longest)
         self._on_device = torch.stack([row, longest])
         if self._sent is not None and self._sent.ready:
-            seen, self._sent = int(self._sent.values()), None
-            if self._most is not None and seen >= self._most:
-                self._tell(seen)
+            reported, self._sent = int(self._sent.values()), None
+            if self._most is not None and reported >= self._most:
+                self._tell(reported)
 
     def _tell(self, row: int) -> None:
-        said = (
+        message = (
             f"{row} steps in a row were skipped, because their gradients were not finite or a "
             "strategy's rule is skip: the model has stopped learning. Lower the learning rate, "
             "loosen the rule, or see which parameters are not finite with nonfinite='raise'"
         )
         if self._then == "raise":
-            raise FloatingPointError(said)
-        warnings.warn(said, stacklevel=6)
+            raise FloatingPointError(message)
+        warnings.warn(message, stacklevel=6)

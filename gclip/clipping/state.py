@@ -17,23 +17,23 @@ def retyped(memory: Any, dtype: torch.dtype) -> Any:
     What is float64 beside tensors that are float32 is so on purpose and stays. Coming down from
     float64, a finite number stays finite.
     """
-    found = {tensor.dtype for tensor in tensors_of(memory)}
-    old = torch.float32 if torch.float32 in found else torch.float64
-    if old not in found or old == dtype:
+    dtypes = {tensor.dtype for tensor in tensors_of(memory)}
+    old = torch.float32 if torch.float32 in dtypes else torch.float64
+    if old not in dtypes or old == dtype:
         return memory
     return _mapped(memory, lambda tensor: _cast(tensor, dtype) if tensor.dtype == old else tensor)
 
 
 def tensors_of(memory: Any) -> list[Tensor]:
     """Every tensor in a memory."""
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
 
     def note(tensor: Tensor) -> Tensor:
-        found.append(tensor)
+        tensors.append(tensor)
         return tensor
 
     _mapped(memory, note)
-    return found
+    return tensors
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -208,15 +208,15 @@ def axes(
         UsageError: a pattern that matches no parameter, or a dimension that one does not have.
     """
     known = of_module(module) if isinstance(module, nn.Module) else {}
-    found = [known.get(id(param), usual(param.shape)) for param in params]
+    unit_axes = [known.get(id(param), usual(param.shape)) for param in params]
     both = list(zip(names, names if given is None else given, strict=True))
     for pattern, dim in reversed([*(unit_dims or {}).items()]):
         matching = [i for i, each in enumerate(both) if matches(each, pattern)]
         if not matching and not grown:
             refuse_unmatched(pattern, names, prefix="unit_dims: ")
         for i in matching:
-            found[i] = _named(pattern, dim, names[i], params[i].shape)
-    return found
+            unit_axes[i] = _named(pattern, dim, names[i], params[i].shape)
+    return unit_axes
 
 
 def _named(pattern: str, dim: int | None, name: str, shape: torch.Size) -> Axis:
@@ -236,22 +236,22 @@ def of_module(module: nn.Module) -> dict[int, Axis]:
 
     A parameter that several modules share has the units of the first of them.
     """
-    found: dict[int, Axis] = {}
+    unit_axes: dict[int, Axis] = {}
     for owner in module.modules():
         for name, param in owner._parameters.items():
-            _note(found, owner, name, param)
+            _note(unit_axes, owner, name, param)
         parametrizations = owner._modules.get("parametrizations")
         if isinstance(parametrizations, nn.ModuleDict):
             for name, originals in parametrizations.items():
                 for param in originals._parameters.values():
-                    _note(found, owner, name, param)
-    return found
+                    _note(unit_axes, owner, name, param)
+    return unit_axes
 
 
-def _note(found: dict[int, Axis], owner: nn.Module, name: str, param: Tensor | None) -> None:
+def _note(unit_axes: dict[int, Axis], owner: nn.Module, name: str, param: Tensor | None) -> None:
     axis = None if param is None or is_lazy(param) else _axis(owner, name, param)
     if axis is not None:
-        found.setdefault(id(param), axis)
+        unit_axes.setdefault(id(param), axis)
 
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

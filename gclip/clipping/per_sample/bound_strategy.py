@@ -56,8 +56,10 @@ class BoundSampleStrategy(BoundStrategy):
         norm, after = norm.to(self._norm), decision.clipped_norm.to(self._norm)
         valid = torch.isfinite(norm)
         if not all(present):
-            marks = [torch.zeros((), dtype=torch.float32) if flag else None for flag in present]
-            valid = valid & self.groups.present(marks, norm.device)
+            placeholders = [
+                torch.zeros((), dtype=torch.float32) if flag else None for flag in present
+            ]
+            valid = valid & self.groups.present(placeholders, norm.device)
         # A step whose gradients are all zero is none: optimizers are warmed up with such.
         valid = valid & finite.to(norm.device) & (norm > 0).any()
         seen = self._seen_examples(norm, step, valid)

@@ -153,10 +153,10 @@ class PerSampleClipper:
         """What the model calls the parameters of a strategy."""
         known = {id(param): name for name, param in named.items()}
         pairs = zip(part.groups.names, part.params, strict=True)
-        gone = [name for name, param in pairs if id(param) not in known]
-        if gone:
+        missing = [name for name, param in pairs if id(param) not in known]
+        if missing:
             raise UsageError(
-                f"{', '.join(gone[:3])} of this clipper and the model's parameters of today are "
+                f"{', '.join(missing[:3])} of this clipper and the model's parameters of today are "
                 "not the same tensors: make a new Clipper after replacing parts of a model"
             )
         return [known[id(param)] for param in part.params]

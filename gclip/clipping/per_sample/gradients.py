@@ -154,10 +154,10 @@ class PerSampleGradients:
         def loss_of_one(
             own: dict[str, Tensor], x: Tensor, y: Tensor
         ) -> tuple[Tensor, dict[str, Tensor]]:
-            given = {**own, **fixed, **own_buffers}
-            answer = functional_call(model, given, (x.unsqueeze(0),))
+            state = {**own, **fixed, **own_buffers}
+            answer = functional_call(model, state, (x.unsqueeze(0),))
             # functional_call puts there what forward assigned to buffers.
-            new = {n: given[n] for n, old in own_buffers.items() if given[n] is not old}
+            new = {n: state[n] for n, old in own_buffers.items() if state[n] is not old}
             return one_number(loss(answer, y.unsqueeze(0))), new
 
         each = vmap(
@@ -184,10 +184,10 @@ class PerSampleGradients:
         device = inputs.device
         random_state = _random_state(device)
         snapshot = buffers.BufferSnapshot(self._model)
-        _, found = _grads_of_one(self._model, inputs[:1], targets[:1], loss)
+        _, grads_of_one = _grads_of_one(self._model, inputs[:1], targets[:1], loss)
         snapshot.take()
         _set_random_state(random_state, device)
-        return [n for n in same if found[n] is None]
+        return [n for n in same if grads_of_one[n] is None]
 
     def _one_by_one(self, inputs: Tensor, targets: Tensor, loss: Loss) -> ExampleGradients:
         model = self._model
@@ -198,11 +198,11 @@ class PerSampleGradients:
         for index in range(len(inputs)):
             one = slice(index, index + 1)
             try:
-                value, found = _grads_of_one(model, inputs[one], targets[one], loss)
+                value, grads = _grads_of_one(model, inputs[one], targets[one], loss)
             finally:
                 changed.append(snapshot.take())
             losses.append(value)
-            for name, grad in found.items():
+            for name, grad in grads.items():
                 rows.setdefault(name, []).append(grad)
         each: dict[str, Tensor] = {}
         for name, own in rows.items():
