@@ -21,6 +21,9 @@ from gclip.training.graphs import ForwardBackward
 Report = TypeVar("Report")
 Batches = Iterator[tuple[Tensor, Tensor]]
 
+EVALUATION_BATCH = 500
+"""Images in a forward pass without gradients, at most."""
+
 
 def build_optimizer(
     config: RunConfig, parameters: Iterable[nn.Parameter], device: torch.device
@@ -122,7 +125,7 @@ class TrainingLoop(ABC, Generic[Report]):
         )
 
     @torch.inference_mode()
-    def _evaluate(self, batch_size: int) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, batch_size: int = EVALUATION_BATCH) -> tuple[Tensor, Tensor]:
         """The share of right answers on ``config.split`` and the mean loss, float64 on the CPU."""
         images, labels = self._data.test_images, self._data.test_labels
         everything = Epoch.in_order(len(labels), self.device)

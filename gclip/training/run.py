@@ -24,7 +24,6 @@ from gclip.training.result import RunResult, Status
 from gclip.training.stepping import Stepper
 
 _EXAMPLES = 128  # how many single gradients are held at once, where examples are clipped
-_EVALUATION_BATCH = 500  # images in a forward pass without gradients
 
 
 class Run(TrainingLoop[ClipReport]):
@@ -85,7 +84,7 @@ class Run(TrainingLoop[ClipReport]):
 
     def measure(self, seconds: float) -> None:
         """Measure accuracy and loss on ``config.split`` and put them on the curve."""
-        accuracy, loss = map(float, self._evaluate(_EVALUATION_BATCH))
+        accuracy, loss = map(float, self._evaluate())
         self.history.add_evaluation(self.step, accuracy, loss, seconds)
 
     def mark_diverged(self, seconds: float) -> None:

@@ -26,7 +26,7 @@ from gclip.training.fleet.optimizer import StackedOptimizer
 from gclip.training.fleet.report import FleetReport
 from gclip.training.fleet.stack import select_runs, stack
 from gclip.training.graphs import ForwardBackward, recorder
-from gclip.training.loop import TrainingLoop
+from gclip.training.loop import EVALUATION_BATCH, TrainingLoop
 
 _LOOK = 64  # steps whose losses are looked at together
 _EVALUATION_IMAGES = 1000  # images · runs in a forward pass without gradients; they fit the cache
@@ -97,7 +97,7 @@ class FleetRun(TrainingLoop[FleetReport]):
 
     def measure(self) -> list[tuple[float, float]]:
         """The accuracy and loss on ``config.split`` of each present run."""
-        batch_size = min(500, max(16, _EVALUATION_IMAGES // len(self.present)))
+        batch_size = min(EVALUATION_BATCH, max(16, _EVALUATION_IMAGES // len(self.present)))
         accuracies, losses = self._evaluate(batch_size)
         return list(zip(accuracies.tolist(), losses.tolist(), strict=True))
 
