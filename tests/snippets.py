@@ -3,7 +3,8 @@
 A page is read from top to bottom, in one folder. A block after ``<!-- name.py -->`` is a file;
 other Python is executed, all of a page in one namespace; of shell blocks the lines that begin with
 ``gclip`` are run. Nothing of the text is changed: `small` makes what it says take seconds, by other
-defaults than the user's (of epochs and images), and by fewer seeds and trials than are asked for.
+defaults than the user's (of epochs, images and the compiler), and by fewer seeds and trials than
+are asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -108,6 +109,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """
     import gclip.training as training
     from gclip import figures, studies
+    from gclip.testing import check_strategy, examine
     from gclip.tuning import study
 
     comparing = importlib.import_module("gclip.execution.compare")  # the function hides it
@@ -131,6 +133,9 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         lambda chosen, seeds, base: pair(chosen, tuple(seeds)[:SEEDS], base),
     )
     monkeypatch.setattr(study, "Request", short)
+    for function in (examine, check_strategy):  # which else compile C++ for half a minute
+        defaults_of = cast("dict[str, Any]", function.__kwdefaults__)
+        monkeypatch.setitem(defaults_of, "compiler", "aot_eager")
     monkeypatch.setattr("gclip.execution.machine.cores", lambda: 1)
     for package in (figures, studies):
         name = package.__name__.rpartition(".")[2]

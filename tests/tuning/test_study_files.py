@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import shlex
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -197,11 +198,18 @@ BAD = {
 }
 
 
+@pytest.fixture(scope="module")
+def two_studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("two")
+    begun(path, "good", "none")
+    begun(path, "bad", "norm")
+    return path
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    begun(tmp_path, "good", "none")
-    begun(tmp_path, "bad", "norm")
-    return tmp_path
+def store(two_studies: Path, tmp_path: Path) -> Path:
+    """A copy of its own of a store with two studies."""
+    return Path(shutil.copytree(two_studies, tmp_path, dirs_exist_ok=True))
 
 
 @pytest.mark.parametrize("kind", BAD)
