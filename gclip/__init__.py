@@ -63,6 +63,11 @@ if TYPE_CHECKING:
     from gclip.survey.suggestions import Suggestion as Suggestion
     from gclip.survey.suggestions import Suggestions as Suggestions
     from gclip.survey.survey import Survey as Survey
+    from gclip.training.metric import Metric as Metric
+    from gclip.training.problem import Problem as Problem
+    from gclip.training.run_state import RunState as RunState
+    from gclip.training.supervised import Supervised as Supervised
+    from gclip.training.tasks import register_problem as register_problem
 
 from gclip.version import __version__ as __version__
 
@@ -111,6 +116,11 @@ _HOME = {
     "Suggestion": "survey.suggestions",
     "Suggestions": "survey.suggestions",
     "Survey": "survey.survey",
+    "Metric": "training.metric",
+    "Problem": "training.problem",
+    "RunState": "training.run_state",
+    "Supervised": "training.supervised",
+    "register_problem": "training.tasks",
 }
 
 _PACKAGES = ("figures", "results")

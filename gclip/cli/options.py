@@ -22,7 +22,7 @@ from gclip.errors import UsageError
 
 if TYPE_CHECKING:
     from gclip.execution.execution import Execution
-    from gclip.training import Dataset, RunConfig
+    from gclip.training import Dataset, ProblemData, RunConfig
 
 _PLACE = "Where and how"
 
@@ -163,15 +163,15 @@ def load_plugins(plugins: list[str] | None) -> tuple[str, ...]:
     return tuple(plugins or ())
 
 
-def load_data(config: RunConfig, data: Path | None) -> tuple[RunConfig, Dataset]:
-    """The images of `config`'s task, found before anything trains, and the config that names them.
+def load_data(config: RunConfig, data: Path | None) -> tuple[RunConfig, Dataset | ProblemData]:
+    """The data of `config`'s task, found before anything trains, and the config that names them.
 
     Raises:
         UsageError: the folder is missing or holds no such data, or there is no network.
     """
-    from gclip.training import load_dataset
+    from gclip.training.tasks import load_data as load_task_data
 
-    dataset = load_dataset(config.task, data)
+    dataset = load_task_data(config.task, data)
     return config.with_data(dataset), dataset
 
 

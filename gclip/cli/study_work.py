@@ -154,7 +154,7 @@ def work(
     """
     load("torch", "optuna")
     from gclip.results import Store
-    from gclip.training import load_dataset
+    from gclip.training import load_data
     from gclip.tuning import distributed
     from gclip.tuning.distributed_study import check_data, plan_at
     from gclip.tuning.postgres import read_url
@@ -163,7 +163,7 @@ def work(
     execution = place.execution(workers, fleet)
     plugins = load_plugins(plugin)
     plan, trials, heartbeat = plan_at(url, name)
-    dataset = load_dataset(plan.base.task, data)
+    dataset = load_data(plan.base.task, data)
     check_data(plan, dataset)
     store = Store(place.store, create=True)
     display = RunsDisplay(trials * plan.seeds_per_trial)

@@ -22,18 +22,19 @@ import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from types import ModuleType
 
 from gclip.core.bytecode import compiled
+from gclip.core.players import Players
 from gclip.core.strategy import DOCUMENTATION, Chain, Strategy
 
-_ADDED_TO = ("strategies", "studies", "figures")
-"""Packages within ``gclip`` that are not the library: strategies are written there."""
+_ADDED_TO = ("strategies", "studies", "figures", "problems")
+"""Packages within ``gclip`` that are not the library: what users add is written there."""
 
 
-def code_digest(strategy: Strategy | Chain) -> str:
+def code_digest(strategy: Strategy | Chain | Players) -> str:
     """12 hex digits that change when a strategy's code does, though not when its comments do.
 
     Part of a run's identity, so that after an edit only that strategy's runs are made again.
@@ -45,18 +46,29 @@ def code_digest(strategy: Strategy | Chain) -> str:
     return _same_code().get(found, found)
 
 
-def own_digest(strategy: Strategy | Chain) -> str:
+def own_digest(strategy: Strategy | Chain | Players) -> str:
     """The digest of the code as it is, whatever code it is declared to be the same as."""
     return hashlib.sha256(code_of(strategy).encode()).hexdigest()[:12]
 
 
-def code_of(strategy: Strategy | Chain) -> str:
+def code_of(strategy: Strategy | Chain | Players) -> str:
     """The code that counts, in one normal form; compiled where there is no source."""
-    parts = getattr(strategy, "strategies", (strategy,))
+    return _code_of_classes(type(part) for part in getattr(strategy, "strategies", (strategy,)))
+
+
+def class_digest(cls: type) -> str:
+    """12 hex digits that change when a class's code, or that of a base outside the library, does.
+
+    By the same rules as `code_digest`; for what is no strategy, such as a problem.
+    """
+    return hashlib.sha256(_code_of_classes([cls]).encode()).hexdigest()[:12]
+
+
+def _code_of_classes(found: Iterable[type]) -> str:
     classes: dict[str, list[type]] = {}
-    for part in parts:
-        for cls in type(part).__mro__:
-            if cls is type(part) or not _is_library_or_python(cls.__module__):
+    for own in found:
+        for cls in own.__mro__:
+            if cls is own or not _is_library_or_python(cls.__module__):
                 classes.setdefault(cls.__module__, []).append(cls)
     return "\n".join(_code(sys.modules.get(name), classes[name]) for name in sorted(classes))
 

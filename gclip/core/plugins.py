@@ -1,4 +1,4 @@
-"""Strategies from outside: a Python file, or a module on the path."""
+"""Strategies, problems and models from outside: a Python file, or a module on the path."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 from types import ModuleType
 
 from gclip.core import registry
+from gclip.core.named_registry import registries
 from gclip.core.source_location import last_place
 from gclip.errors import UsageError
 
 
 def load_plugins(source: str | Path) -> tuple[str, ...]:
-    """Import a file (``"my_strategies.py"``) or module (``"my.module"``) that registers strategies.
+    """Import a file (``"my_strategies.py"``) or module (``"my.module"``) that registers something:
+    strategies, problems or models.
 
     Loading the same file again reloads it, so an edited strategy takes effect.
 
@@ -47,15 +49,24 @@ def load_plugins(source: str | Path) -> tuple[str, ...]:
         raise UsageError(
             f"the plugin {text!r} does not load: {type(error).__name__}: {error}{_line(error)}"
         ) from error
-    found = tuple(
-        name for name in registry.names() if registry.get(name).__module__ == module.__name__
-    )
-    if not found:
+    found = registered_by(module.__name__)
+    names = tuple(name for kind in found.values() for name in kind)
+    if not names:
         raise UsageError(
-            f"the plugin {text!r} registers no strategy; decorate a class with "
-            '@gclip.register("name")'
+            f"the plugin {text!r} registers no strategy, problem or model; decorate a class with "
+            '@gclip.register("name") or @gclip.register_problem("name"), or a function with '
+            '@gclip.register_model("name")'
         )
-    return found
+    return names
+
+
+def registered_by(module: str) -> dict[str, tuple[str, ...]]:
+    """What a module has registered, by kind: ``{"strategy": ("mine",), "problem": ()}``."""
+    strategies = tuple(name for name in registry.names() if registry.get(name).__module__ == module)
+    return {
+        "strategy": strategies,
+        **{each.kind: each.of_module(module) for each in registries()},
+    }
 
 
 def _from_file(path: Path) -> ModuleType:

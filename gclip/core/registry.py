@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from gclip.core.fields import field_names
+from gclip.core.players import Players
 from gclip.core.spelling import Call, read
 from gclip.core.strategy import Chain, Strategy, is_strategy_class
 from gclip.errors import UsageError, suggestion, unknown
@@ -23,7 +24,7 @@ S = TypeVar("S", bound=type[Strategy])
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _OWN = "gclip.strategies"
-_RESERVED = ("chain", "true", "false", "inf", "nan")
+_RESERVED = ("chain", "players", "true", "false", "inf", "nan")
 _classes: dict[str, type[Strategy]] = {}
 _aliases: dict[str, str] = {}
 _loaded = False
@@ -117,6 +118,23 @@ def parse(text: str) -> Strategy | Chain:
     return _build(read(text), text)
 
 
+def parse_for_run(text: str) -> Strategy | Chain | Players:
+    """Read the spelling of a run's strategy: one for all its players, or one for each.
+
+    Raises:
+        UsageError: as `parse`; or ``players(…)`` names none.
+    """
+    call = read(text)
+    if call.name != "players":
+        return _build(call, text)
+    if not call.named or call.inner:
+        raise UsageError(
+            f"players takes a strategy for each player, as in 'players(generator=agc, "
+            f"discriminator=norm)', but got {text!r}"
+        )
+    return Players(tuple((name, _build(each, text)) for name, each in call.named.items()))
+
+
 def chain(*strategies: Strategy | Chain | str) -> Chain:
     """Apply `strategies` in order; usable wherever one strategy is.
 
@@ -139,6 +157,10 @@ def chain(*strategies: Strategy | Chain | str) -> Chain:
 
 
 def _build(call: Call, text: str) -> Strategy | Chain:
+    if call.name == "players":
+        raise UsageError(
+            f"{text!r} gives each player of a run a strategy of its own; here one strategy is meant"
+        )
     if call.name != "chain":
         return create(call.name, **call.named)
     if call.named:

@@ -4,6 +4,7 @@ Grammar::
 
     call  = name [ "(" [ item { "," item } ] ")" ]
     item  = name "=" value | call          (a bare call only inside chain(...))
+          | name "=" call                  (only inside players(...))
     value = number | word | quoted text | schedule
     schedule = shape "(" number "," number [ "," "steps" "=" number ] ")"
 
@@ -33,6 +34,9 @@ _WORDS = {"true": True, "false": False, "none": None, "inf": float("inf"),
           "-inf": float("-inf"), "+inf": float("inf"), "nan": float("nan")}  # fmt: skip
 
 
+_EXAMPLE = "agc(clip_factor=0.02, scope=tensor)"
+
+
 class Call(NamedTuple):
     """A parsed spelling: a name, its named values, and the calls inside a ``chain(...)``."""
 
@@ -41,15 +45,20 @@ class Call(NamedTuple):
     inner: tuple[Call, ...]
 
 
-def read(text: str) -> Call:
+def read(text: str, what: str = "strategy", example: str = _EXAMPLE) -> Call:
     """Parse a spelling without looking the name up.
+
+    Args:
+        text: the spelling.
+        what: is spelled, as messages call it.
+        example: of a right spelling.
 
     Raises:
         UsageError: where the text does not follow the grammar, showing the place.
     """
     if not isinstance(text, str):
-        raise UsageError(f"a strategy is spelled as text like 'norm(max_norm=1)', not {text!r}")
-    reader = _Reader(text)
+        raise UsageError(f"a {what} is spelled as text like {example!r}, not {text!r}")
+    reader = _Reader(text, what, example)
     call = reader.call()
     if reader.peek() != ("end", ""):
         reader.fail("the text should end")
@@ -70,8 +79,8 @@ def _value(value: Any) -> str:
 
 
 class _Reader:
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, what: str, example: str) -> None:
+        self.text, self.what, self.example = text, what, example
         self.place = 0
 
     def peek(self) -> tuple[str, str]:
@@ -93,13 +102,13 @@ class _Reader:
     def fail(self, expected: str) -> NoReturn:
         at = self.place + len(self.text[self.place :]) - len(self.text[self.place :].lstrip())
         raise UsageError(
-            f"cannot read the strategy {self.text!r}: {expected} at position {at + 1}, "
-            f"as in 'agc(clip_factor=0.02, scope=tensor)'"
+            f"cannot read the {self.what} {self.text!r}: {expected} at position {at + 1}, "
+            f"as in {self.example!r}"
         )
 
     def call(self) -> Call:
         if self.peek()[0] != "word":
-            self.fail("a strategy's name should stand")
+            self.fail(f"a {self.what}'s name should stand")
         name = self.take()[1]
         named: dict[str, Any] = {}
         inner: list[Call] = []
@@ -116,7 +125,7 @@ class _Reader:
                 if key in named:
                     self.place = start
                     self.fail(f"{key!r} should be given once")
-                named[key] = self.value()
+                named[key] = self.call() if name == "players" else self.value()
             elif name == "chain":
                 self.place = start
                 inner.append(self.call())
@@ -173,7 +182,7 @@ class _Reader:
             unknown("schedule", shape, SHAPES)
         if len(plain) > 3 or twice or not {"start", "end"} <= known.keys():
             raise UsageError(
-                f"cannot read the strategy {self.text!r}: a schedule is written "
+                f"cannot read the {self.what} {self.text!r}: a schedule is written "
                 f"{shape}(start, end) or {shape}(start, end, steps=1000)"
             )
         return Schedule(shape, known["start"], known["end"], known.get("steps"))

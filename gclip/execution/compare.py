@@ -20,6 +20,7 @@ from gclip.execution.run_all import train_missing
 from gclip.results.reading import reading_once
 
 if TYPE_CHECKING:
+    from gclip.core.players import Players
     from gclip.core.strategy import Chain, Strategy
     from gclip.execution.comparison import Comparison
     from gclip.training import RunConfig
@@ -40,7 +41,7 @@ def paired_configs(
     """
     from gclip.core import registry
 
-    spellings = [str(registry.parse(text)) for text in strategies]
+    spellings = [str(registry.parse_for_run(text)) for text in strategies]
     chosen = list(seeds)
     for what, values in (("strategy", spellings), ("seed", chosen)):
         if not values:
@@ -72,7 +73,7 @@ def choose_baseline(strategies: Sequence[str], baseline: str | None) -> str:
     from gclip.core import registry
     from gclip.core.strategy import Strategy
 
-    parsed = [registry.parse(text) for text in strategies]
+    parsed = [registry.parse_for_run(text) for text in strategies]
     spellings = [str(each) for each in parsed]
     if baseline is None:
         for usual in USUAL_BASELINES:
@@ -81,7 +82,7 @@ def choose_baseline(strategies: Sequence[str], baseline: str | None) -> str:
                 return usual if usual in named else named[0]
         shipped = (str(each) for each in parsed if _ships(each))
         return next(shipped, spellings[0])
-    wanted = str(registry.parse(baseline))
+    wanted = str(registry.parse_for_run(baseline))
     if wanted not in spellings:
         unknown("baseline", wanted, spellings)
     return wanted
@@ -92,8 +93,8 @@ def baseline_reason(strategies: Sequence[str], baseline: str) -> str:
     from gclip.core import registry
     from gclip.core.strategy import Strategy
 
-    parsed = [registry.parse(text) for text in strategies]
-    chosen = registry.parse(baseline)
+    parsed = [registry.parse_for_run(text) for text in strategies]
+    chosen = registry.parse_for_run(baseline)
     if isinstance(chosen, Strategy) and chosen.name in USUAL_BASELINES:
         before = USUAL_BASELINES[: USUAL_BASELINES.index(chosen.name)]
         return f"because {' and '.join(before)} does not take part" if before else "as usual"
@@ -105,13 +106,12 @@ def baseline_reason(strategies: Sequence[str], baseline: str) -> str:
     return "the first named: no strategy that ships with gclip takes part"
 
 
-def _ships(strategy: Strategy | Chain) -> bool:
+def _ships(strategy: Strategy | Chain | Players) -> bool:
     """Whether gclip brings the strategy along; a plugin's does not."""
     from gclip.core import registry
-    from gclip.core.strategy import Chain
+    from gclip.core.players import parts_of
 
-    parts = strategy.strategies if isinstance(strategy, Chain) else (strategy,)
-    return all(registry.ships_with_gclip(type(part)) for part in parts)
+    return all(registry.ships_with_gclip(type(part)) for part in parts_of(strategy))
 
 
 def compare(
@@ -207,12 +207,12 @@ def compare_configs(
     from gclip.execution.plugin_paths import plugins_of, workers_that_reach
     from gclip.results import statistics
     from gclip.results.identical_runs import identical_runs
-    from gclip.training import load_dataset, resolve_device
+    from gclip.training import load_data, resolve_device
 
-    needed, local = plugins_of(config.strategy for config in configs)
+    needed, local = plugins_of(configs)
     workers = workers_that_reach(local, execution.workers)
     resolve_device(execution.device)
-    dataset = load_dataset(configs[0].task, execution.data)
+    dataset = load_data(configs[0].task, execution.data)
     configs = [config.with_data(dataset) for config in configs]
     opened = results.Store(store, create=True)
     execution = dataclasses.replace(

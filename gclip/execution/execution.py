@@ -13,7 +13,7 @@ from gclip.execution.fleet_plan import FleetSize, read_fleet
 from gclip.execution.machine import workers_for
 
 if TYPE_CHECKING:
-    from gclip.training import Dataset
+    from gclip.training import Dataset, ProblemData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,9 @@ class Execution:
         workers: runs at a time, each in a process of its own if there is more than one. None: one
             a core, or one on a GPU.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        data: the folder of the task's images, where the task needs one.
-        dataset: the task's images, if they are loaded already; worker processes load their own.
-        plugins: files or modules for the workers to load strategies from.
+        data: the folder of the task's data, where the task needs one.
+        dataset: the task's data, if it is loaded already; worker processes load their own.
+        plugins: files or modules for the workers to load strategies, problems and models from.
         threads: for the computations of each run.
         fleet: how many runs of one shape are trained as one program, at most; ``auto`` for what is
             measured to be the fastest, ``off`` (kept as 1) for none.
@@ -40,7 +40,7 @@ class Execution:
     workers: int | None = None
     device: str = "auto"
     data: str | Path | None = None
-    dataset: Dataset | None = field(default=None, repr=False)
+    dataset: Dataset | ProblemData | None = field(default=None, repr=False)
     plugins: Iterable[str | Path] = ()
     threads: int = 1
     fleet: FleetSize | str = "off"

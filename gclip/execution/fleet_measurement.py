@@ -22,7 +22,7 @@ from gclip.execution.speedup import Speedup
 if TYPE_CHECKING:
     import torch
 
-    from gclip.training import Dataset, RunConfig
+    from gclip.training import Dataset, ProblemData, RunConfig
 
 LEAST_SECONDS = 10.0
 """Below so much work for each worker there is nothing to gain."""
@@ -40,9 +40,14 @@ _TOO_SLOW = BUDGET / 12  # seconds a step: the smallest fleet takes four of them
 
 
 def measure(
-    configs: Sequence[RunConfig], dataset: Dataset, execution: Execution, cap: int, steps: float
+    configs: Sequence[RunConfig],
+    dataset: Dataset | ProblemData,
+    execution: Execution,
+    cap: int,
+    steps: float,
 ) -> Speedup | None:
-    """Time training steps of `configs`; None where the work is too little to pay for it.
+    """Time training steps of `configs`; None where the work is too little to pay for it, or the
+    task has no data set that fleets learn from.
 
     Args:
         configs: the runs, or runs like them.
@@ -53,9 +58,11 @@ def measure(
     """
     import torch
 
-    from gclip.training import graphs
+    from gclip.training import Dataset, graphs
     from gclip.training.device import reproducible
 
+    if not isinstance(dataset, Dataset):
+        return None
     device = torch.device(execution.device)
     # Slow learning: as dear as any, and no run diverges and leaves.
     slow = [config.replace(lr=1e-4 * config.lr, fraction=1.0, split="test") for config in configs]

@@ -42,17 +42,15 @@ def read_fleet(value: int | str) -> int | Literal["auto"]:
 
 def why_alone(config: RunConfig) -> str:
     """Why a run cannot be in a fleet, in a sentence; empty where it can be."""
-    return _why_alone(config.strategy, config.model)
+    return _why_alone(config.replace(seed=0, lr=1.0, code="", problem_code=""))
 
 
 @functools.lru_cache(maxsize=4096)
-def _why_alone(strategy: str, model: str) -> str:
-    from gclip.training import RunConfig
+def _why_alone(config: RunConfig) -> str:
     from gclip.training.fleet.train import unsupported
 
     # With the strategy's name for its spelling: of many settings one sentence says enough.
-    said = unsupported(RunConfig(strategy=strategy, model=model))
-    return said.replace(strategy, strategy.partition("(")[0])
+    return unsupported(config).replace(config.strategy, config.strategy.partition("(")[0])
 
 
 def group_into_fleets(configs: Sequence[RunConfig], size: int, workers: int = 1) -> list[list[int]]:

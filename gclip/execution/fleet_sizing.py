@@ -101,14 +101,16 @@ def choose(work: Workload, folder: Path, first: Job, measure: Measure) -> int:
     cap = work.cap
     if cap < 2:
         return 1
-    from gclip.training import load_dataset
+    from gclip.training import Dataset, load_data
     from gclip.training.fleet.train import fleet_key
 
     [(shape, _)] = Counter(fleet_key(config) for config in able).most_common(1)
     alike = [config for config in able if fleet_key(config) == shape]
     dataset = execution.dataset
     if dataset is None:
-        dataset = load_dataset(alike[0].task, execution.data, download=False)
+        dataset = load_data(alike[0].task, execution.data, download=False)
+    if not isinstance(dataset, Dataset):
+        return 1
     steps = work.waiting * work.rounds * _steps(alike[0], dataset) / execution.processes
     if steps < LEAST_STEPS:
         return 1

@@ -14,7 +14,7 @@ from gclip.execution.job import Job
 
 if TYPE_CHECKING:
     from gclip.results import Store
-    from gclip.training import Dataset, Progress, RunConfig, RunResult
+    from gclip.training import Dataset, ProblemData, Progress, RunConfig, RunResult
 
 OnProgress = Callable[[Job, "Progress", bool], bool]
 """Is told how far a run is, and whether its answer, to continue or not, counts: at the end of every
@@ -97,12 +97,12 @@ class JobTrainer:
             on_result=store_result,
         )
 
-    def dataset(self, task: str) -> Dataset:
-        """The images of a task, loaded once."""
-        from gclip.training import load_dataset
+    def dataset(self, task: str) -> Dataset | ProblemData:
+        """The data of a task, loaded once."""
+        from gclip.training.tasks import load_data
 
         if task not in self._datasets:
-            self._datasets[task] = load_dataset(task, self._execution.data, download=False)
+            self._datasets[task] = load_data(task, self._execution.data, download=False)
         return self._datasets[task]
 
 
@@ -115,14 +115,19 @@ def describe_error(error: BaseException) -> str:
 
 
 def code_changed(config: RunConfig) -> str | None:
-    """A sentence if the strategy's code is not the one that `config` was planned with."""
+    """A sentence if the strategy's or the problem's code is not what `config` was planned with."""
     from gclip.core import registry
     from gclip.core.digest import code_digest
+    from gclip.training.tasks import problem_code, problem_of
 
-    if not config.code or code_digest(registry.parse(config.strategy)) == config.code:
+    if config.code and code_digest(registry.parse_for_run(config.strategy)) != config.code:
+        what = config.strategy
+    elif config.problem_code and problem_code(problem_of(config.task)) != config.problem_code:
+        what = f"task {config.task}"
+    else:
         return None
     return (
-        f"the code of {config.strategy} was edited while the comparison ran; "
+        f"the code of {what} was edited while the comparison ran; "
         "repeat the command to run it with the new code"
     )
 

@@ -1,40 +1,51 @@
-"""Can another process load a strategy, and from where?
+"""Can another process load a strategy or a problem, and from where?
 
-Worker processes find built-in strategies and installed plugins by themselves, and import the files
-and modules that they are given. A strategy that was written in a notebook cell, a console or the
-program that is running exists in this process alone.
+Worker processes find what ships with gclip and installed plugins by themselves, and import the
+files and modules that they are given. What was written in a notebook cell, a console or the program
+that is running exists in this process alone.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from gclip.core import registry
-from gclip.core.strategy import Chain
+from gclip.core.players import parts_of
 from gclip.errors import UsageError
 
+if TYPE_CHECKING:
+    from gclip.training import RunConfig
 
-def plugins_of(spellings: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The files and modules that a worker must load for these strategies, and the names of those
-    strategies that it cannot load at all."""
+
+def plugins_of(configs: Iterable[RunConfig]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The files and modules that a worker must load for these runs: those that register their
+    strategies and problems; and the names of what it cannot load at all."""
     plugins: dict[str, None] = {}
     local: dict[str, None] = {}
-    for text in spellings:
-        parsed = registry.parse(text)
-        for part in parsed.strategies if isinstance(parsed, Chain) else (parsed,):
-            if registry.ships_with_gclip(type(part)):
-                continue
-            module = type(part).__module__
-            loaded = sys.modules.get(module)
-            file, spec = getattr(loaded, "__file__", None), getattr(loaded, "__spec__", None)
-            if file is None or spec is None or module == "__main__":
-                local[part.name] = None
-            elif module.startswith("gclip_plugin_"):  # from a file, by `gclip.load_plugins`
-                plugins[str(file)] = None
-            else:
-                plugins[module] = None
+    for name, module in dict.fromkeys(each for config in configs for each in _registered(config)):
+        loaded = sys.modules.get(module)
+        file, spec = getattr(loaded, "__file__", None), getattr(loaded, "__spec__", None)
+        if file is None or spec is None or module == "__main__":
+            local[name] = None
+        elif module.startswith("gclip_plugin_"):  # from a file, by `gclip.load_plugins`
+            plugins[str(file)] = None
+        else:
+            plugins[module] = None
     return tuple(plugins), tuple(local)
+
+
+def _registered(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """What a run uses that does not ship with gclip: names, and the modules that register them."""
+    from gclip.training.tasks import problem_of
+
+    for part in parts_of(registry.parse_for_run(config.strategy)):
+        if not registry.ships_with_gclip(type(part)):
+            yield part.name, type(part).__module__
+    problem = problem_of(config.task)
+    if not type(problem).__module__.startswith("gclip."):
+        yield problem.name, type(problem).__module__
 
 
 def workers_that_reach(local: tuple[str, ...], workers: int | None) -> int | None:

@@ -17,7 +17,7 @@ from gclip.results.reading import reading_once
 
 if TYPE_CHECKING:
     from gclip.results import Store
-    from gclip.training import Dataset, RunConfig, RunResult
+    from gclip.training import Dataset, ProblemData, RunConfig, RunResult
 
 
 def open_pool(store: Store, execution: Execution) -> TrainingPool:
@@ -33,7 +33,7 @@ def run_all(
     workers: int | None = None,
     device: str = "auto",
     data: str | Path | None = None,
-    dataset: Dataset | None = None,
+    dataset: Dataset | ProblemData | None = None,
     plugins: Iterable[str | Path] = (),
     threads: int = 1,
     fleet: FleetSize = "off",
@@ -47,10 +47,10 @@ def run_all(
         workers: runs at a time, each in a process of its own if there is more than one.
             By default one a core, or one on a GPU.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        data: the folder of the task's images, where the task needs one.
-        dataset: the task's images, if they are loaded already; worker processes load their own.
-        plugins: files or modules for the workers to load strategies from. Load them in this
-            process too, before the configs are made.
+        data: the folder of the task's data, where the task needs one.
+        dataset: the task's data, if it is loaded already; worker processes load their own.
+        plugins: files or modules for the workers to load strategies, problems and models from.
+            Load them in this process too, before the configs are made.
         threads: for the computations of each run. Pinned, because the last bits of a result
             depend on it.
         fleet: how many runs of one shape are trained as one program, at most; ``auto`` for what is

@@ -11,12 +11,13 @@ from gclip.clipping.base_clipper import NONFINITE
 from gclip.core import registry
 from gclip.core.digest import code_digest
 from gclip.errors import UsageError, choose
-from gclip.training import data_split, models, optimizers, stepping
+from gclip.training import data_split, models, optimizers, stepping, tasks
+from gclip.training.problem import Problem
 
 _Config: TypeAlias = Any
 """A `RunConfig`, which is made of what is checked here and so is not known yet."""
 
-TASKS = ("digits", "cifar10")
+WATCHED = ("", "layer")
 SPLITS = ("test", "validation")
 PRECISIONS = ("fp32", "bf16")
 NORMALIZATIONS = ("standard", "half")
@@ -30,10 +31,13 @@ def check(config: _Config) -> _Fields:
     Raises:
         UsageError: naming all the values that break a rule.
     """
-    return _all(
-        lambda: _choice(config.task, TASKS, "task"),
+    filled = _task(config)
+    for name, value in filled.items():
+        object.__setattr__(config, name, value)
+    return filled | _all(
         lambda: _choice(config.split, SPLITS, "split"),
-        lambda: _choice(config.model, models.names(), "model"),
+        lambda: _choice(config.watch, WATCHED, "watch"),
+        lambda: _model(config),
         lambda: _choice(config.schedule, optimizers.schedules(), "schedule"),
         lambda: _choice(config.precision, PRECISIONS, "precision"),
         lambda: _choice(config.normalize, NORMALIZATIONS, "normalize"),
@@ -54,7 +58,57 @@ def check(config: _Config) -> _Fields:
         lambda: _optimizer(config),
         lambda: _strategy(config),
         lambda: _stepping(config),
+        lambda: _fits(config),
     )
+
+
+def _known_problem(config: _Config) -> Problem | None:
+    """The problem; None for a stored run's, of a plugin that is not loaded here."""
+    _typed("task", config.task, str, "a problem's spelling")
+    try:
+        return tasks.problem_of(config.task)
+    except UsageError:
+        if config.code and config.problem_code:  # it was complete when it was written
+            return None
+        raise
+
+
+def _task(config: _Config) -> _Fields:
+    """The task made canonical, and what its problem says where the config leaves it open."""
+    _typed("problem_code", config.problem_code, str, "text")
+    problem = _known_problem(config)
+    if problem is None:
+        return {}
+    usual = {**_USUAL, **({} if problem.answers_for_itself else problem.defaults)}
+    if problem.own_models and "model" not in problem.defaults:
+        usual["model"] = ""
+    found = {name: usual[name] for name in _USUAL if getattr(config, name) is None}
+    if "optimizer" in found and config.lr is None and "lr" in problem.defaults:
+        found["lr"] = None if problem.answers_for_itself else problem.defaults["lr"]
+    code = config.problem_code or tasks.problem_code(problem)
+    return {**found, "task": str(problem), "problem_code": code}
+
+
+_USUAL: _Fields = {"model": "lenet", "optimizer": "sgd", "batch_size": 32, "epochs": 5}
+
+
+def _model(config: _Config) -> _Fields:
+    problem = _known_problem(config)
+    if problem is not None and problem.own_models:
+        if config.model:
+            raise UsageError(
+                f"task {problem.name} builds networks of its own and takes no model, but got "
+                f"{config.model!r}"
+            )
+        return {}
+    return _choice(config.model, models.names(), "model")
+
+
+def _fits(config: _Config) -> _Fields:
+    problem = _known_problem(config)
+    if problem is not None:
+        problem.check_config(config)
+    return {}
 
 
 def _all(*checks: Callable[[], _Fields]) -> _Fields:
@@ -121,7 +175,7 @@ def _selection(config: _Config) -> _Fields:
 def _stepping(config: _Config) -> _Fields:
     version = _version("stepping", config.stepping, stepping.VERSION)
     try:
-        strategy = registry.parse(config.strategy)
+        strategy = registry.parse_for_run(config.strategy)
     except (UsageError, TypeError):  # its own check says so; or it is of a plugin not loaded here
         return {"stepping": config.stepping or 0}
     return {"stepping": version if stepping.matters(strategy, config.schedule) else 0}
@@ -172,5 +226,5 @@ def _strategy(config: _Config) -> _Fields:
     _typed("strategy", config.strategy, str, "a strategy's spelling")
     if config.code:
         return {}
-    strategy = registry.parse(config.strategy)
+    strategy = registry.parse_for_run(config.strategy)
     return {"strategy": str(strategy), "code": code_digest(strategy)}

@@ -20,6 +20,7 @@ from gclip.training.data_split import Split, select_for
 
 if TYPE_CHECKING:
     from gclip.training.dataset import Dataset
+    from gclip.training.tasks import ProblemData
 
 _FILLED: Any = None  # the default of a field that is filled in from others
 
@@ -29,10 +30,14 @@ class RunConfig:
     """Everything that decides what one training run comes to.
 
     The defaults are a setting near the edge of stability, where clipping strategies differ by far
-    in a second of training. `task_defaults` gives each task its own.
+    in a second of training. `task_defaults` gives each task its own; what a problem says about
+    model, optimizer, batch size and epochs stands where these are left out.
 
     Attributes:
-        task: ``digits`` (embedded) or ``cifar10`` (official batches or any class folders).
+        task: the spelling of a problem: ``digits`` (embedded images), ``cifar10`` (official
+            batches or class folders), ``adding(length=200)``; `gclip list --problems` has them all.
+        problem_code: digest of the problem's source, so that editing it makes another run; "" for
+            the image tasks that come with gclip.
         data: which data was used: the start of its digest, "" for the embedded digits.
         fraction: share of the training images that is used, of every class, in (0, 1].
         split: what accuracy and loss are measured on: ``test``, or ``validation`` (a fixed tenth
@@ -41,7 +46,7 @@ class RunConfig:
         selection: version of the rules by which `fraction` and `split` choose images and
             normalise them (`data_split.VERSION`), filled in; 0 where they have no say, and in runs
             stored before there were versions.
-        model: one of `models.names`.
+        model: one of `models.names`; "" where the problem builds networks of its own.
         optimizer: one of `optimizers.names`.
         lr: the (highest) learning rate; the optimizer's own by default.
         momentum: of sgd (0.9 by default) and rmsprop (0); None for the others.
@@ -57,7 +62,9 @@ class RunConfig:
         augment: flips and random crops.
         normalize: inputs by mean and deviation of the images learned from (``standard``) or to
             (x - 0.5) / 0.5 (``half``).
-        strategy: the spelling of the clipping strategy, made canonical.
+        strategy: the spelling of the clipping strategy, made canonical; ``players(…)`` gives each
+            player of a problem its own.
+        watch: ``layer`` keeps the norm of each layer over time beside the record; "" does not.
         code: digest of the strategy's source, so that editing it makes another run.
         stepping: version of the rules by which steps are skipped and learning rates set
             (`stepping.VERSION`), filled in; 0 where they have no say, and in runs stored before
@@ -87,16 +94,16 @@ class RunConfig:
     fraction: float = 1.0
     split: str = "test"
     selection: int = _FILLED
-    model: str = "lenet"
-    optimizer: str = "sgd"
+    model: str = _FILLED
+    optimizer: str = _FILLED
     lr: float = _FILLED
     momentum: float | None = None
     weight_decay: float = 0.0
     optimizer_settings: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
     schedule: str = "constant"
-    batch_size: int = 32
+    batch_size: int = _FILLED
     accumulate: int = 1
-    epochs: int = 5
+    epochs: int = _FILLED
     precision: str = "fp32"
     augment: bool = False
     normalize: str = "standard"
@@ -107,6 +114,8 @@ class RunConfig:
     label_noise: float = 0.0
     gradient_noise: float = 0.0
     spikes: float = 0.0
+    problem_code: str = ""
+    watch: str = ""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -198,12 +207,23 @@ class RunConfig:
             version=self.selection,
         )
 
-    def with_data(self, dataset: Dataset) -> RunConfig:
-        """A copy whose `data` names the images actually used."""
-        return self.replace(data=dataset.identity)
+    def with_data(self, data: Dataset | ProblemData) -> RunConfig:
+        """A copy whose `data` names the data actually used."""
+        return self.replace(data=data.identity)
+
+    @classmethod
+    def setting_names(cls) -> tuple[str, ...]:
+        """The fields that a problem may give defaults for, and a comparison may set."""
+        filled = ("task", "data", "selection", "strategy", "code", "stepping", "problem_code")
+        return tuple(
+            f.name for f in dataclasses.fields(cls) if f.name not in (*filled, "seed", "model_code")
+        )
 
 
-_LATER = ("label_noise", "gradient_noise", "spikes", "selection", "stepping")
+_LATER = (
+    *("label_noise", "gradient_noise", "spikes", "selection", "stepping"),
+    *("problem_code", "watch"),
+)
 # What a config that was written before there was such a field says, where it is not the default.
 _BEFORE = {"selection": 0, "stepping": 0}
 
@@ -211,6 +231,6 @@ _DEPENDENT: dict[str, dict[str, Any]] = {
     "strategy": {"code": "", "stepping": None},
     "schedule": {"stepping": None},
     "optimizer": {"lr": None, "momentum": None, "optimizer_settings": ()},
-    "task": {"data": ""},
+    "task": {"data": "", "problem_code": ""},
     **{cause: {"selection": None} for cause in ("fraction", "split", "normalize")},
 }

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from gclip.errors import UsageError, choose
 from gclip.training import cache, cifar, digits, folders
-from gclip.training.checks import TASKS
 from gclip.training.dataset import Dataset
 from gclip.training.images import shown
 
+TASKS = ("digits", "cifar10")
 _DEPTH = 3  # how far below --data the images may lie
 
 

@@ -61,6 +61,10 @@ class Dataset:
         """What `RunConfig.data` holds: 16 digits of the digest, "" for embedded images."""
         return "" if self.embedded else self.digest[:16]
 
+    def named(self, name: str) -> Dataset:
+        """The same data as that of the task `name`."""
+        return self if name == self.name else dataclasses.replace(self, name=name)
+
     def to(self, device: torch.device | str) -> Dataset:
         """The same data on another device (nothing is copied where it is there already)."""
         names = ("train_images", "train_labels", "test_images", "test_labels")

@@ -42,11 +42,13 @@ class Disturbance:
         noise: added to each element: `noise` times the tensor's root mean square times a draw of
             Student's t with 2 degrees of freedom, whose variance is infinite.
         spikes: the chance of a step whose gradients are `SPIKE` times too large.
+        seed: of the run.
+        player: whose gradients they are, where a run has several: each has draws of its own.
     """
 
-    def __init__(self, noise: float, spikes: float, seed: int) -> None:
+    def __init__(self, noise: float, spikes: float, seed: int, player: str = "") -> None:
         self._noise, self._spikes = noise, spikes
-        self.generator = generator(seed, "noise")
+        self.generator = generator(seed, f"noise/{player}" if player else "noise")
 
     def __bool__(self) -> bool:
         return bool(self._noise or self._spikes)

@@ -6,7 +6,7 @@ import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from gclip.training.config import RunConfig
 from gclip.training.dataset import SIZE, Dataset
 from gclip.training.device import memory_format
 from gclip.training.graphs import ForwardBackward
+from gclip.training.supervised import Supervised
+from gclip.training.tasks import problem_of
 
 Report = TypeVar("Report")
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -45,6 +47,7 @@ class TrainingLoop(ABC, Generic[Report]):
 
     Attributes:
         model: what is trained.
+        problem: whose loss is minimised.
         backward: adds the gradients of a batch.
         epoch: whole epochs done.
         step: optimizer steps done.
@@ -56,6 +59,7 @@ class TrainingLoop(ABC, Generic[Report]):
 
     def __init__(self, config: RunConfig, dataset: Dataset, device: torch.device) -> None:
         self.config, self.device = config, device
+        self.problem = cast(Supervised, problem_of(config.task))
         self._data = config.select_from(dataset.to(device))
         self._normalizer = Normalizer.of(self._data.mean, self._data.std, SIZE, device)
         self._memory_format = memory_format(device, config.precision)
@@ -126,7 +130,7 @@ class TrainingLoop(ABC, Generic[Report]):
 
     @torch.inference_mode()
     def _evaluate(self, batch_size: int = EVALUATION_BATCH) -> tuple[Tensor, Tensor]:
-        """The share of right answers on ``config.split`` and the mean loss, float64 on the CPU."""
+        """The metric on ``config.split`` and the mean loss, float64 on the CPU."""
         images, labels = self._data.test_images, self._data.test_labels
         everything = Epoch.in_order(len(labels), self.device)
         right: list[Tensor] = []
@@ -138,7 +142,7 @@ class TrainingLoop(ABC, Generic[Report]):
         ):
             with precision:
                 logits = self.model(batch)
-            right.append((logits.argmax(-1) == answers).sum(-1))
+            right.append(self.problem.score(logits.float(), answers).sum(-1))
             losses.append(self._summed_loss(logits, answers))
         # A Mac's GPU has no float64; over one batch of images float32 is exact enough.
         right_sum, loss_sum = (torch.stack(each).cpu().double().sum(0) for each in (right, losses))

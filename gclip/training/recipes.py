@@ -6,25 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gclip.errors import choose
-from gclip.training.checks import TASKS
 from gclip.training.config import RunConfig
-
-_TASK_DEFAULTS: dict[str, dict[str, Any]] = {
-    # Near the edge of stability: without clipping most seeds diverge to chance.
-    "digits": {},
-    # A tame setting in which a net of 62,006 parameters learns what it can in a few minutes.
-    "cifar10": {
-        "optimizer": "adam",
-        "lr": 1e-3,
-        "batch_size": 128,
-        "epochs": 10,
-        "augment": True,
-    },
-}
+from gclip.training.tasks import problem_of
 
 
 def task_defaults(task: str) -> RunConfig:
-    """The settings a task starts from.
+    """The settings a task starts from: its problem's `defaults`.
 
     ``digits``: `RunConfig()`, near the edge of stability. ``cifar10``: Adam at 1e-3, batch 128,
     ten epochs, flips and crops.
@@ -32,7 +19,7 @@ def task_defaults(task: str) -> RunConfig:
     Raises:
         UsageError: an unknown task.
     """
-    return RunConfig(task=task, **_TASK_DEFAULTS[choose(task, TASKS, "task")])
+    return RunConfig(task=task, **problem_of(task).defaults)
 
 
 class Recipes(Mapping[str, RunConfig]):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gclip.clipping.clipper import Clipper
@@ -58,11 +57,17 @@ class Run(TrainingLoop[ClipReport]):
             max_consecutive_skips=None,  # such a run has diverged: see `DivergenceMonitor`
         )
         rates = optimizers.learning_rates(config.schedule, config.lr, self.steps)
-        self.history = RunHistory(config, rates, 1 / classes, self._epoch_steps, device)
+        metric = self.problem.metric_of(dataset)
+        self.history = RunHistory(config, rates, metric, self._epoch_steps, device)
         whole = config.accumulate == 1 and not self.clipper.per_sample
         self.backward = ForwardBackward(
             self.model, self._compute, *recorder(device, self.steps, whole=whole)
         )
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a result's environment tells of the run beside the machine."""
+        return self.backward.facts
 
     def train_epoch(self, should_continue: Callable[[], bool]) -> bool:
         """Train one epoch; False if it was broken off, by divergence or by `should_continue`.
@@ -83,7 +88,7 @@ class Run(TrainingLoop[ClipReport]):
         return monitor.look()
 
     def measure(self, seconds: float) -> None:
-        """Measure accuracy and loss on ``config.split`` and put them on the curve."""
+        """Measure the metric and the loss on ``config.split`` and put them on the curve."""
         accuracy, loss = map(float, self._evaluate())
         self.history.add_evaluation(self.step, accuracy, loss, seconds)
 
@@ -168,7 +173,7 @@ class Run(TrainingLoop[ClipReport]):
         return report
 
     def _mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), labels)
+        return self.problem.loss(logits.float(), labels)
 
     def _summed_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), labels, reduction="sum")
+        return self.problem.loss(logits.float(), labels, reduction="sum")

@@ -12,11 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gclip.clipping.parameters import resolve
 from gclip.clipping.step_skipping import fused_on_gpu, set_found_inf
 from gclip.clipping.step_snapshot import StepSnapshot, lives_on
 from gclip.core.digest import code_of
 from gclip.core.host import on_host
+from gclip.core.players import Players, parts_of
 from gclip.core.strategy import Chain, Strategy
 
 VERSION = 2
@@ -24,14 +24,14 @@ VERSION = 2
 and the rate was set after clipping, so that strategies saw that of the step before."""
 
 
-def matters(strategy: Strategy | Chain, schedule: str) -> bool:
+def matters(strategy: Strategy | Chain | Players, schedule: str) -> bool:
     """Whether a run with these settings comes to other values under other versions of the rules.
 
     So it is where a rule skips steps, and where the learning rate changes and a strategy reads it
     before the optimizer's step. Steps that are skipped because they are not finite are known only
     afterwards: see `gclip.results.Store.has`.
     """
-    parts = resolve(strategy)
+    parts = parts_of(strategy)
     if any(part.rule == "skip" for part in parts):
         return True
     return schedule != "constant" and any(

@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from gclip.core import registry
 from gclip.core.digest import code_digest
 from gclip.errors import UsageError
 from gclip.training import checkpoint as checkpoints
 from gclip.training.config import RunConfig
-from gclip.training.data import load_dataset
 from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
+from gclip.training.problem_run import ProblemRun
 from gclip.training.result import RunResult, Status
 from gclip.training.run import Run
+from gclip.training.supervised import has_fast_path
+from gclip.training.tasks import ProblemData, load_data, problem_code, problem_of
 
 _EVERY = 0.25  # seconds between two reports within an epoch
 
@@ -52,7 +56,7 @@ Listener = Callable[[Progress], bool | None]
 def train(
     config: RunConfig,
     *,
-    dataset: Dataset | None = None,
+    dataset: Dataset | ProblemData | None = None,
     data: str | Path | None = None,
     device: str = "auto",
     on_progress: Listener | None = None,
@@ -63,8 +67,9 @@ def train(
 
     A run has **diverged** when the loss of a training step, or at an epoch's end the loss on
     ``config.split``, is not finite, or when gradients were not finite in 20 steps in a row. It
-    then stops, scores chance (1 / classes), and is a result like any other. A run whose loss
-    stays finite has finished, whatever its accuracy: a net that answers at random is an outcome.
+    then stops, scores the metric's worst value (of accuracy 1 / classes, that of guessing), and is
+    a result like any other. A run whose loss stays finite has finished, whatever its score: a net
+    that answers at random is an outcome.
 
     A step that is skipped, by a strategy's rule or because its gradients are not finite, changes
     neither weights nor the optimizer's state; it counts as a step, and schedules go on over it. A
@@ -72,8 +77,8 @@ def train(
 
     Args:
         config: everything that decides the outcome.
-        dataset: the images, if they have been loaded; else they are found as by `load_dataset`.
-        data: the folder with the images, where the task needs one.
+        dataset: the task's data, if it has been loaded; else it is found as by `load_data`.
+        data: the folder with the data, where the task needs one.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         on_progress: told at every epoch's end, and within epochs at most four times a second;
             the run is pruned when it returns False.
@@ -93,14 +98,14 @@ def train(
         ('finished', 1, (5,))
     """
     where = resolve_device(device)
-    images = dataset if dataset is not None else load_dataset(config.task, data)
+    images = dataset if dataset is not None else load_data(config.task, data)
     config = identified_config(config, images)
     saved = _saved(checkpoint, config)
     if threads is None and saved is not None:
         threads = saved["threads"]
     with reproducible(where, threads) as pinned:
         began = time.perf_counter()
-        run = Run(config, images, where)
+        run = begin_run(config, images, where)
         if saved is not None:
             run.load_state_dict(saved["run"])
             began -= saved["seconds"]
@@ -121,14 +126,14 @@ def train(
             status,
             message,
             seconds=time.perf_counter() - began,
-            environment={**environment(where, pinned), **run.backward.facts},
+            environment={**environment(where, pinned), **run.facts},
         )
 
 
 class _Loop:
     """The epochs of a run, and what is told about them."""
 
-    def __init__(self, run: Run, began: float, listener: Listener | None) -> None:
+    def __init__(self, run: Run | ProblemRun, began: float, listener: Listener | None) -> None:
         self._run, self._began, self._listener = run, began, listener
         self._told = time.perf_counter()
 
@@ -176,16 +181,32 @@ class _Loop:
         return answer is not False
 
 
-def identified_config(config: RunConfig, dataset: Dataset) -> RunConfig:
+def begin_run(
+    config: RunConfig, data: Dataset | ProblemData, device: torch.device
+) -> Run | ProblemRun:
+    """The moving parts of a run: by the fast path where its problem has one."""
+    if isinstance(data, Dataset):
+        if has_fast_path(problem_of(config.task)):
+            return Run(config, data, device)
+        data = ProblemData(name=data.name, value=data, identity=data.identity)
+    return ProblemRun(config, data, device)
+
+
+def identified_config(config: RunConfig, dataset: Dataset | ProblemData) -> RunConfig:
     """The config with the data's identity; an error where it was made for other data or code."""
     if dataset.name != config.task:
         raise UsageError(f"the config's task is {config.task}, but the data is {dataset.name}")
     if config.data and config.data != dataset.identity:
         raise UsageError(
-            f"the config was made for the data {config.data}, but the images given are "
+            f"the config was made for the data {config.data}, but the data given is "
             f"{dataset.identity or 'the embedded ones'}"
         )
-    if code_digest(registry.parse(config.strategy)) != config.code:
+    if problem_code(problem_of(config.task)) != config.problem_code:
+        raise UsageError(
+            f"the code of task {config.task} is not what the config was made with; make it anew "
+            "with config.replace(problem_code='')"
+        )
+    if code_digest(registry.parse_for_run(config.strategy)) != config.code:
         raise UsageError(
             f"the code of {config.strategy} is not what the config was made with; make it anew "
             "with config.replace(code='')"

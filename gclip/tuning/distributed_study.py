@@ -19,7 +19,7 @@ from gclip.tuning.sqlite import begin, check_name
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-    from gclip.training import Dataset
+    from gclip.training import Dataset, ProblemData
 
 HEARTBEAT = 15
 """Seconds between two signs of life, unless a study was created with others."""
@@ -93,11 +93,11 @@ def plan_at(url: URL, name: str) -> tuple[Plan, int, int]:
     return plan, count, heartbeat
 
 
-def check_data(plan: Plan, dataset: Dataset) -> None:
-    """Raises `UsageError` if a node's images are not those that the study was created with."""
+def check_data(plan: Plan, dataset: Dataset | ProblemData) -> None:
+    """Raises `UsageError` if a node's data is not that that the study was created with."""
     if dataset.identity != plan.base.data:
         raise UsageError(
-            f"the images here ({dataset.identity or 'embedded'}) are not those that the study "
+            f"the data here ({dataset.identity or 'embedded'}) is not what the study "
             f"{plan.name!r} was created with ({plan.base.data or 'embedded'}); see --data"
         )
 

@@ -10,6 +10,7 @@ import torch
 from gclip.clipping.record import Record
 from gclip.training.config import RunConfig
 from gclip.training.history import RunHistory
+from gclip.training.metric import Metric
 from gclip.training.result import RunResult, Status
 
 
@@ -19,7 +20,7 @@ class FleetMember:
     Args:
         config: of the run.
         rates: the learning rate of each step.
-        chance: the accuracy of a diverged run.
+        metric: what it is measured by.
         epoch_steps: optimizer steps an epoch.
 
     Attributes:
@@ -29,10 +30,10 @@ class FleetMember:
     """
 
     def __init__(
-        self, config: RunConfig, rates: list[float], chance: float, epoch_steps: int
+        self, config: RunConfig, rates: list[float], metric: Metric, epoch_steps: int
     ) -> None:
         # The fleet has waited for its numbers when they come here.
-        self.history = RunHistory(config, rates, chance, epoch_steps, torch.device("cpu"))
+        self.history = RunHistory(config, rates, metric, epoch_steps, torch.device("cpu"))
         self.status: Status | None = None
         self.step = 0
         self._message = ""
@@ -49,7 +50,7 @@ class FleetMember:
             self.step += 1
 
     def end_diverged(self, seconds: float) -> None:
-        """End the curve at chance, and leave the fleet."""
+        """End the curve at the worst score, and leave the fleet."""
         self.step = self.history.end_diverged(seconds)
         self.end("diverged", self.history.monitor.reason)
 

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gclip.clipping.async_copy import AsyncCopy
@@ -49,7 +48,7 @@ class FleetRun(TrainingLoop[FleetReport]):
             FleetMember(
                 each,
                 optimizers.learning_rates(each.schedule, each.lr, self.steps),
-                1 / classes,
+                self.problem.metric_of(dataset),
                 self._epoch_steps,
             )
             for each in configs
@@ -178,7 +177,7 @@ class FleetRun(TrainingLoop[FleetReport]):
         runs, batch, classes = logits.shape
         flat = logits.float().reshape(-1, classes)
         answers = labels.expand(runs, batch).reshape(-1)
-        return F.cross_entropy(flat, answers, reduction="none").view(runs, batch).mean(1)
+        return self.problem.loss(flat, answers, reduction="none").view(runs, batch).mean(1)
 
     def _summed_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self._mean_loss(logits, labels) * len(labels)

@@ -9,16 +9,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gclip.clipping.parameters import resolve
+from gclip.core import registry
+from gclip.core.players import parts_of
 from gclip.errors import UsageError
 from gclip.training import models
 from gclip.training.config import RunConfig
-from gclip.training.data import load_dataset
 from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
 from gclip.training.fleet.run import FleetRun
 from gclip.training.fleet.stack import unsupported_layer
 from gclip.training.result import RunResult
+from gclip.training.supervised import has_fast_path
+from gclip.training.tasks import ProblemData, load_data, problem_of
 from gclip.training.trainer import Progress, identified_config
 
 Listener = Callable[[int, Progress], "bool | None"]
@@ -39,7 +41,10 @@ def fleet_key(config: RunConfig) -> tuple[Any, ...]:
 
 def unsupported(config: RunConfig) -> str:
     """Why a run cannot be in a fleet, in a sentence; empty where it can be."""
-    if any(part.side == "sample" for part in resolve(config.strategy)):
+    problem = problem_of(config.task)
+    if not has_fast_path(problem):
+        return f"task {problem.name} makes its own steps, which are not stacked"
+    if any(part.side == "sample" for part in parts_of(registry.parse_for_run(config.strategy))):
         return f"{config.strategy} clips single examples, whose gradients are not stacked"
     return _unstackable(config.model)
 
@@ -52,7 +57,7 @@ def _unstackable(model: str) -> str:
 def train_fleet(
     configs: Sequence[RunConfig],
     *,
-    dataset: Dataset | None = None,
+    dataset: Dataset | ProblemData | None = None,
     data: str | Path | None = None,
     device: str = "auto",
     on_progress: Listener | None = None,
@@ -87,8 +92,10 @@ def train_fleet(
     """
     check_fleet(configs)
     where = resolve_device(device)
-    images = dataset if dataset is not None else load_dataset(configs[0].task, data)
+    images = dataset if dataset is not None else load_data(configs[0].task, data)
     known = [identified_config(config, images) for config in configs]
+    if not isinstance(images, Dataset):
+        raise UsageError(f"a fleet learns from a data set, but task {images.name} brings its own")
     with reproducible(where, threads) as pinned:
         facts = {**environment(where, pinned), "fleet": len(known)}
         fleet = _FleetLoop(FleetRun(known, images, where), on_progress, on_result, facts)
