@@ -84,7 +84,7 @@ def data(
     load("torch")
     from gclip.bench import data as measured
 
-    with BenchProgress(len(measured.CASES), before="reading images") as progress:
+    with BenchProgress(len(measured.CASES), before="reading data") as progress:
         rows = measured.rows(data, progress)
     _report("data", rows, json, "ours_ms, peer_ms: milliseconds a batch.")
 

@@ -87,7 +87,7 @@ def survey(
         chosen = [_parsed(each) for each in strategy] if strategy else None
         config = run.config(strategy="none")
         device = resolve_device(place.device)
-        display.doing("reading images")
+        display.doing("reading data")
         config, dataset = load_data(config, run.data)
         folder = out or place.store / "figures"
         if not no_figures:

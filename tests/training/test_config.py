@@ -39,6 +39,8 @@ CHANGES = {
     "label_noise": 0.1,
     "gradient_noise": 0.1,
     "spikes": 0.1,
+    "problem_code": "0123456789ab",
+    "watch": "layer",
     "seed": 1,
 }
 
