@@ -16,7 +16,9 @@ from gclip.training import models, optimizers, seeds
 from gclip.training.batches import Epoch
 from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
+from gclip.training.device import lay_out
 from gclip.training.disturbances import Disturbance, wrong_labels
+from gclip.training.fits import chance, check_labels
 from gclip.training.graphs import ForwardBackward, recorder
 from gclip.training.history import RunHistory
 from gclip.training.loop import TrainingLoop, build_optimizer
@@ -36,13 +38,13 @@ class Run(TrainingLoop[ClipReport]):
 
     def __init__(self, config: RunConfig, dataset: Dataset, device: torch.device) -> None:
         super().__init__(config, dataset, device)
-        classes = len(dataset.classes)
+        outputs = dataset.outputs
         self._train_labels = wrong_labels(
-            self._data.train_labels, config.label_noise, classes, config.seed
+            self._data.train_labels, config.label_noise, outputs, config.seed
         )
         self._disturbance = Disturbance(config.gradient_noise, config.spikes, config.seed)
-        model = models.build(config.model, classes, config.seed)
-        self.model = model.to(device).to(memory_format=self._memory_format)
+        model = models.build(config.model, outputs, config.seed)
+        self.model = lay_out(model.to(device), self._memory_format)
         self.optimizer = build_optimizer(config, self.model.parameters(), device)
         self._stepper = Stepper(self.optimizer)
         self.before_step: Callable[[], None] | None = None
@@ -58,7 +60,7 @@ class Run(TrainingLoop[ClipReport]):
             max_consecutive_skips=None,  # such a run has diverged: see `DivergenceMonitor`
         )
         rates = optimizers.learning_rates(config.schedule, config.lr, self.steps)
-        self.history = RunHistory(config, rates, 1 / classes, self._epoch_steps, device)
+        self.history = RunHistory(config, rates, chance(dataset), self._epoch_steps, device)
         whole = config.accumulate == 1 and not self.clipper.per_sample
         self.backward = ForwardBackward(
             self.model, self._compute, *recorder(device, self.steps, whole=whole)
@@ -151,7 +153,9 @@ class Run(TrainingLoop[ClipReport]):
         if not self.clipper.per_sample:
             return super()._add_gradients(images, labels, share)
         with self._precision():
-            loss = self.clipper.backward(images, labels, scale=share, chunk=_EXAMPLES)
+            loss = self.clipper.backward(
+                images, labels, self._mean_loss, scale=share, chunk=_EXAMPLES
+            )
         return loss.detach()
 
     def _disturb(self, parameters: Sequence[Tensor]) -> None:
@@ -168,6 +172,7 @@ class Run(TrainingLoop[ClipReport]):
         return report
 
     def _mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        check_labels(labels)
         return F.cross_entropy(logits.float(), labels)
 
     def _summed_loss(self, logits: Tensor, labels: Tensor) -> Tensor:

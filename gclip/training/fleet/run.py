@@ -20,6 +20,7 @@ from gclip.training.batches import Epoch
 from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.disturbances import Disturbance, wrong_labels
+from gclip.training.fits import chance, check_labels
 from gclip.training.fleet.clipper import FleetClipper
 from gclip.training.fleet.member import FleetMember
 from gclip.training.fleet.optimizer import StackedOptimizer
@@ -44,18 +45,18 @@ class FleetRun(TrainingLoop[FleetReport]):
         self, configs: Sequence[RunConfig], dataset: Dataset, device: torch.device
     ) -> None:
         super().__init__(configs[0], dataset, device)
-        classes = len(dataset.classes)
+        outputs = dataset.outputs
         self.members = [
             FleetMember(
                 each,
                 optimizers.learning_rates(each.schedule, each.lr, self.steps),
-                1 / classes,
+                chance(dataset),
                 self._epoch_steps,
             )
             for each in configs
         ]
         self.present = list(range(len(configs)))
-        models_built = [models.build(c.model, classes, c.seed) for c in configs]
+        models_built = [models.build(c.model, outputs, c.seed) for c in configs]
         self.model = stack(models_built).to(device)
         self._optimizer = StackedOptimizer(self.config, list(self.model.parameters()), device)
         self.clipper = FleetClipper(
@@ -69,7 +70,7 @@ class FleetRun(TrainingLoop[FleetReport]):
         )
         self._streams = _Streams(configs)
         self._labels = [
-            wrong_labels(self._data.train_labels, noise, classes, seed)
+            wrong_labels(self._data.train_labels, noise, outputs, seed)
             for seed, noise in self._streams.keys
         ]
         self._disturbances = [Disturbance(c.gradient_noise, c.spikes, c.seed) for c in configs]
@@ -122,8 +123,9 @@ class FleetRun(TrainingLoop[FleetReport]):
     # -- inside ------------------------------------------------------------------------------
 
     def _epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of the present runs: images for all or ``(batch, runs · channels, H, W)``;
-        labels ``(batch,)`` or ``(runs, batch)``."""
+        """The batches of the present runs: inputs ``(batch, first, …)`` for all, or those of runs
+        of several seeds along dimension 1, ``(batch, runs · first, …)``: of images ``(batch, runs ·
+        channels, H, W)``. Targets ``(batch, …)`` for all, or ``(runs, batch, …)``."""
         epochs = self._streams.draw(self._count, self.config.augment, self.device)
         stream_of_run = self._streams.of(self.present)
         used = sorted(set(stream_of_run))
@@ -175,6 +177,7 @@ class FleetRun(TrainingLoop[FleetReport]):
 
     def _mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Of each run, ``(runs,)``, from logits ``(runs, batch, classes)``."""
+        check_labels(labels)
         runs, batch, classes = logits.shape
         flat = logits.float().reshape(-1, classes)
         answers = labels.expand(runs, batch).reshape(-1)
