@@ -69,6 +69,19 @@ def test_a_channel_that_never_varies_does_not_divide_by_zero():
     assert made.mean == pytest.approx((9 / 255,) * 3)
 
 
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 64, 48), (4, 5, 3)])
+def test_mean_and_deviation_of_images_of_any_shape(shape):
+    images = torch.randint(
+        256, (1100, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    labels = torch.arange(1100) % 2
+    found = Dataset.from_tensors(images, labels, images[:1], labels[:1], name="cifar10")
+    exact = images.double() / 255
+    assert found.mean == pytest.approx(exact.mean((0, 2, 3)).tolist(), rel=1e-12)
+    assert found.std == pytest.approx(exact.std((0, 2, 3), correction=0).tolist(), rel=1e-9)
+    assert found.train_images.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_class_folders(class_folders, pixels):
     found = load_dataset("cifar10", class_folders)
     assert found.classes == ("cat", "dog")
