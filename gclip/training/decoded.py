@@ -1,4 +1,4 @@
-"""Decoded images as a data set and in the cache, those of class folders and of torchvision's sets."""
+"""Decoded images as a data set and in the cache: of class folders, and of torchvision's sets."""
 
 from __future__ import annotations
 

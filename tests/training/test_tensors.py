@@ -175,8 +175,10 @@ def test_what_the_data_cannot_give_is_refused():
 class Net(nn.Sequential):
     """For inputs of 14 numbers, of whatever shape."""
 
+    size = 14
+
     def __init__(self, outputs):
-        super().__init__(nn.Flatten(), nn.Linear(14, 8), nn.Tanh(), nn.Linear(8, outputs))
+        super().__init__(nn.Flatten(), nn.Linear(self.size, 8), nn.Tanh(), nn.Linear(8, outputs))
 
 
 @pytest.fixture
@@ -206,6 +208,46 @@ def test_sequences_are_gathered_as_they_are(net, accumulate):
     run.measure(0.0)
     answers = model(data.test_images).argmax(1)
     assert run.history.accuracy == (answers == data.test_labels).double().mean().item()
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 12, 10)])
+@pytest.mark.parametrize("other", [{"seed": 1}, {"lr": 0.02}])
+def test_runs_and_fleets_take_images_of_any_shape(net, monkeypatch, shape, other):
+    monkeypatch.setattr(Net, "size", int(np.prod(shape)))
+    pixels = torch.randint(256, (60, *shape), dtype=torch.uint8, generator=CHANCE)
+    data = made(pixels[:40], None, pixels[40:], torch.arange(20) % 3)
+    config = RunConfig(augment=True, batch_size=8, lr=0.05, label_noise=0.1)
+    configs = [config, config.replace(**other)]
+    fleet = FleetRun(configs, data, CPU)
+    assert fleet.train_epoch()
+    together = fleet.measure()
+    for each, (accuracy, loss), index in zip(configs, together, (0, 1), strict=True):
+        run = Run(each, data, CPU)
+        assert run.train_epoch(lambda: True)
+        run.measure(0.0)
+        assert run.history.curve[-1]["loss"] == pytest.approx(loss, rel=1e-4)
+        assert run.history.accuracy == pytest.approx(accuracy)
+        for alone, stacked in zip(run.model.parameters(), fleet.model.parameters(), strict=True):
+            torch.testing.assert_close(alone, stacked[index], rtol=1e-4, atol=1e-5)
+
+
+def test_large_images_are_measured_in_smaller_batches(net, monkeypatch):
+    """Of 500 images of 3×32×32 as many numbers as ever, and never fewer than 16 images."""
+    for shape, most in (
+        ((3, 32, 32), 500),
+        ((1, 28, 28), 500),
+        ((3, 64, 64), 125),
+        ((3, 320, 320), 16),
+    ):
+        pixels = torch.zeros(130 if most < 500 else 510, *shape, dtype=torch.uint8)
+        labels = torch.arange(len(pixels)) % 2
+        monkeypatch.setattr(Net, "size", int(np.prod(shape)))
+        run = Run(RunConfig(), made(pixels[:2], labels[:2], pixels, labels), CPU)
+        sizes = []
+        run.model.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+        run.measure(0.0)
+        assert max(sizes) == most
+        assert sum(sizes) == len(pixels)
 
 
 def _state(generator):
