@@ -212,8 +212,12 @@ def test_sequences_are_gathered_as_they_are(net, accumulate):
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 12, 10)])
 @pytest.mark.parametrize("other", [{"seed": 1}, {"lr": 0.02}])
-def test_runs_and_fleets_take_images_of_any_shape(net, monkeypatch, shape, other):
-    monkeypatch.setattr(Net, "size", int(np.prod(shape)))
+def test_runs_and_fleets_take_images_of_any_shape(monkeypatch, shape, other):
+    def small(outputs):
+        linear = nn.Linear(4 * shape[1] * shape[2], outputs)
+        return nn.Sequential(nn.Conv2d(shape[0], 4, 3, padding=1), nn.ReLU(), nn.Flatten(), linear)
+
+    monkeypatch.setitem(models._MODELS, "lenet", small)
     pixels = torch.randint(256, (60, *shape), dtype=torch.uint8, generator=CHANCE)
     data = made(pixels[:40], None, pixels[40:], torch.arange(20) % 3)
     config = RunConfig(augment=True, batch_size=8, lr=0.05, label_noise=0.1)
@@ -243,8 +247,8 @@ def test_large_images_are_measured_in_smaller_batches(net, monkeypatch):
         labels = torch.arange(len(pixels)) % 2
         monkeypatch.setattr(Net, "size", int(np.prod(shape)))
         run = Run(RunConfig(), made(pixels[:2], labels[:2], pixels, labels), CPU)
-        sizes = []
-        run.model.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+        sizes: list[int] = []
+        run.model.register_forward_hook(lambda _, x, __, sizes=sizes: sizes.append(len(x[0])))
         run.measure(0.0)
         assert max(sizes) == most
         assert sum(sizes) == len(pixels)
