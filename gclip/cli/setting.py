@@ -215,10 +215,7 @@ class Setting:
         from gclip.training import recipes, task_defaults
 
         task = self._task()
-        if self.recipe is not None:
-            start = recipes[self.recipe]
-        else:
-            start = task_defaults(task or "digits")
+        start = task_defaults(task or "digits") if self.recipe is None else recipes[self.recipe]
         given = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)

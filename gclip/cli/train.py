@@ -86,8 +86,8 @@ def train(
         load_plugins(plugin)
         if strategy is not None and player:
             raise UsageError("give -s or --player, not both: a run has one strategy a player")
-        [chosen] = with_players([strategy] if strategy else None, player) or [None]
-        more: dict[str, Any] = {"strategy": chosen, "seed": seed}
+        named = with_players([strategy] if strategy else None, player)
+        more: dict[str, Any] = {"strategy": named[0] if named else None, "seed": seed}
         config = run.config(**{name: value for name, value in more.items() if value is not None})
         device = resolve_device(place.device)
         display.doing("reading data")
