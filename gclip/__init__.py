@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from gclip.survey.suggestions import Suggestion as Suggestion
     from gclip.survey.suggestions import Suggestions as Suggestions
     from gclip.survey.survey import Survey as Survey
+    from gclip.training.models.builder import build_model as build_model
+    from gclip.training.models.registry import register_model as register_model
 
 from gclip.version import __version__ as __version__
 
@@ -111,6 +113,8 @@ _HOME = {
     "Suggestion": "survey.suggestions",
     "Suggestions": "survey.suggestions",
     "Survey": "survey.survey",
+    "build_model": "training.models.builder",
+    "register_model": "training.models.registry",
 }
 
 _PACKAGES = ("figures", "results")

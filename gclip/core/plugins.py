@@ -1,4 +1,4 @@
-"""Strategies from outside: a Python file, or a module on the path."""
+"""Strategies, problems and models from outside: a Python file, or a module on the path."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from pathlib import Path
 from types import ModuleType
 
 from gclip.core import registry
+from gclip.core.named_registry import registries
 from gclip.core.source_location import last_place
 from gclip.errors import UsageError
 
 
 def load_plugins(source: str | Path) -> tuple[str, ...]:
-    """Import a file (``"my_strategies.py"``) or module (``"my.module"``) that registers strategies.
+    """Import a file (``"my_plugin.py"``) or module (``"my.module"``) that registers strategies,
+    problems or models.
 
-    Loading the same file again reloads it, so an edited strategy takes effect.
+    Loading the same file again reloads it, so an edited one takes effect.
 
     Returns:
-        The names it registered.
+        The names it registered: strategies first.
 
     Raises:
         UsageError: the file or module is missing, fails to import, or registers nothing.
@@ -47,13 +49,17 @@ def load_plugins(source: str | Path) -> tuple[str, ...]:
         raise UsageError(
             f"the plugin {text!r} does not load: {type(error).__name__}: {error}{_line(error)}"
         ) from error
-    found = tuple(
+    strategies = tuple(
         name for name in registry.names() if registry.get(name).__module__ == module.__name__
     )
+    others = (name for each in registries() for name in each.of_module(module.__name__))
+    found = (*strategies, *others)
     if not found:
         raise UsageError(
-            f"the plugin {text!r} registers no strategy; decorate a class with "
-            '@gclip.register("name")'
+            f"the plugin {text!r} registers no strategy, problem or model; decorate a strategy's "
+            'class with @gclip.register("name"), a problem\'s with '
+            '@gclip.register_problem("name"), a model\'s function with '
+            '@gclip.register_model("name")'
         )
     return found
 

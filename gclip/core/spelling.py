@@ -29,8 +29,8 @@ _TOKEN = re.compile(
     r"|(?P<text>'[^']*'|\"[^\"]*\")"
     r"|(?P<mark>[(),=]))"
 )
-_WORDS = {"true": True, "false": False, "none": None, "inf": float("inf"),
-          "-inf": float("-inf"), "+inf": float("inf"), "nan": float("nan")}  # fmt: skip
+WORDS = {"true": True, "false": False, "none": None, "inf": float("inf"),
+         "-inf": float("-inf"), "+inf": float("inf"), "nan": float("nan")}  # fmt: skip
 
 
 class Call(NamedTuple):
@@ -41,15 +41,22 @@ class Call(NamedTuple):
     inner: tuple[Call, ...]
 
 
-def read(text: str) -> Call:
+def read(
+    text: str, *, what: str = "strategy", example: str = "agc(clip_factor=0.02, scope=tensor)"
+) -> Call:
     """Parse a spelling without looking the name up.
+
+    Args:
+        text: the spelling.
+        what: is spelled, for the sentences: a ``strategy``, a ``model``.
+        example: of one.
 
     Raises:
         UsageError: where the text does not follow the grammar, showing the place.
     """
     if not isinstance(text, str):
-        raise UsageError(f"a strategy is spelled as text like 'norm(max_norm=1)', not {text!r}")
-    reader = _Reader(text)
+        raise UsageError(f"a {what} is spelled as text like {example!r}, not {text!r}")
+    reader = _Reader(text, what, example)
     call = reader.call()
     if reader.peek() != ("end", ""):
         reader.fail("the text should end")
@@ -70,8 +77,8 @@ def _value(value: Any) -> str:
 
 
 class _Reader:
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, what: str, example: str) -> None:
+        self.text, self.what, self.example = text, what, example
         self.place = 0
 
     def peek(self) -> tuple[str, str]:
@@ -93,13 +100,13 @@ class _Reader:
     def fail(self, expected: str) -> NoReturn:
         at = self.place + len(self.text[self.place :]) - len(self.text[self.place :].lstrip())
         raise UsageError(
-            f"cannot read the strategy {self.text!r}: {expected} at position {at + 1}, "
-            f"as in 'agc(clip_factor=0.02, scope=tensor)'"
+            f"cannot read the {self.what} {self.text!r}: {expected} at position {at + 1}, "
+            f"as in {self.example!r}"
         )
 
     def call(self) -> Call:
         if self.peek()[0] != "word":
-            self.fail("a strategy's name should stand")
+            self.fail(f"a {self.what}'s name should stand")
         name = self.take()[1]
         named: dict[str, Any] = {}
         inner: list[Call] = []
@@ -142,7 +149,7 @@ class _Reader:
         if self._opens_after(token):
             return self.schedule()
         self.take()
-        return _WORDS.get(token.lower(), token)
+        return WORDS.get(token.lower(), token)
 
     def schedule(self) -> Schedule:
         """``linear(1, 0.1)`` or ``cosine(1, 0.1, steps=500)``, where a value stands."""
@@ -173,7 +180,7 @@ class _Reader:
             unknown("schedule", shape, SHAPES)
         if len(plain) > 3 or twice or not {"start", "end"} <= known.keys():
             raise UsageError(
-                f"cannot read the strategy {self.text!r}: a schedule is written "
+                f"cannot read the {self.what} {self.text!r}: a schedule is written "
                 f"{shape}(start, end) or {shape}(start, end, steps=1000)"
             )
         return Schedule(shape, known["start"], known["end"], known.get("steps"))

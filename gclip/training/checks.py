@@ -12,6 +12,8 @@ from gclip.core import registry
 from gclip.core.digest import code_digest
 from gclip.errors import UsageError, choose
 from gclip.training import data_split, models, optimizers, stepping
+from gclip.training.models.builder import checked_dropout
+from gclip.training.models.settings import spell
 
 _Config: TypeAlias = Any
 """A `RunConfig`, which is made of what is checked here and so is not known yet."""
@@ -33,7 +35,7 @@ def check(config: _Config) -> _Fields:
     return _all(
         lambda: _choice(config.task, TASKS, "task"),
         lambda: _choice(config.split, SPLITS, "split"),
-        lambda: _choice(config.model, models.names(), "model"),
+        lambda: _model(config),
         lambda: _choice(config.schedule, optimizers.schedules(), "schedule"),
         lambda: _choice(config.precision, PRECISIONS, "precision"),
         lambda: _choice(config.normalize, NORMALIZATIONS, "normalize"),
@@ -147,6 +149,21 @@ def _momentum(config: _Config, default: float | None) -> _Fields:
             f"{config.momentum!r}"
         )
     return _number("momentum", config.momentum, "in [0, 1)", lambda x: 0 <= x < 1)
+
+
+def _model(config: _Config) -> _Fields:
+    # With a digest it is canonical already: as with `_strategy`, its plugin need not be loaded.
+    _typed("model", config.model, str, "a model's spelling")
+    _typed("model_code", config.model_code, str, "text")
+    found = _number("dropout", config.dropout, "in [0, 1)", lambda x: 0 <= x < 1)
+    if config.model_code:
+        return found
+    name, settings = models.parse(config.model)
+    if found["dropout"]:
+        checked_dropout(config.model, found["dropout"])
+    if settings.get("dropout"):  # one run, however it is asked for
+        found["dropout"] = settings.pop("dropout")
+    return {"model": spell(name, settings), "model_code": models.code_digest(name), **found}
 
 
 def _settings(config: _Config) -> _Fields:

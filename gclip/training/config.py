@@ -41,7 +41,11 @@ class RunConfig:
         selection: version of the rules by which `fraction` and `split` choose images and
             normalise them (`data_split.VERSION`), filled in; 0 where they have no say, and in runs
             stored before there were versions.
-        model: one of `models.names`.
+        model: the spelling of a model, one of `models.names`, made canonical.
+        model_code: digest of the source of a plugin's model, so that editing it makes another run;
+            "" for those that ship with gclip.
+        dropout: share of the activations dropped in training, in [0, 1), of a model that has such
+            a setting; 0 for what the model's spelling says.
         optimizer: one of `optimizers.names`.
         lr: the (highest) learning rate; the optimizer's own by default.
         momentum: of sgd (0.9 by default) and rmsprop (0); None for the others.
@@ -88,6 +92,8 @@ class RunConfig:
     split: str = "test"
     selection: int = _FILLED
     model: str = "lenet"
+    model_code: str = ""
+    dropout: float = 0.0
     optimizer: str = "sgd"
     lr: float = _FILLED
     momentum: float | None = None
@@ -173,7 +179,7 @@ class RunConfig:
     def replace(self, **changes: Any) -> RunConfig:
         """A copy with some fields changed; what depended on an old value is filled in anew.
 
-        Another strategy brings the digest of its own code; another optimizer its own learning
+        Another strategy or model brings the digest of its own code; another optimizer its own learning
         rate, momentum and settings, as far as the changes do not name them; another task is
         other data; another split, fraction or normalisation follows today's rules of selection,
         another strategy or schedule today's of stepping.
@@ -203,13 +209,17 @@ class RunConfig:
         return self.replace(data=dataset.identity)
 
 
-_LATER = ("label_noise", "gradient_noise", "spikes", "selection", "stepping")
+_LATER = (
+    *("label_noise", "gradient_noise", "spikes", "selection", "stepping"),
+    *("dropout", "model_code"),
+)
 # What a config that was written before there was such a field says, where it is not the default.
 _BEFORE = {"selection": 0, "stepping": 0}
 
 _DEPENDENT: dict[str, dict[str, Any]] = {
     "strategy": {"code": "", "stepping": None},
     "schedule": {"stepping": None},
+    "model": {"model_code": ""},
     "optimizer": {"lr": None, "momentum": None, "optimizer_settings": ()},
     "task": {"data": ""},
     **{cause: {"selection": None} for cause in ("fraction", "split", "normalize")},

@@ -20,6 +20,7 @@ from gclip.training.disturbances import Disturbance, wrong_labels
 from gclip.training.graphs import ForwardBackward, recorder
 from gclip.training.history import RunHistory
 from gclip.training.loop import TrainingLoop, build_optimizer
+from gclip.training.models.layers import draws_chance
 from gclip.training.result import RunResult, Status
 from gclip.training.stepping import Stepper
 
@@ -41,7 +42,9 @@ class Run(TrainingLoop[ClipReport]):
             self._data.train_labels, config.label_noise, classes, config.seed
         )
         self._disturbance = Disturbance(config.gradient_noise, config.spikes, config.seed)
-        model = models.build(config.model, classes, config.seed)
+        model = models.build(
+            config.model, outputs=classes, seed=config.seed, dropout=config.dropout
+        )
         self.model = model.to(device).to(memory_format=self._memory_format)
         self.optimizer = build_optimizer(config, self.model.parameters(), device)
         self._stepper = Stepper(self.optimizer)
@@ -61,7 +64,7 @@ class Run(TrainingLoop[ClipReport]):
         self.history = RunHistory(config, rates, 1 / classes, self._epoch_steps, device)
         whole = config.accumulate == 1 and not self.clipper.per_sample
         self.backward = ForwardBackward(
-            self.model, self._compute, *recorder(device, self.steps, whole=whole)
+            self.model, self._compute, *recorder(device, self.steps, whole=whole, chance=draws_chance(model))
         )
 
     def train_epoch(self, should_continue: Callable[[], bool]) -> bool:

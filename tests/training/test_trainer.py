@@ -48,7 +48,7 @@ def small(dataset: Dataset, train_count: int, test_count: int = 50) -> Dataset:
 
 def loop_by_hand(config, dataset, steps):
     """The run as a plain loop of torch's own parts, one image at a time out of the tensor."""
-    model = models.build(config.model, 10, config.seed)
+    model = models.build(config.model, seed=config.seed)
     optimizer = torch.optim.SGD(model.parameters(), config.lr, momentum=config.momentum)
     clipper = gclip.Clipper(model, config.strategy)
     order = seeds.generator(config.seed, "order")

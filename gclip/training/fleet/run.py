@@ -55,7 +55,7 @@ class FleetRun(TrainingLoop[FleetReport]):
             for each in configs
         ]
         self.present = list(range(len(configs)))
-        models_built = [models.build(c.model, classes, c.seed) for c in configs]
+        models_built = [models.build(c.model, outputs=classes, seed=c.seed) for c in configs]
         self.model = stack(models_built).to(device)
         self._optimizer = StackedOptimizer(self.config, list(self.model.parameters()), device)
         self.clipper = FleetClipper(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gclip.errors import UsageError
-from gclip.training.models import SpatialMean
+from gclip.training.models.layers import SpatialMean
 
 # From so many weights a run on, a CPU is slower at convolutions in groups than at one after another
 # (4 runs, batch 4, forward and backward: 256-512 channels 108 against 78 ms, 512-512 152 against

@@ -24,7 +24,7 @@ def wide(model: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", models.names())
 def test_values_and_gradients_are_those_of_each_model(name: str, shared: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    single = [wide(models.build(name, 10, seed)) for seed in range(RUNS)]
+    single = [wide(models.build(name, seed=seed)) for seed in range(RUNS)]
     together = stack(single)
     images = [torch.randn(BATCH, 3, 32, 32, generator=generator).double() for _ in range(RUNS)]
     if shared:
@@ -72,7 +72,7 @@ def test_wide_convolutions_one_after_another_are_those_in_groups(
 
 
 def test_runs_that_leave_take_their_weights_along() -> None:
-    single = [models.build("resnet9", 10, seed) for seed in range(3)]
+    single = [models.build("resnet9", seed=seed) for seed in range(3)]
     together = stack(single)
     select_runs(together, [2, 0])
     for place, model in enumerate([single[2], single[0]]):
