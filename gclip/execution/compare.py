@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gclip.execution.comparison import Comparison
     from gclip.training import RunConfig
 
-_VARIED = ("strategy", "seed", "code", "data", "selection")
+_VARIED = ("strategy", "seed", "code", "model_code", "data", "selection")
 """What `compare` fills in for each run."""
 
 
@@ -197,7 +197,7 @@ def compare_configs(
         configs: the runs, without the identity of their data.
         baseline: the strategy that differences are to.
         store: the folder that keeps the runs.
-        execution: how they are trained; what strategies need is added to its plugins.
+        execution: how they are trained; what strategies and models need is added to its plugins.
 
     Raises:
         UsageError: before the first run trains, for anything that can be known to be wrong.
@@ -209,7 +209,7 @@ def compare_configs(
     from gclip.results.identical_runs import identical_runs
     from gclip.training import load_dataset, resolve_device
 
-    needed, local = plugins_of(config.strategy for config in configs)
+    needed, local = plugins_of(configs)
     workers = workers_that_reach(local, execution.workers)
     resolve_device(execution.device)
     dataset = load_dataset(configs[0].task, execution.data)

@@ -38,7 +38,7 @@ class JobTrainer:
         """Train one run.
 
         Raises:
-            ValueError: the strategy's code is not the one that was planned with; or what training
+            ValueError: the strategy's or the model's code is not the one that was planned with; or what training
                 and storing raise.
         """
         from gclip.training import train
@@ -115,14 +115,20 @@ def describe_error(error: BaseException) -> str:
 
 
 def code_changed(config: RunConfig) -> str | None:
-    """A sentence if the strategy's code is not the one that `config` was planned with."""
+    """A sentence if the strategy's or the model's code is not the one that `config` was planned
+    with."""
     from gclip.core import registry
     from gclip.core.digest import code_digest
+    from gclip.training import models
 
-    if not config.code or code_digest(registry.parse(config.strategy)) == config.code:
+    if config.code and code_digest(registry.parse(config.strategy)) != config.code:
+        edited = config.strategy
+    elif models.code_digest(config.model) != config.model_code:
+        edited = f"the model {config.model}"
+    else:
         return None
     return (
-        f"the code of {config.strategy} was edited while the comparison ran; "
+        f"the code of {edited} was edited while the comparison ran; "
         "repeat the command to run it with the new code"
     )
 

@@ -1,44 +1,57 @@
-"""Can another process load a strategy, and from where?
+"""Can another process load a strategy and a model, and from where?
 
-Worker processes find built-in strategies and installed plugins by themselves, and import the files
-and modules that they are given. A strategy that was written in a notebook cell, a console or the
-program that is running exists in this process alone.
+Worker processes find what ships with gclip and installed plugins by themselves, and import the
+files and modules that they are given. What was written in a notebook cell, a console or the program
+that is running exists in this process alone.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from gclip.core import registry
+from gclip.core.digest import ships_with_gclip
 from gclip.core.strategy import Chain
 from gclip.errors import UsageError
 
+if TYPE_CHECKING:
+    from gclip.training import RunConfig
 
-def plugins_of(spellings: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The files and modules that a worker must load for these strategies, and the names of those
-    strategies that it cannot load at all."""
+
+def plugins_of(configs: Iterable[RunConfig]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The files and modules that a worker must load for these runs, and the names of their
+    strategies and models that it cannot load at all."""
     plugins: dict[str, None] = {}
     local: dict[str, None] = {}
-    for text in spellings:
-        parsed = registry.parse(text)
-        for part in parsed.strategies if isinstance(parsed, Chain) else (parsed,):
-            if registry.ships_with_gclip(type(part)):
-                continue
-            module = type(part).__module__
-            loaded = sys.modules.get(module)
-            file, spec = getattr(loaded, "__file__", None), getattr(loaded, "__spec__", None)
-            if file is None or spec is None or module == "__main__":
-                local[part.name] = None
-            elif module.startswith("gclip_plugin_"):  # from a file, by `gclip.load_plugins`
-                plugins[str(file)] = None
-            else:
-                plugins[module] = None
+    for name, module in dict.fromkeys(each for config in configs for each in _outside(config)):
+        loaded = sys.modules.get(module)
+        file, spec = getattr(loaded, "__file__", None), getattr(loaded, "__spec__", None)
+        if file is None or spec is None or module == "__main__":
+            local[name] = None
+        elif module.startswith("gclip_plugin_"):  # from a file, by `gclip.load_plugins`
+            plugins[str(file)] = None
+        else:
+            plugins[module] = None
     return tuple(plugins), tuple(local)
 
 
+def _outside(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """The names of a run's strategies and model that do not ship with gclip, and their modules."""
+    from gclip.training import models
+
+    parsed = registry.parse(config.strategy)
+    for part in parsed.strategies if isinstance(parsed, Chain) else (parsed,):
+        if not registry.ships_with_gclip(type(part)):
+            yield part.name, type(part).__module__
+    model = models.parse(config.model)[0]
+    if not ships_with_gclip(models.get(model)):
+        yield model, models.get(model).__module__
+
+
 def workers_that_reach(local: tuple[str, ...], workers: int | None) -> int | None:
-    """How many workers may be used where the strategies `local` exist in this process alone: one.
+    """How many workers may be used where the strategies and models `local` exist in this process alone: one.
 
     Raises:
         UsageError: more were asked for.

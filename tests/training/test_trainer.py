@@ -219,8 +219,8 @@ def test_gradients_that_are_never_finite_are_divergence(digits, monkeypatch):
     """A loss that stays finite while every gradient is inf: nothing is learnt any more."""
     build = models.build
 
-    def poisoned(*args):
-        model = build(*args)
+    def poisoned(*args, **more):
+        model = build(*args, **more)
         model.fc3.weight.register_hook(lambda grad: torch.full_like(grad, math.inf))
         return model
 

@@ -17,7 +17,8 @@ from gclip.training.data import load_dataset
 from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
 from gclip.training.fleet.run import FleetRun
-from gclip.training.fleet.stack import unsupported_layer
+from gclip.training.fleet.stack import unsupported_model
+from gclip.training.models.layers import draws_chance
 from gclip.training.result import RunResult
 from gclip.training.trainer import Progress, identified_config
 
@@ -41,12 +42,20 @@ def unsupported(config: RunConfig) -> str:
     """Why a run cannot be in a fleet, in a sentence; empty where it can be."""
     if any(part.side == "sample" for part in resolve(config.strategy)):
         return f"{config.strategy} clips single examples, whose gradients are not stacked"
-    return _unstackable(config.model)
+    if config.optimizer == "muon":
+        return "muon makes one matrix of a step orthogonal at a time, so its runs are not stacked"
+    return _unstackable(config.model, config.model_code, config.dropout)
 
 
 @functools.cache
-def _unstackable(model: str) -> str:
-    return unsupported_layer(models.build(model))
+def _unstackable(model: str, _code: str, dropout: float) -> str:
+    built = models.build(model, dropout=dropout)
+    if draws_chance(built):
+        return (
+            f"the model {model} has dropout, and what a run drops is drawn anew in every pass, "
+            "which many runs cannot do side by side"
+        )
+    return unsupported_model(built)
 
 
 def train_fleet(

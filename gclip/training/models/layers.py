@@ -10,6 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+_GAMMA = math.sqrt(2 / (1 - 1 / math.pi))
+"""The ReLU of a standard normal number has the deviation 1 / γ."""
+
+
 class SpatialMean(nn.Module):
     """The mean of each channel: (batch, channels, H, W) to (batch, channels)."""
 
@@ -65,6 +69,14 @@ def standardized(weight: Tensor, gain: Tensor) -> Tensor:
     fan_in = weight[0].numel() if weight.ndim == 4 else weight[0, 0].numel()
     scale = torch.rsqrt((var * fan_in).clamp(min=1e-4)) * gain[..., None, None, None]
     return (weight - mean) * scale
+
+
+class ScaledReLU(nn.Module):
+    """γ · ReLU(x), which has variance 1 where x is standard normal."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The activations, of the shape of `x`."""
+        return F.relu(x) * _GAMMA
 
 
 class SkipGain(nn.Module):

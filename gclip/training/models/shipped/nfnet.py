@@ -5,24 +5,11 @@ from __future__ import annotations
 import math
 from typing import cast
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gclip.training.models.layers import ScaledConv2d, SkipGain, SpatialMean
+from gclip.training.models.layers import ScaledConv2d, ScaledReLU, SkipGain, SpatialMean
 from gclip.training.models.registry import register_model
 from gclip.training.models.shapes import a_share, above_zero, at_least, image_shape
-
-_GAMMA = math.sqrt(2 / (1 - 1 / math.pi))
-"""The ReLU of a standard normal number has the deviation 1 / γ."""
-
-
-class Activation(nn.Module):
-    """γ · ReLU(x): of a standard normal number it has variance 1."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The activations, of the shape of `x`."""
-        return F.relu(x) * _GAMMA
-
 
 class Block(nn.Module):
     """x + α · f(x / β), where β is the deviation that x has at the start."""
@@ -30,7 +17,7 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, alpha: float, beta: float) -> None:
         super().__init__()
         self.alpha, self.beta = alpha, beta
-        self.activation = Activation()
+        self.activation = ScaledReLU()
         self.conv1 = ScaledConv2d(inputs, outputs, 3, stride=stride, padding=1)
         self.conv2 = ScaledConv2d(outputs, outputs, 3, padding=1)
         self.skip_gain = SkipGain()
@@ -68,7 +55,7 @@ class NFNet(nn.Module):
                 variance = (1.0 if changed else variance) + alpha**2
                 inputs = outs
         self.blocks = nn.Sequential(*stages)
-        self.activation = Activation()
+        self.activation = ScaledReLU()
         self.mean = SpatialMean()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.fc = nn.Linear(inputs, outputs)
@@ -96,7 +83,7 @@ def build(
 
     Convolutions with scaled weight standardisation, residual branches scaled by `alpha` and by the
     deviation expected at their input, and a gain on each that starts at 0. Three stages of `blocks`
-    blocks, `width`, twice and four times as wide: {SIZE} weights. Dropout before the head.
+    blocks, `width`, twice and four times as wide: 309,000 weights. Dropout before the head.
     """
     at_least(1, width=width, blocks=blocks)
     above_zero(alpha=alpha)
