@@ -78,16 +78,26 @@ class Setting:
         str | None,
         _setting(
             "--model",
-            help="lenet, resnet9 or resnet18.",
+            help="lenet, lstm, mlp, nfnet, plain, resnet18, resnet9, vit or a plugin's; with "
+            "settings: 'mlp(width=256)'.",
             default="lenet",
             metavar="NAME",
+        ),
+    ] = None
+    dropout: Annotated[
+        float | None,
+        _setting(
+            "--dropout",
+            help="Share of activations dropped, 0 to 1, for models that have dropout.",
+            default="0",
+            metavar="P",
         ),
     ] = None
     optimizer: Annotated[
         str | None,
         _setting(
             "--optimizer",
-            help="sgd, adam, adamw, rmsprop or adagrad.",
+            help="sgd, adam, adamw, rmsprop, adagrad or muon.",
             default="the task's: sgd for digits, adam for cifar10",
             metavar="NAME",
         ),

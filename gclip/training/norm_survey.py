@@ -73,10 +73,10 @@ def survey_norms(
         run = begin_run(config.replace(strategy="none"), dataset, where)
         watched: Run | Player
         if isinstance(run, Run):
-            watched, network = run, run.model
+            watched, network, watched_name = run, run.model, ""
         else:
             watched = run.players[choose(player or next(iter(run.players)), run.players, "player")]
-            network = watched.network
+            network, watched_name = watched.network, watched.name
         survey = Survey(network, watched.optimizer, strategies=strategies)
         most = min(steps, run.steps)
 
@@ -100,9 +100,7 @@ def survey_norms(
     part = max(1, len(losses) // 10)
     return NormSurvey(
         survey=survey,
-        player=watched.name
-        if isinstance(watched, Player) and len(getattr(run, "players", ())) > 1
-        else "",
+        player="" if isinstance(run, Run) or len(run.players) == 1 else watched_name,
         steps=run.step,
         diverged=monitor.reason,
         losses=(float(np.mean(losses[:part])), float(np.mean(losses[-part:]))),

@@ -41,7 +41,7 @@ class Run(TrainingLoop[ClipReport]):
             self._data.train_labels, config.label_noise, outputs, config.seed
         )
         self._disturbance = Disturbance(config.gradient_noise, config.spikes, config.seed)
-        model = models.build(config.model, outputs, config.seed)
+        model = models.build(config.model, dataset.inputs, outputs, config.seed, config.dropout)
         self.model = lay_out(model.to(device), self._memory_format)
         self.optimizer = build_optimizer(config, self.model.parameters(), device)
         self._stepper = Stepper(self.optimizer)

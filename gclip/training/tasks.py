@@ -65,7 +65,7 @@ def problem_of(task: str) -> Problem:
     if colon and "(" not in name and PROBLEMS.has(name.strip()):
         cls = PROBLEMS.get(name.strip())
         return cls(**{field_names(cls)[0]: rest.strip()})
-    call = read(task, "task", _EXAMPLE)
+    call = read(task, what="task", example=_EXAMPLE)
     cls = PROBLEMS.get(call.name)
     known = field_names(cls)
     for key in call.named:

@@ -20,6 +20,8 @@ CHANGES = {
     "split": "validation",
     "selection": 0,
     "model": "resnet9",
+    "model_code": "0123456789ab",
+    "dropout": 0.1,
     "optimizer": "adam",
     "lr": 0.25,
     "momentum": 0.8,

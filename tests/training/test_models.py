@@ -26,7 +26,7 @@ def test_sizes_are_the_published_ones(name, size):
 
 @pytest.mark.parametrize("name", models.names())
 def test_the_head_follows_the_number_of_classes(name):
-    assert models.build(name, classes=7).eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+    assert models.build(name, outputs=7).eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
 
 
 def test_lenet_computes_the_tutorials_net():

@@ -48,7 +48,7 @@ def small(dataset: Dataset, train_count: int, test_count: int = 50) -> Dataset:
 
 def loop_by_hand(config, dataset, steps):
     """The run as a plain loop of torch's own parts, one image at a time out of the tensor."""
-    model = models.build(config.model, 10, config.seed)
+    model = models.build(config.model, seed=config.seed)
     optimizer = torch.optim.SGD(model.parameters(), config.lr, momentum=config.momentum)
     clipper = gclip.Clipper(model, config.strategy)
     order = seeds.generator(config.seed, "order")
@@ -219,8 +219,8 @@ def test_gradients_that_are_never_finite_are_divergence(digits, monkeypatch):
     """A loss that stays finite while every gradient is inf: nothing is learnt any more."""
     build = models.build
 
-    def poisoned(*args):
-        model = build(*args)
+    def poisoned(*args, **more):
+        model = build(*args, **more)
         model.fc3.weight.register_hook(lambda grad: torch.full_like(grad, math.inf))
         return model
 

@@ -54,7 +54,7 @@ class FleetRun(TrainingLoop[FleetReport]):
             for each in configs
         ]
         self.present = list(range(len(configs)))
-        models_built = [models.build(c.model, outputs, c.seed) for c in configs]
+        models_built = [models.build(c.model, dataset.inputs, outputs, c.seed) for c in configs]
         self.model = stack(models_built).to(device)
         self._optimizer = StackedOptimizer(self.config, list(self.model.parameters()), device)
         self.clipper = FleetClipper(
