@@ -34,7 +34,7 @@ Batches = Annotated[
 ]
 Optimizer = Annotated[
     str,
-    typer.Option("--optimizer", metavar="NAME", help="sgd, adam, adamw, rmsprop or adagrad."),
+    typer.Option("--optimizer", metavar="NAME", help="sgd, adam, adamw, rmsprop, adagrad or muon."),
 ]
 Seconds = Annotated[float, typer.Option("--seconds", help="How long to measure each row, about.")]
 

@@ -114,8 +114,8 @@ class Setting:
         float | None,
         _setting(
             "--momentum",
-            help="Momentum, for sgd and rmsprop.",
-            default="0.9 of sgd, 0 of rmsprop",
+            help="Momentum, for sgd, rmsprop and muon.",
+            default="0.9 of sgd, 0 of rmsprop, 0.95 of muon",
         ),
     ] = None
     weight_decay: Annotated[

@@ -54,7 +54,7 @@ class RunConfig:
             a setting; 0 for what the model's spelling says.
         optimizer: one of `optimizers.names`.
         lr: the (highest) learning rate; the optimizer's own by default.
-        momentum: of sgd (0.9 by default) and rmsprop (0); None for the others.
+        momentum: of sgd (0.9 by default), rmsprop (0) and muon (0.95); None for the others.
         weight_decay: as torch's optimizers take it.
         optimizer_settings: further arguments of torch's optimizer, such as ``{"eps": 1e-7}``.
         schedule: of the learning rate per step, skipped ones included: ``constant``, ``cosine`` or

@@ -64,7 +64,7 @@ class ViT(nn.Module):
     ) -> None:
         super().__init__()
         self.embed = embed
-        self.position = nn.Parameter(torch.empty(tokens, dim))
+        self.position = nn.Parameter(torch.empty(1, tokens, dim))
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.blocks = nn.Sequential(*(Block(dim, heads, dropout) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim)
