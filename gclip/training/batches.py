@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PAD = 4  # pixels of black around an image, before a crop of its old size is taken
+EVALUATION_BATCH = 500
+"""Examples in a forward pass without gradients, at most; of images larger than 3×32×32 fewer."""
 _CHUNK = 128 * 3072  # bytes prepared at a time: few enough to stay in the processor's cache
 
 

@@ -191,8 +191,8 @@ class RunConfig:
 
         Another strategy or model brings the digest of its own code; another optimizer its own
         learning rate, momentum and settings, as far as the changes do not name them; another task
-        is other data and code; another split, fraction or normalisation follows today's rules of selection,
-        another strategy or schedule today's of stepping.
+        is other data and code; another split, fraction or normalisation follows today's rules of
+        selection, another strategy or schedule today's of stepping.
         """
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for cause, effects in _DEPENDENT.items():

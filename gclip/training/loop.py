@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gclip.training import optimizers
-from gclip.training.batches import Epoch, Normalizer, batches
+from gclip.training.batches import EVALUATION_BATCH, Epoch, Normalizer, batches
 from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.device import memory_format
@@ -23,9 +23,6 @@ from gclip.training.tasks import problem_of
 
 Report = TypeVar("Report")
 Batches = Iterator[tuple[Tensor, Tensor]]
-
-EVALUATION_BATCH = 500
-"""Examples in a forward pass without gradients, at most; of images larger than 3×32×32 fewer."""
 
 _LEAST_EVALUATION_BATCH = 16
 

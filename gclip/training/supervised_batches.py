@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from gclip.training.batches import Epoch, Normalizer, batches
+from gclip.training.batches import EVALUATION_BATCH, Epoch, Normalizer, batches
 from gclip.training.dataset import Dataset
 from gclip.training.device import memory_format
 from gclip.training.disturbances import wrong_labels
 from gclip.training.fits import check_fits
-from gclip.training.loop import EVALUATION_BATCH
 
 if TYPE_CHECKING:
     from gclip.training.run_state import RunState

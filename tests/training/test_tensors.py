@@ -10,7 +10,7 @@ from torch import nn
 from gclip.errors import UsageError
 from gclip.training import Dataset, RunConfig, models
 from gclip.training.data_split import held_out_mask, select
-from gclip.training.fits import chance, check_fits
+from gclip.training.fits import check_fits
 from gclip.training.fleet.run import FleetRun
 from gclip.training.run import Run
 
@@ -35,12 +35,10 @@ def test_what_it_says_of_itself():
     assert (data.inputs, data.outputs, data.classes) == ((7, 2), 3, ("0", "1", "2"))
     assert (data.is_images, data.is_classification) == (False, True)
     assert (data.mean, data.std) == ((), ())
-    assert chance(data) == 1 / 3
     for targets, outputs in ((torch.zeros(40), 1), (torch.zeros(40, 1), 1), (torch.ones(40, 5), 5)):
         data = made(None, targets, None, targets[:10])
         assert (data.outputs, data.classes, data.is_classification) == (outputs, (), False)
         assert data.train_labels.shape == targets.shape
-        assert np.isnan(chance(data))
     images = torch.randint(256, (40, 1, 28, 28), dtype=torch.uint8, generator=CHANCE)
     data = made(images, None, images[:10], classes=["a", "b", "c", "d"])
     assert (data.inputs, data.outputs, data.is_images) == ((1, 28, 28), 4, True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from gclip.clipping.async_copy import AsyncCopy
 from gclip.clipping.record import Record
 from gclip.training import models, optimizers, seeds
-from gclip.training.batches import Epoch
+from gclip.training.batches import EVALUATION_BATCH, Epoch
 from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.disturbances import Disturbance, wrong_labels
@@ -25,7 +25,7 @@ from gclip.training.fleet.optimizer import StackedOptimizer
 from gclip.training.fleet.report import FleetReport
 from gclip.training.fleet.stack import select_runs, stack
 from gclip.training.graphs import ForwardBackward, recorder
-from gclip.training.loop import EVALUATION_BATCH, TrainingLoop
+from gclip.training.loop import TrainingLoop
 
 _LOOK = 64  # steps whose losses are looked at together
 _EVALUATION_IMAGES = 1000  # images · runs in a forward pass without gradients; they fit the cache

@@ -178,9 +178,7 @@ def test_what_cannot_be_registered(name: str, function: Any, said: str) -> None:
         (lambda: 1 / 0, r"cannot be built for inputs of the shape \(4,\): ZeroDivisionError: div"),
     ],
 )
-def test_what_a_function_gives_is_looked_at(
-    made: dict[str, Any], gives: Any, said: str
-) -> None:
+def test_what_a_function_gives_is_looked_at(made: dict[str, Any], gives: Any, said: str) -> None:
     @gclip.register_model("odd")
     def build(inputs: tuple[int, ...], outputs: int) -> nn.Module:
         return gives()
