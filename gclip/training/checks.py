@@ -96,6 +96,8 @@ _USUAL: _Fields = {"model": "lenet", "optimizer": "sgd", "batch_size": 32, "epoc
 
 def _model(config: _Config) -> _Fields:
     problem = _known_problem(config)
+    if problem is None and not config.model:
+        return {}
     if problem is not None and problem.own_models:
         if config.model:
             raise UsageError(

@@ -20,6 +20,8 @@ from gclip.training.disturbances import Disturbance, wrong_labels
 from gclip.training.graphs import ForwardBackward, recorder
 from gclip.training.history import RunHistory
 from gclip.training.loop import TrainingLoop, build_optimizer
+from gclip.training.models.layers import draws_chance
+from gclip.training.random_streams import RandomStream
 from gclip.training.result import RunResult, Status
 from gclip.training.stepping import Stepper
 
@@ -48,7 +50,12 @@ class Run(TrainingLoop[ClipReport]):
         self.before_step: Callable[[], None] | None = None
         self._order = seeds.generator(config.seed, "order")
         self._augmentation = seeds.generator(config.seed, "augmentation")
+        self._stream: RandomStream | None = None
         torch.manual_seed(seeds.derive(config.seed, "strategy"))
+        chance = draws_chance(self.model)
+        if chance or config.model_code:  # what it drops must not depend on what strategies draw
+            self._stream = RandomStream(seeds.derive(config.seed, "strategy"), device)
+            torch.manual_seed(seeds.derive(config.seed, "dropout"))
         self.clipper = Clipper(
             self.model,
             config.strategy,
@@ -62,7 +69,7 @@ class Run(TrainingLoop[ClipReport]):
         self.history = RunHistory(config, rates, metric, self._epoch_steps, device)
         whole = config.accumulate == 1 and not self.clipper.per_sample
         self.backward = ForwardBackward(
-            self.model, self._compute, *recorder(device, self.steps, whole=whole)
+            self.model, self._compute, *recorder(device, self.steps, whole=whole, chance=chance)
         )
 
     @property
@@ -128,6 +135,7 @@ class Run(TrainingLoop[ClipReport]):
             "noise": self._disturbance.generator.get_state(),
             "chance": torch.get_rng_state(),
             "chance_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+            "strategy": None if self._stream is None else self._stream.state_dict(),
             **self.history.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
@@ -144,6 +152,8 @@ class Run(TrainingLoop[ClipReport]):
         torch.set_rng_state(state["chance"])
         if state["chance_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["chance_cuda"])
+        if self._stream is not None:
+            self._stream.load_state_dict(state["strategy"])
         self.history.load_state_dict(state)
         self.epoch, self.step = state["epoch"], state["step"]
 
@@ -168,7 +178,8 @@ class Run(TrainingLoop[ClipReport]):
 
     def _clip_and_step(self) -> ClipReport:
         clipper = self.clipper
-        report = clipper.step()
+        with self._stream or contextlib.nullcontext():
+            report = clipper.step()
         if self.before_step is not None:
             self.before_step()
         with clipper.updating() if clipper.on_updates else contextlib.nullcontext():

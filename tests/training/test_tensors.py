@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+import gclip
 from gclip.errors import UsageError
 from gclip.training import Dataset, RunConfig, models
 from gclip.training.data_split import held_out_mask, select
 from gclip.training.fits import check_fits
 from gclip.training.fleet.run import FleetRun
+from gclip.training.models.registry import _MODELS
 from gclip.training.run import Run
 
 CPU = torch.device("cpu")
@@ -170,29 +172,32 @@ def test_what_the_data_cannot_give_is_refused():
                 make(config, data, CPU)
 
 
-class Net(nn.Sequential):
-    """For inputs of 14 numbers, of whatever shape."""
-
-    size = 14
-
-    def __init__(self, outputs):
-        super().__init__(nn.Flatten(), nn.Linear(self.size, 8), nn.Tanh(), nn.Linear(8, outputs))
+MLP = "mlp(width=8, depth=1)"
 
 
 @pytest.fixture
-def net(monkeypatch):
-    monkeypatch.setitem(models._MODELS, "lenet", Net)
+def small_model():
+    """A net of a convolution, for images of any shape."""
+
+    @gclip.register_model("small_convolution")
+    def small_convolution(inputs, outputs):
+        channels, height, width = inputs
+        linear = nn.Linear(4 * height * width, outputs)
+        return nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), linear)
+
+    yield "small_convolution"
+    del _MODELS._entries["small_convolution"]
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_sequences_are_gathered_as_they_are(net, accumulate):
+def test_sequences_are_gathered_as_they_are(accumulate):
     data = made()
     config = RunConfig(
-        task="cifar10", model="lenet", batch_size=6, accumulate=accumulate, lr=0.1, momentum=0.0
+        task="cifar10", model=MLP, batch_size=6, accumulate=accumulate, lr=0.1, momentum=0.0
     )
     run = Run(config, data, CPU)
     order = torch.randperm(40, generator=_state(run._order))
-    model = models.build("lenet", 3, config.seed)
+    model = models.build(MLP, data.inputs, 3, config.seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     size = 6 * accumulate
     for step in order.split(size):
@@ -210,15 +215,10 @@ def test_sequences_are_gathered_as_they_are(net, accumulate):
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 12, 10)])
 @pytest.mark.parametrize("other", [{"seed": 1}, {"lr": 0.02}])
-def test_runs_and_fleets_take_images_of_any_shape(monkeypatch, shape, other):
-    def small(outputs):
-        linear = nn.Linear(4 * shape[1] * shape[2], outputs)
-        return nn.Sequential(nn.Conv2d(shape[0], 4, 3, padding=1), nn.ReLU(), nn.Flatten(), linear)
-
-    monkeypatch.setitem(models._MODELS, "lenet", small)
+def test_runs_and_fleets_take_images_of_any_shape(small_model, shape, other):
     pixels = torch.randint(256, (60, *shape), dtype=torch.uint8, generator=CHANCE)
     data = made(pixels[:40], None, pixels[40:], torch.arange(20) % 3)
-    config = RunConfig(augment=True, batch_size=8, lr=0.05, label_noise=0.1)
+    config = RunConfig(model=small_model, augment=True, batch_size=8, lr=0.05, label_noise=0.1)
     configs = [config, config.replace(**other)]
     fleet = FleetRun(configs, data, CPU)
     assert fleet.train_epoch()
@@ -233,7 +233,7 @@ def test_runs_and_fleets_take_images_of_any_shape(monkeypatch, shape, other):
             torch.testing.assert_close(alone, stacked[index], rtol=1e-4, atol=1e-5)
 
 
-def test_large_images_are_measured_in_smaller_batches(net, monkeypatch):
+def test_large_images_are_measured_in_smaller_batches():
     """Of 500 images of 3×32×32 as many numbers as ever, and never fewer than 16 images."""
     for shape, most in (
         ((3, 32, 32), 500),
@@ -243,8 +243,7 @@ def test_large_images_are_measured_in_smaller_batches(net, monkeypatch):
     ):
         pixels = torch.zeros(130 if most < 500 else 510, *shape, dtype=torch.uint8)
         labels = torch.arange(len(pixels)) % 2
-        monkeypatch.setattr(Net, "size", int(np.prod(shape)))
-        run = Run(RunConfig(), made(pixels[:2], labels[:2], pixels, labels), CPU)
+        run = Run(RunConfig(model=MLP), made(pixels[:2], labels[:2], pixels, labels), CPU)
         sizes: list[int] = []
         run.model.register_forward_hook(lambda _, x, __, sizes=sizes: sizes.append(len(x[0])))
         run.measure(0.0)
@@ -256,47 +255,10 @@ def _state(generator):
     return torch.Generator().set_state(generator.get_state())
 
 
-def test_numbers_are_not_taken_for_shares_of_classes(net):
-    data = made(None, torch.rand(40, 3), None, torch.rand(10, 3))
-    for run in (Run(RunConfig(), data, CPU), FleetRun([RunConfig()], data, CPU)):
-        with pytest.raises(UsageError, match="targets are numbers .* loss of its own"):
-            run._mean_loss(torch.zeros(40, 3), data.train_labels)
-
-
-class Regression(Run):
-    """With a loss and a score of its own."""
-
-    def _mean_loss(self, logits, labels):
-        return nn.functional.mse_loss(logits, labels)
-
-    def _summed_loss(self, logits, labels):
-        return nn.functional.mse_loss(logits, labels, reduction="sum") / labels.shape[1]
-
-    def _summed_score(self, logits, labels):
-        return -(logits - labels).abs().mean(1).sum()
-
-
-@pytest.mark.parametrize("strategy", ["norm", "per_sample"])
-def test_loss_and_score_are_methods(net, strategy):
-    """Steps of several batches count examples also where targets have two dimensions."""
-    targets = sequences(40, (14,))[:, :3] / 4
-    data = made(sequences(40, (14,)), targets, sequences(10, (14,)), targets[:10])
-    run = Regression(RunConfig(batch_size=7, accumulate=2, epochs=2, strategy=strategy), data, CPU)
-    assert run.steps == 2 * 3
-    assert run.train_epoch(lambda: True)
-    run.measure(0.0)
-    outputs = run.model(data.test_images)
-    expected = -(outputs - data.test_labels).abs().mean().item()
-    assert run.history.accuracy == pytest.approx(expected, rel=1e-5)
-    assert run.history.curve[-1]["loss"] == pytest.approx(
-        (outputs - data.test_labels).square().mean().item(), rel=1e-5
-    )
-
-
 @pytest.mark.parametrize("shape", [(14,), (7, 2), (2, 7, 1)])
-def test_a_fleet_of_one_seed_shares_inputs_and_others_lie_side_by_side(net, shape):
+def test_a_fleet_of_one_seed_shares_inputs_and_others_lie_side_by_side(shape):
     data = made(sequences(40, shape), None, sequences(10, shape))
-    config = RunConfig(batch_size=16)
+    config = RunConfig(model=MLP, batch_size=16)
     alike = FleetRun([config, config.replace(lr=0.3)], data, CPU)
     order = torch.randperm(40, generator=_state(alike._streams._order[0]))
     inputs, labels = next(alike._epoch())

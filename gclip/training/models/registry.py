@@ -39,11 +39,12 @@ def register_model(name: str) -> Callable[[B], B]:
 
     Example:
         >>> import gclip
+        >>> from gclip.training import RunConfig
         >>> from torch import nn
         >>> @gclip.register_model("example_net")
         ... def build(inputs, outputs, *, width: int = 8):
         ...     return nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.LazyLinear(outputs))
-        >>> gclip.RunConfig(model="example_net( width = 8 )").model
+        >>> RunConfig(model="example_net( width = 8 )").model
         'example_net'
     """
     if not isinstance(name, str):
