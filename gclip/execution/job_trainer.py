@@ -38,8 +38,8 @@ class JobTrainer:
         """Train one run.
 
         Raises:
-            ValueError: the strategy's or the model's code is not the one that was planned with; or what training
-                and storing raise.
+            ValueError: the strategy's or the model's code is not the one that was planned with; or
+                what training and storing raise.
         """
         from gclip.training import train
 

@@ -51,7 +51,8 @@ def _outside(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 
 def workers_that_reach(local: tuple[str, ...], workers: int | None) -> int | None:
-    """How many workers may be used where the strategies and models `local` exist in this process alone: one.
+    """How many workers may be used where the strategies and models `local` exist in this process
+    alone: one.
 
     Raises:
         UsageError: more were asked for.

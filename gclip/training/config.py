@@ -179,9 +179,9 @@ class RunConfig:
     def replace(self, **changes: Any) -> RunConfig:
         """A copy with some fields changed; what depended on an old value is filled in anew.
 
-        Another strategy or model brings the digest of its own code; another optimizer its own learning
-        rate, momentum and settings, as far as the changes do not name them; another task is
-        other data; another split, fraction or normalisation follows today's rules of selection,
+        Another strategy or model brings the digest of its own code; another optimizer its own
+        learning rate, momentum and settings, as far as the changes do not name them; another task
+        is other data; another split, fraction or normalisation follows today's rules of selection,
         another strategy or schedule today's of stepping.
         """
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

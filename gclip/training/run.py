@@ -64,7 +64,9 @@ class Run(TrainingLoop[ClipReport]):
         self.history = RunHistory(config, rates, 1 / classes, self._epoch_steps, device)
         whole = config.accumulate == 1 and not self.clipper.per_sample
         self.backward = ForwardBackward(
-            self.model, self._compute, *recorder(device, self.steps, whole=whole, chance=draws_chance(model))
+            self.model,
+            self._compute,
+            *recorder(device, self.steps, whole=whole, chance=draws_chance(model)),
         )
 
     def train_epoch(self, should_continue: Callable[[], bool]) -> bool:

@@ -41,7 +41,11 @@ def as_options(config: RunConfig, execution: Execution) -> str:
         if isinstance(value, bool):
             parts.append(flag if value else flag.replace("--", "--no-", 1))
         else:
-            parts.append(f"{flag} {value:g}" if isinstance(value, float) else f"{flag} {shlex.quote(str(value))}")
+            parts.append(
+                f"{flag} {value:g}"
+                if isinstance(value, float)
+                else f"{flag} {shlex.quote(str(value))}"
+            )
     parts.append(f"--lr {config.lr:g}")
     parts += [f"--plugin {shlex.quote(str(plugin))}" for plugin in execution.plugins]
     return " " + " ".join(parts)

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 _GAMMA = math.sqrt(2 / (1 - 1 / math.pi))
 """The ReLU of a standard normal number has the deviation 1 / γ."""
 
@@ -55,7 +54,7 @@ class ScaledConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """The activations, ``(batch, outputs, H, W)``."""
         weight = standardized(self.weight, self.gain)
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding)  # type: ignore[arg-type]
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
 def standardized(weight: Tensor, gain: Tensor) -> Tensor:

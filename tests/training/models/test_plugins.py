@@ -77,7 +77,9 @@ def test_a_file_is_loaded_and_reloaded_when_it_is_edited(file: Path) -> None:
     file.write_text(FILE.replace("* self.scale", "* 2"))
     gclip.load_plugins(file)
     assert models.code_digest("twice") != first
-    with pytest.raises(UsageError, match=r"the code of the model twice is not what .*model_code=''"):
+    with pytest.raises(
+        UsageError, match=r"the code of the model twice is not what .*model_code=''"
+    ):
         train(planned, device="cpu")
     assert planned.replace(seed=1).model_code == first
     assert planned.replace(model_code="").model_code == models.code_digest("twice")
@@ -97,9 +99,7 @@ def test_a_stored_config_reads_without_its_plugin(file: Path) -> None:
         planned.replace(model_code="")
 
 
-def test_a_file_with_strategies_and_models(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_with_strategies_and_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "both.py"
     file.write_text(
         FILE
@@ -119,7 +119,9 @@ class Tenth(gclip.Strategy):
         assert gclip.load_plugins(file) == ("zzz-tenth", "twice")
     file = tmp_path / "nothing.py"
     file.write_text("x = 1\n")
-    with pytest.raises(UsageError, match=r"registers no strategy, problem or model; .*register_mod"):
+    with pytest.raises(
+        UsageError, match=r"registers no strategy, problem or model; .*register_mod"
+    ):
         gclip.load_plugins(file)
 
 
@@ -162,7 +164,7 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     return run
 
 
-CELL = '''
+CELL = """
 import gclip
 from torch import nn
 WIDTH = 3
@@ -179,7 +181,7 @@ class Net(Base):
 @gclip.register_model("cell")
 def build(inputs, outputs, *, width: int = 4):
     return Net(outputs)
-'''
+"""
 
 
 def test_of_a_notebook_the_code_counts_that_the_function_names(cell: Callable[[str], str]) -> None:

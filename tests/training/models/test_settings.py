@@ -34,9 +34,8 @@ def made() -> Iterator[dict[str, Any]]:
         word: str = "plain",
         limit: float | None = None,
     ) -> nn.Module:
-        seen.update(inputs=inputs, outputs=outputs, **{
-            "width": width, "rate": rate, "bias": bias, "kind": kind, "word": word, "limit": limit,
-        })  # fmt: skip
+        seen.update(inputs=inputs, outputs=outputs, width=width, rate=rate, bias=bias)
+        seen.update(kind=kind, word=word, limit=limit)
         return nn.Linear(inputs[-1], outputs)
 
     yield seen
@@ -178,9 +177,7 @@ def test_what_cannot_be_registered(name: str, function: Any, said: str) -> None:
         (lambda: 1 / 0, r"cannot be built for inputs of the shape \(4,\): ZeroDivisionError: div"),
     ],
 )
-def test_what_a_function_gives_is_looked_at(
-    made: dict[str, Any], gives: Any, said: str
-) -> None:
+def test_what_a_function_gives_is_looked_at(made: dict[str, Any], gives: Any, said: str) -> None:
     @gclip.register_model("odd")
     def build(inputs: tuple[int, ...], outputs: int) -> nn.Module:
         return gives()

@@ -11,6 +11,7 @@ from gclip.training.models.layers import ScaledConv2d, ScaledReLU, SkipGain, Spa
 from gclip.training.models.registry import register_model
 from gclip.training.models.shapes import a_share, above_zero, at_least, image_shape
 
+
 class Block(nn.Module):
     """x + α · f(x / β), where β is the deviation that x has at the start."""
 
