@@ -91,14 +91,14 @@ class MuonWithAdamW(Optimizer):
                 self._muon.state[matrix] = self.state[parameter]
                 stand_ins.append(matrix)
         self._muon.param_groups = [{**matrices, "params": stand_ins}]
-        self._muon.step()
+        self._muon.step()  # type: ignore[no-untyped-call]
         self._adamw.param_groups, self._adamw.state = [others], self.state
         self._adamw.step()
         return loss
 
     def __getstate__(self) -> dict[str, Any]:
         """All that a copy needs."""
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        state: dict[str, Any] = super().__getstate__()
         return {**state, "_muon": self._muon, "_adamw": self._adamw}
 
 

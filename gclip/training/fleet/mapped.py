@@ -47,7 +47,7 @@ class MappedModel(nn.Module):
         template.train(self.training)
         state = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         shared = x.shape[1] == self._first
-        own = x if shared else x.unflatten(1, (self.runs, -1))
+        own = x if shared else x.reshape(len(x), self.runs, self._first, *x.shape[2:])
         with warnings.catch_warnings():
             # Where torch maps an operation by calling it once a run, it says that this is slow.
             warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)

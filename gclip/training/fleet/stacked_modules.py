@@ -230,7 +230,7 @@ RUN_INDEPENDENT = (
 
 def _apart(x: Tensor, runs: int) -> Tensor:
     """``(batch, runs · channels, …)`` as ``(runs, batch, channels, …)``."""
-    return x.unflatten(1, (runs, -1)).transpose(0, 1)
+    return x.reshape(len(x), runs, x.shape[1] // runs, *x.shape[2:]).transpose(0, 1)
 
 
 def _repeat(value: Tensor, runs: int) -> Tensor:

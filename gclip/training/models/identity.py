@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import FunctionType
+from typing import cast
+
 from gclip.core.digest import digest_of_function, ships_with_gclip
 from gclip.training.models.registry import get
 from gclip.training.models.settings import parse
@@ -18,4 +21,4 @@ def code_digest(spelling: str) -> str:
         UsageError: an unknown model or setting.
     """
     builder = get(parse(spelling)[0])
-    return "" if ships_with_gclip(builder) else digest_of_function(builder)
+    return "" if ships_with_gclip(builder) else digest_of_function(cast(FunctionType, builder))

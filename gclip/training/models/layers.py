@@ -54,7 +54,7 @@ class ScaledConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """The activations, ``(batch, outputs, H, W)``."""
         weight = standardized(self.weight, self.gain)
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding)  # type: ignore[arg-type]
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
 def standardized(weight: Tensor, gain: Tensor) -> Tensor:

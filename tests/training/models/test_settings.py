@@ -34,7 +34,8 @@ def made() -> Iterator[dict[str, Any]]:
         word: str = "plain",
         limit: float | None = None,
     ) -> nn.Module:
-        seen.update(inputs=inputs, outputs=outputs, width=width, rate=rate, bias=bias, kind=kind, word=word, limit=limit)  # fmt: skip
+        seen.update(inputs=inputs, outputs=outputs, width=width, rate=rate, bias=bias)
+        seen.update(kind=kind, word=word, limit=limit)
         return nn.Linear(inputs[-1], outputs)
 
     yield seen
