@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from gclip.clipping.record import ClipSummary
 from gclip.clipping.verdicts import MOSTLY_SKIPPED
 from gclip.errors import UsageError, choose
 from gclip.training.config import RunConfig
+from gclip.training.metric import ACCURACY, Metric
 
 Status = Literal["finished", "diverged", "pruned", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -31,10 +33,14 @@ class RunResult:
             caller); ``failed`` (an error, told in `message`).
         stopped_at: the number of optimizer steps done by then, None for a finished run.
         message: why it stopped; of a finished run what its reader must know, "" as a rule.
+        metric: what the run is measured by; accuracy unless its problem says otherwise.
+        scores: all that the problem measured on ``config.split``, by name. A diverged run's metric
+            has its worst value.
         accuracy: share of right answers on ``config.split``. A diverged run scores chance,
-            1 / classes; a failed one NaN.
-        chance: the accuracy of guessing, 1 / classes; NaN where it was not recorded.
-        loss: mean cross-entropy on ``config.split``; inf for a diverged run.
+            1 / classes; a failed one NaN, and so does one whose metric is another.
+        chance: the accuracy of guessing, 1 / classes; NaN where it was not recorded, or where the
+            metric is another.
+        loss: mean loss on ``config.split``; inf for a diverged run, NaN where it was not measured.
         train_loss: mean training loss of the last epoch's steps.
         curve: one dict an epoch: epoch (from 1), step, train_loss, accuracy, loss, seconds.
         clipping: what clipping did: the record's summary.
@@ -47,6 +53,8 @@ class RunResult:
     status: Status = "finished"
     stopped_at: int | None = None
     message: str = ""
+    metric: Metric = ACCURACY
+    scores: dict[str, float] = field(default_factory=dict)
     accuracy: float = math.nan
     chance: float = math.nan
     loss: float = math.nan
@@ -56,6 +64,20 @@ class RunResult:
     seconds: float = 0.0
     steps: dict[str, Array] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.metric.name != ACCURACY.name:
+            return
+        known = not math.isnan(self.chance)
+        worst = self.chance if known else self.metric.worst
+        object.__setattr__(self, "metric", dataclasses.replace(ACCURACY, worst=worst))
+
+    @property
+    def score(self) -> float:
+        """The value of `metric`; NaN for a failed run."""
+        if self.metric.name == ACCURACY.name:
+            return self.accuracy
+        return self.scores.get(self.metric.name, math.nan)
 
     @classmethod
     def failed(cls, config: RunConfig, message: str) -> RunResult:
@@ -67,11 +89,16 @@ class RunResult:
 
         What JSON has no number for becomes "nan", "inf" and "-inf", which ``float`` reads.
         """
+        other = self.metric.name != ACCURACY.name
+        measured = {"metric": self.metric.to_dict()} if other else {}
+        if self.scores:
+            measured["scores"] = _plain(self.scores)
         return {
             "config": json.loads(self.config.to_json()),
             "status": self.status,
             "stopped_at": self.stopped_at,
             "message": self.message,
+            **measured,
             "accuracy": _plain(self.accuracy),
             "chance": _plain(self.chance),
             "loss": _plain(self.loss),
@@ -102,6 +129,10 @@ class RunResult:
                 for name in ("stopped_at", "message", "environment")
                 if name in values
             }
+            if values.get("metric"):
+                rest["metric"] = Metric.from_dict(values["metric"])
+            scores = _number_again(values.get("scores") or {})
+            rest["scores"] = {str(name): float(value) for name, value in scores.items()}
             curve = [_number_again(point) for point in values.get("curve") or []]
             clipping = _number_again(values.get("clipping") or {})
             steps = {name: np.asarray(array) for name, array in (values.get("steps") or {}).items()}
