@@ -12,6 +12,7 @@ from gclip.cli.options import Json, Place, Plugins, expand, load_data, load_plug
 from gclip.cli.progress import StepsDisplay
 from gclip.cli.setting import Setting
 from gclip.clipping.verdicts import DEFINITION
+from gclip.results.metric_text import score_with_unit, worst_words
 from gclip.results.table_text import verdict_text
 from gclip.text import screen
 
@@ -97,6 +98,8 @@ def train(
     folder = store.path / config.key
     if json:
         stored = {key: value for key, value in result.to_dict().items() if key != "steps"}
+        measured = {"score": result.score, "metric": result.metric.to_dict()}
+        stored = {**stored, **measured}
         screen.echo_json({"key": config.key, "folder": str(folder), "read": is_stored, **stored})
         return
     for line in report(result):
@@ -108,9 +111,11 @@ def report(result: RunResult) -> list[str]:
     """What there is to say about a run: its score, what clipping did, and what that word means."""
     config, clipping = result.config, result.clipping
     where = f"{config.strategy} on {config.task}, {config.model}, seed {config.seed}"
-    score = f"{screen.percent(result.accuracy)} % {config.split} accuracy"
+    metric = result.metric
+    score = f"{score_with_unit(metric, result.score)} {config.split} {metric.name}"
     if result.status == "diverged":
-        score = f"diverged at step {result.stopped_at}; scored as chance, {score}"
+        worst = worst_words(metric).partition(",")[0]
+        score = f"diverged at step {result.stopped_at}; scored as {worst}, {score}"
     lines = [f"{where}: {score} in {screen.duration(result.seconds)}"]
     if clipping.get("verdict"):
         lines += _clipping(clipping)

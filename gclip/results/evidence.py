@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gclip.errors import UsageError
 from gclip.results.intervals import Interval, finite, mean_interval, t_interval, within
-from gclip.results.metrics import is_accuracy, metric_of, scores_of
+from gclip.results.metrics import is_accuracy, metric_of_pairs, scores_of
 from gclip.results.paired import holm, mcnemar, probability_of_improvement, sign_flip
 from gclip.results.trained import trained
 from gclip.training.metric import ACCURACY, Metric
@@ -117,7 +117,7 @@ def compare_pairs(
         >>> found["pairs"], round(found["difference"], 6), found["p"], found["evidence"]
         (10, 0.1, 0.001953125, 'better')
     """
-    metric = _metric_of(pairs) if metric is None else metric
+    metric = metric_of_pairs(pairs.values()) if metric is None else metric
     compared = {
         name: _PairedScores.of(ours, theirs, least, metric)
         for name, (ours, theirs) in pairs.items()
@@ -126,13 +126,6 @@ def compare_pairs(
     found = {name: each.numbers(all_trained) for name, each in compared.items()}
     add_evidence(list(found.values()), metric)
     return found
-
-
-def _metric_of(pairs: Mapping[Name, tuple[pd.DataFrame, pd.DataFrame]]) -> Metric:
-    import pandas as pd
-
-    frames = [runs for pair in pairs.values() for runs in pair if len(runs)]
-    return metric_of(pd.concat(frames, ignore_index=True)) if frames else ACCURACY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,9 +168,7 @@ class _PairedScores:
             "low": interval.low,
             "high": interval.high,
             "p": sign_flip(differences),
-            "prob_improve": probability_of_improvement(
-                self.ours, self.theirs, self.metric.better
-            ),
+            "prob_improve": probability_of_improvement(self.ours, self.theirs, self.metric.better),
             **self.tests(),
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -64,6 +65,14 @@ def metric_of(runs: pd.DataFrame) -> Metric:
     )
     # As of several chances the highest: to be better than one of them shows nothing.
     return dataclasses.replace(metric, worst=metric.best(measured["worst"]))
+
+
+def metric_of_pairs(pairs: Iterable[tuple[pd.DataFrame, pd.DataFrame]]) -> Metric:
+    """`metric_of` all the runs of a few comparisons; accuracy without any."""
+    import pandas as pd
+
+    frames = [runs for pair in pairs for runs in pair if len(runs)]
+    return metric_of(pd.concat(frames, ignore_index=True)) if frames else ACCURACY
 
 
 def metric_cells(metric: Metric) -> dict[str, Any]:

@@ -63,8 +63,9 @@ def compare_table(runs: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
       (`gclip.results.trained`), with
       Wilson's interval of their share [``trained_low``, ``trained_high``]; of those that trained
       the interquartile mean ``iqm_trained``, and ``mean_trained`` with its t interval.
-    - ``difference`` to the baseline (ours less theirs, whichever is better) over the ``pairs`` of runs that share a seed, with its
-      interval, ``p`` of the sign-flip test on all of them, ``prob_improve``; ``both``,
+    - ``difference`` to the baseline (ours less theirs, whichever is better) over the ``pairs`` of
+      runs that share a seed, with its interval, ``p`` of the sign-flip test on all of them,
+      ``prob_improve``; ``both``,
       ``ours_only`` and ``theirs_only``: in how many pairs both runs trained, or one alone;
       ``p_trains`` of McNemar's test on the latter; ``difference_trained`` with its t interval and
       ``p_trained`` of the sign-flip test where both trained; ``p_holm`` corrected over all tests of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from gclip.clipping.record import Record
 from gclip.training.config import RunConfig
 from gclip.training.divergence import DivergenceMonitor
+from gclip.training.metric import ACCURACY, Metric
 from gclip.training.result import RunResult, Status, skip_warning
 
 
@@ -51,8 +53,21 @@ class RunHistory:
     @property
     def accuracy(self) -> float | None:
         """Of the latest evaluation; None before the first epoch's end."""
-        accuracy: float | None = self.curve[-1]["accuracy"] if self.curve else None
+        accuracy: float | None = self.curve[-1].get("accuracy") if self.curve else None
         return accuracy
+
+    @property
+    def score(self) -> float | None:
+        """The metric's value of the latest evaluation; None before the first epoch's end."""
+        if not self.curve:
+            return None
+        score: float | None = self.curve[-1].get("score", self.curve[-1].get("accuracy"))
+        return score
+
+    @property
+    def metric(self) -> Metric:
+        """What the run is measured by."""
+        return dataclasses.replace(ACCURACY, worst=self._chance)
 
     def add_evaluation(self, step: int, accuracy: float, loss: float, seconds: float) -> None:
         """Put an epoch's end on the curve; a loss that is not finite is a divergence.
