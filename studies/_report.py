@@ -207,7 +207,8 @@ def _notes(
     budget = f"of {plural(tuned[0].counts.trials, 'trial')} " if len(budgets_in_words) == 1 else ""
     notes = [
         f"{measured('test', metric)}: the best {budget or 'trial '}of each study, trained again "
-        f"with {plural(len(seeds), 'fresh seed')}; mean with a {interval_words(metric)}. trained: how many did, tuned and as it comes. vs default: "
+        f"with {plural(len(seeds), 'fresh seed')}; mean with a {interval_words(metric)}. "
+        "trained: how many did, tuned and as it comes. vs default: "
         f"beside the strategy as it comes, at lr {usual}. Differences are paired by seed (their "
         "intervals are each by itself). ▲ better or trains more often, ▼ worse or less often: "
         "what may be claimed; without a mark, no difference is shown. Tuning was done once: "

@@ -3,9 +3,9 @@
 Every strategy, with its threshold as given, is trained over the same grid of learning rates and
 the same seeds. A learning rate is *stable* for a strategy when none of its seeds diverged and its
 mean accuracy is at least half of that strategy's best; of another metric, when the mean is at least
-a quarter of the way from the worst value to the strategy's best run. The *ceiling* is the end of the unbroken
-stretch of stable learning rates that begins at the lowest stable one: beyond it, a lucky learning
-rate is no help.
+a quarter of the way from the worst value to the strategy's best run. The *ceiling* is the end of
+the unbroken stretch of stable learning rates that begins at the lowest stable one: beyond it, a
+lucky learning rate is no help.
 
 The ceiling is known to one step of the grid. One that is the grid's last value is a lower bound.
 """
@@ -204,7 +204,7 @@ def _notes(runs: pd.DataFrame, rows: list[dict[str, Any]]) -> list[str]:
     metric = metric_of(runs)
     rule = f"mean accuracy is at least {100 * SHARE:g} % of the strategy's best"
     if not is_accuracy(metric):
-        rule = f"mean is at least {RULE_OF_OTHERS} of the strategy"
+        rule = f"mean is better than {RULE_OF_OTHERS} of the strategy"
     notes = [
         f"Stable: none of the {len(seeds)} seeds ({', '.join(map(str, seeds))}) diverged and the "
         f"{rule}. The ceiling ends the unbroken stretch of stable learning rates.",

@@ -285,7 +285,7 @@ def _notes(runs: pd.DataFrame, rows: list[dict[str, Any]]) -> list[str]:
     metric = metric_of(runs)
     near, far = f"at most {100 * TOLERANCE:g} points below it", f"{100 * TOLERANCE:g} points below"
     if not is_accuracy(metric):
-        way = f"{TOLERANCE:g} of the way from the worst value to it"
+        way = f"{TOLERANCE:g} of the way from the worst value to the best"
         near, far = f"at most {way} off", f"{way} off"
     notes = [
         f"{measured('Validation', metric)}: the mean over "
@@ -308,7 +308,7 @@ def _notes(runs: pd.DataFrame, rows: list[dict[str, Any]]) -> list[str]:
     }
     off = [text for text, by in moved.items() if by > bounds[text]]
     if off:
-        where = "the best at its default" if is_accuracy(metric) else "at its default"
+        where = "the best at its default" if is_accuracy(metric) else "at the default"
         notes.append(
             f"More than {far} {where}, on these seeds: "
             + ", ".join(f"{text} ({score_text(metric, moved[text])})" for text in off)
