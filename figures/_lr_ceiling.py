@@ -1,4 +1,4 @@
-"""How high a learning rate does clipping allow? Accuracy over the learning rate."""
+"""How high a learning rate does clipping allow? The score over the learning rate."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from matplotlib.lines import Line2D
 
 from gclip.results.comparable import scored_runs
 from gclip.results.frames import ordered
+from gclip.results.metrics import is_accuracy, metric_of
+from gclip.results.trained import RULE_OF_OTHERS
 
-from ._studies import columns_for, log_axis, looks_of, means, percents, points
+from ._metrics import axis_label, mark_worst, whole_range, worst_of
+from ._studies import columns_for, log_axis, looks_of, means, points
 from ._style import BASELINE, canvas, caption, extent, panels, styled, title, wrapped
 
 if TYPE_CHECKING:
@@ -25,10 +28,10 @@ def draw(runs: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> Figure:
     """A panel a strategy, ``none`` in every one.
 
     Args:
-        runs: one row a run: `strategy`, `rate`, `seed`, `status`, `accuracy`.
+        runs: one row a run: `strategy`, `rate`, `seed`, `status`, `score` or `accuracy`.
         rows: the table of the study ``lr_ceiling``: `strategy`, `ceiling`, `ceiling_is_least`.
     """
-    scored = scored_runs(runs)
+    scored, metric = scored_runs(runs), metric_of(runs)
     by_strategy = {row["strategy"]: row for row in rows}
     strategies = ordered(list(by_strategy))
     look = looks_of(strategies)
@@ -53,22 +56,27 @@ def draw(runs: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> Figure:
         points(axes, own, "rate", colour)
         axes.set_title(f"{wrapped(text, 34)}\n{_ceiling(by_strategy[text])}", pad=5, fontsize=8.5)
         axes.spines["top"].set(color=colour, linewidth=3)
-        percents(axes)
+        whole_range(axes, metric)
+        mark_worst(axes, metric)
         log_axis(axes, low_rate, high_rate)
         margin = (high_rate / low_rate) ** 0.05
         axes.set_xlim(low_rate / margin, high_rate * margin)
-    figure.supylabel("Validation accuracy (%)", fontsize=9)
+    figure.supylabel(axis_label("Validation", metric), fontsize=9)
     for axes in grid[-columns:]:
         axes.set_xlabel("Learning rate")
     figure.legend(handles=_legend(), loc="outside upper right", ncols=4)
     title(figure, "Highest stable learning rate", runs)
+    rule = "at least half of the strategy's best"
+    if not is_accuracy(metric):
+        rule = f"better than {RULE_OF_OTHERS} of the strategy"
     counts = scored.groupby(["strategy", "rate"]).size()
     caption(
         figure,
         f"n = {extent(counts)} seeds at each learning rate." if len(counts) else "",
-        "Stable (shaded): no seed diverged and the mean is at least half of the strategy's best. "
-        "Lines: mean; bands: from the lowest to the highest run. Diverged runs score chance.",
-    )  # fmt: skip
+        f"Stable (shaded): no seed diverged and the mean is {rule}. "
+        "Lines: mean; bands: from the lowest to the highest run. "
+        f"Diverged runs score {worst_of(metric)}.",
+    )
     return figure
 
 

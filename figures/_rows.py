@@ -1,4 +1,4 @@
-"""Rows of accuracies, a strategy each: every run a point, the mean with its interval."""
+"""Rows of scores, a strategy each: every run a point, the mean with its interval."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from matplotlib.ticker import PercentFormatter
-
+from gclip.results.metrics import with_scores
 from gclip.results.statistics import Interval, mean_interval
+from gclip.training.metric import ACCURACY, Metric
 
+from ._metrics import format_axis
 from ._style import MARKS
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-
-
-def around(scores: pd.Series[float]) -> tuple[float, float]:
-    """The ends of an axis of accuracies: from a little below the lowest run to 100 %. Intervals may
-    go on below it."""
-    return max(-0.02, float(scores.min()) - 0.06) if len(scores) else -0.02, 1.01
 
 
 def spread(runs: pd.DataFrame, height: float = 0.26) -> pd.Series[float]:
@@ -34,23 +29,30 @@ def spread(runs: pd.DataFrame, height: float = 0.26) -> pd.Series[float]:
 def row_points(
     axes: Axes, runs: pd.DataFrame, at: pd.Series[float], colour: str, size: float, alpha: float
 ) -> None:
-    """The runs of a row, each a point at its accuracy; one that diverged is a cross.
+    """The runs of a row, each a point at its score; one that diverged is a cross.
 
     Args:
         axes: where.
-        runs: one row a run: `status`, `accuracy`.
+        runs: one row a run: `status`, `score` or `accuracy`.
         at: their heights, by the runs' index.
         colour, alpha: of all points.
         size: of a point, in points squared.
     """
+    runs = with_scores(runs)
     for status, marker in MARKS.items():
         some = runs[runs["status"] == status]
         axes.scatter(
-            some["accuracy"], at[some.index], s=size, marker=marker, color=colour, alpha=alpha
+            some["score"], at[some.index], s=size, marker=marker, color=colour, alpha=alpha
         )
 
 
-def whisker(axes: Axes, place: float, scores: Iterable[float], width: float = 1.5) -> Interval:
+def whisker(
+    axes: Axes,
+    place: float,
+    scores: Iterable[float],
+    width: float = 1.5,
+    metric: Metric = ACCURACY,
+) -> Interval:
     """Draw the mean's 95 % interval as a black line; an arrow where it goes on beyond the axis.
 
     Args:
@@ -58,29 +60,42 @@ def whisker(axes: Axes, place: float, scores: Iterable[float], width: float = 1.
         place: the height of the line.
         scores: one a run.
         width: of the line, in points.
+        metric: of the scores.
 
     Returns:
         The mean with the interval.
     """
-    mean = mean_interval(list(scores))
+    mean = mean_interval(list(scores), bounds=(metric.low, metric.high))
     if not math.isnan(mean.low):
-        left = axes.get_xlim()[0]
-        axes.hlines(place, max(mean.low, left), mean.high, color="black", linewidth=width, zorder=3)
-        if mean.low < left:
-            axes.scatter(left, place, s=26, marker="<", color="black", zorder=3, clip_on=False)
+        left, right = axes.get_xlim()
+        ends = max(mean.low, left), min(mean.high, right)
+        axes.hlines(place, *ends, color="black", linewidth=width, zorder=3)
+        for beyond, end, marker in (
+            (mean.low < left, left, "<"),
+            (mean.high > right, right, ">"),
+        ):
+            if beyond:
+                axes.scatter(end, place, s=26, marker=marker, color="black", zorder=3,
+                             clip_on=False)  # fmt: skip
     return mean
 
 
 def label_rows(
-    axes: Axes, right: Axes, labels: Sequence[str], texts: Sequence[str], ends: tuple[float, float]
+    axes: Axes,
+    right: Axes,
+    labels: Sequence[str],
+    texts: Sequence[str],
+    ends: tuple[float, float],
+    metric: Metric = ACCURACY,
 ) -> None:
-    """Rows of accuracies, the first on top, named on the left and told in numbers on the right.
+    """Rows of scores, the first on top, named on the left and told in numbers on the right.
 
     Args:
-        axes: of the rows, in percent.
+        axes: of the rows.
         right: its twin, which only carries the numbers.
         labels, texts: one a row.
         ends: how far the axis goes on above the first row and below the last.
+        metric: of the scores.
     """
     axes.set_yticks(range(len(labels)), labels)
     right.set_yticks(range(len(texts)), texts)
@@ -88,4 +103,4 @@ def label_rows(
         side.set_ylim(len(labels) - 1 + ends[1], -ends[0])
         side.grid(visible=False, axis="y")
         side.tick_params(length=0)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
+    format_axis(axes.xaxis, metric)

@@ -1,4 +1,4 @@
-"""How exactly must the threshold be right? Accuracy over it, a panel a strategy."""
+"""How exactly must the threshold be right? The score over it, a panel a strategy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from matplotlib.patches import Patch
 
 from gclip.results.comparable import scored_runs
 from gclip.results.frames import ordered
+from gclip.results.metrics import metric_of, with_scores
+from gclip.training.metric import Metric
 
+from ._metrics import axis_label, mark_worst, whole_range, worst_of
 from ._studies import columns_for, log_axis, looks_of, means, percents, points
 from ._style import BASELINE, canvas, caption, extent, split, styled, title, wrapped
 
@@ -24,28 +27,28 @@ WIDE, HIGH = 2.75, 2.75
 
 @styled
 def draw(runs: pd.DataFrame, defaults: Mapping[str, float | None]) -> Figure:
-    """Above: accuracy, every run a point; below: the share of clipped steps.
+    """Above: the score, every run a point; below: the share of clipped steps.
 
     Args:
         runs: one row a run: `strategy`, `threshold` (the field), `value`, `seed`, `status`,
-            `accuracy`, `clip_rate`; the rows of ``none`` make the line to beat.
+            `score` or `accuracy`, `clip_rate`; the rows of ``none`` make the line to beat.
         defaults: the threshold's default by strategy; None where it is not a number.
     """
-    scored = scored_runs(runs)
+    scored, metric = with_scores(scored_runs(runs)), metric_of(runs)
     strategies = [text for text in ordered(list(defaults)) if text != "none"]
     look = looks_of(strategies)
     columns = columns_for(len(strategies))
     rows = -(-len(strategies) // columns)
     figure = canvas(max(6.6, WIDE * columns + 0.4), 1.75 + HIGH * rows)
     grid = figure.add_gridspec(2 * rows, columns, height_ratios=[3, 1] * rows)
-    none = scored[scored["strategy"] == "none"]["accuracy"]
+    none = scored[scored["strategy"] == "none"]["score"]
     for place, text in enumerate(strategies):
         row, column = divmod(place, columns)
         above = figure.add_subplot(grid[2 * row, column])
         below = figure.add_subplot(grid[2 * row + 1, column], sharex=above)
         own = scored[scored["strategy"] == text]
         every = runs[runs["strategy"] == text]
-        _accuracy(above, own, look[text].colour, none, defaults[text])
+        _score(above, own, look[text].colour, none, defaults[text], metric)
         _clip_rate(below, own, look[text].colour, defaults[text])
         _threshold_axis(above, every)
         above.set_title(wrapped(text, 34), pad=5)
@@ -54,10 +57,11 @@ def draw(runs: pd.DataFrame, defaults: Mapping[str, float | None]) -> Figure:
         below.set_xlabel(every["threshold"].iloc[0] if len(every) else "")
         for axes in (above, below):
             axes.tick_params(labelleft=column == 0)
-        above.set_ylabel(f"{split(runs)} accuracy (%)" if column == 0 else "")
+        above.set_ylabel(axis_label(split(runs), metric) if column == 0 else "")
         below.set_ylabel("clipped (%)" if column == 0 else "", fontsize=8)
     figure.legend(handles=_legend(len(none) > 0), loc="outside upper right", ncols=5)
-    title(figure, "Accuracy over the threshold", runs)
+    name = metric.name[:1].upper() + metric.name[1:]
+    title(figure, f"{name} over the threshold", runs)
     counts = scored.groupby(["strategy", "value"]).size()
     caption(
         figure,
@@ -65,13 +69,18 @@ def draw(runs: pd.DataFrame, defaults: Mapping[str, float | None]) -> Figure:
         "Lines: mean; bands: from the lowest to the highest run. Below: mean share of steps in "
         "which anything was clipped.",
         f"{int((scored['status'] == 'diverged').sum())} of {len(scored)} runs diverged; they score "
-        "chance and count.",
+        f"{worst_of(metric)} and count.",
     )
     return figure
 
 
-def _accuracy(
-    axes: Axes, runs: pd.DataFrame, colour: str, none: pd.Series[float], default: float | None
+def _score(
+    axes: Axes,
+    runs: pd.DataFrame,
+    colour: str,
+    none: pd.Series[float],
+    default: float | None,
+    metric: Metric,
 ) -> None:
     if len(none):
         axes.axhspan(none.min(), none.max(), color=BASELINE, alpha=0.07, linewidth=0)
@@ -81,7 +90,8 @@ def _accuracy(
     axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0)
     axes.plot(at, middle, color=colour, linewidth=1.5)
     points(axes, runs, "value", colour)
-    percents(axes)
+    whole_range(axes, metric)
+    mark_worst(axes, metric)
 
 
 def _clip_rate(axes: Axes, runs: pd.DataFrame, colour: str, default: float | None) -> None:

@@ -16,6 +16,7 @@ from matplotlib.ticker import (
 )
 
 from gclip.results.frames import ordered
+from gclip.results.metrics import with_scores
 
 from ._style import MARKS, Look, looks
 
@@ -34,9 +35,10 @@ def columns_for(count: int) -> int:
     return min(count, 4 if count > 3 else 3)
 
 
-def means(runs: pd.DataFrame, by: str, measure: str = "accuracy") -> tuple[Any, Any, Any, Any]:
+def means(runs: pd.DataFrame, by: str, measure: str = "score") -> tuple[Any, Any, Any, Any]:
     """Of the runs at each value of `by`: values, means, the lowest and the highest run."""
     at, middle, low, high = [], [], [], []
+    runs = with_scores(runs)
     groups: Any = runs.groupby(by, sort=True)
     for value, some in groups:
         known = some[measure].dropna()
@@ -54,14 +56,15 @@ def points(axes: Axes, runs: pd.DataFrame, by: str, colour: str) -> None:
 
     Args:
         axes: where.
-        runs: one row a run: `status`, `accuracy`, and what `by` names.
+        runs: one row a run: `status`, `score` or `accuracy`, and what `by` names.
         by: the column of the horizontal axis.
         colour: of all points.
     """
+    runs = with_scores(runs)
     for status, marker in MARKS.items():
         some = runs[runs["status"] == status]
         axes.scatter(
-            some[by], some["accuracy"], s=13, marker=marker, color=colour, alpha=0.65,
+            some[by], some["score"], s=13, marker=marker, color=colour, alpha=0.65,
             linewidths=0.9 if marker == "x" else 0, clip_on=False, zorder=3,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""How fast does each strategy learn? Accuracy and training loss after every epoch."""
+"""How fast does each strategy learn? Score and training loss after every epoch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
+from gclip.results.metrics import is_accuracy, metric_of, with_scores
+from gclip.training.metric import Metric
+
+from ._metrics import axis_label, clip_axis, format_axis, mark_worst, worst_of
 from ._style import (
     FEW,
     Look,
@@ -41,14 +45,14 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         results: the runs.
         figure: draw into it; else into one of its own.
     """
-    curves = completed(results)
+    curves, metric = completed(results), metric_of(results.runs)
     measures = {
-        "accuracy": f"{split(results.runs)} accuracy (%)",
-        "train_loss": "Training loss (cross-entropy)",
+        "score": axis_label(split(results.runs), metric),
+        "train_loss": "Training loss" + (" (cross-entropy)" if is_accuracy(metric) else ""),
     }
     few = len(results.strategies) <= FEW
     panels_of = _together if few else _apart
-    figure = panels_of(results, curves, measures, figure)
+    figure = panels_of(results, curves, measures, metric, figure)
     title(figure, "Learning curves", results.runs)
     if _one_epoch(curves):
         marks = (
@@ -66,7 +70,8 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         figure,
         marks,
         others if few else f"{others} Panel colours as in all figures.",
-        "After a run diverges it scores chance level, and there is no mean loss any more: "
+        f"After a run diverges it scores {worst_of(metric, 'chance level')}, and there is no mean "
+        "loss any more: "
         f"the faint {'point' if _one_epoch(curves) else 'line'} is the mean of the others."
         if (results.runs["status"] == "diverged").any()
         else "",
@@ -86,18 +91,19 @@ def completed(results: Results) -> pd.DataFrame:
     """
     last = results.curves.groupby("key")["epoch"].max()
     total = int(max([*last, 1])) if "epochs" not in results.runs else None
-    columns = ["key", "strategy", "seed", "epoch", "accuracy", "train_loss"]
-    parts = [results.curves[columns]]
-    for run in results.runs[results.runs["status"] == "diverged"].to_dict("records"):
+    columns = ["key", "strategy", "seed", "epoch", "score", "train_loss"]
+    recorded, runs = with_scores(results.curves), with_scores(results.runs)
+    parts = [recorded[columns]]
+    for run in runs[runs["status"] == "diverged"].to_dict("records"):
         epochs = int(total or run["epochs"])
         after = range(int(last.get(run["key"], 0)) + 1, epochs + 1)
-        same = {name: run[name] for name in ("key", "strategy", "seed", "accuracy")}
+        same = {name: run[name] for name in ("key", "strategy", "seed", "score")}
         rows = [{**same, "epoch": epoch, "train_loss": np.nan} for epoch in after]
         parts.append(pd.DataFrame(rows, columns=columns))
     curves = pd.concat([part for part in parts if len(part)], ignore_index=True)
     # The epoch in which it diverged is recorded, with whatever its network then gave.
-    scores = results.runs.set_index("key")["accuracy"]
-    curves["accuracy"] = curves["accuracy"].fillna(curves["key"].map(scores))
+    scores = runs.set_index("key")["score"]
+    curves["score"] = curves["score"].fillna(curves["key"].map(scores))
     return curves
 
 
@@ -105,6 +111,7 @@ def _together(
     results: Results,
     curves: pd.DataFrame,
     measures: dict[str, str],
+    metric: Metric,
     into: Figure | SubFigure | None,
 ) -> Figure | SubFigure:
     look = looks(results.strategies)
@@ -116,7 +123,7 @@ def _together(
                 _points(axes, own, measure, look[strategy], place)
             else:
                 _curve(axes, own, measure, look[strategy])
-        _finish(axes, measure, from_zero=not _one_epoch(curves))
+        _finish(axes, measure, metric, from_zero=not _one_epoch(curves))
         axes.set(xlabel="Epoch", ylabel=label)
         if _one_epoch(curves):
             axes.set_xlim(-1, len(results.strategies))
@@ -142,6 +149,7 @@ def _apart(
     results: Results,
     curves: pd.DataFrame,
     measures: dict[str, str],
+    metric: Metric,
     into: Figure | SubFigure | None,
 ) -> Figure | SubFigure:
     look = looks(results.strategies)
@@ -168,7 +176,7 @@ def _apart(
             axes.set_title(name, fontsize=7, pad=4)
             axes.spines["top"].set(color=look[strategy].colour, linewidth=3)
             axes.tick_params(labelsize=7)
-            _finish(axes, measure, from_zero=not _one_epoch(curves))
+            _finish(axes, measure, metric, from_zero=not _one_epoch(curves))
             axes.set(xlabel="", ylabel="")
         part.supylabel(label, fontsize=9)
         part.supxlabel("Epoch", fontsize=9)
@@ -217,13 +225,13 @@ def _curve(
     )
 
 
-def _finish(axes: Axes, measure: str, *, from_zero: bool) -> None:
+def _finish(axes: Axes, measure: str, metric: Metric, *, from_zero: bool) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    if measure == "accuracy":
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(low, -0.02), min(high, 1.02))
-    elif from_zero:
+    if measure == "score":
+        format_axis(axes.yaxis, metric)
+        clip_axis(axes, metric)
+        mark_worst(axes, metric)
+    elif from_zero and is_accuracy(metric):  # another loss may well be negative
         axes.set_ylim(bottom=0)
 
 

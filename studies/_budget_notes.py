@@ -15,10 +15,12 @@ from gclip.results.evidence import (
     WHEN,
     WORSE,
 )
+from gclip.results.metric_text import interval_words
 from gclip.results.statistics import rule
 from gclip.studies._pairs import TESTS, better, too_few
-from gclip.studies._words import listed
+from gclip.studies._words import listed, measured, points_of
 from gclip.text.screen import plural
+from gclip.training.metric import ACCURACY, Metric
 from gclip.tuning.space import LR
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ def notes(
     chosen: Sequence[int],
     trials: int,
     split: str,
+    metric: Metric,
 ) -> list[str]:
     """How the table was made, and what the evidence supports."""
     seeds = len(chosen)
@@ -43,16 +46,17 @@ def notes(
     lines = [
         f"Every strategy: {plural(trials, 'random trial')}; with its fields the learning rate was "
         f"searched in {rates}, the same values for all. best of 1·{FEW}·{trials}: the expected "
-        "validation accuracy in % of the best of so many trials, which looks better than it is.",
-        f"{split} accuracy in %: each strategy's best trial, trained again with "
-        f"{plural(seeds, 'fresh seed')}; mean with a 95 % interval that holds where some seeds do "
-        "not train, too. Differences are paired by seed (their intervals are each by itself). "
+        f"{measured('validation', metric)} of the best of so many trials, which looks better than "
+        "it is.",
+        f"{measured(split, metric)}: each strategy's best trial, trained again with "
+        f"{plural(seeds, 'fresh seed')}; mean with a {interval_words(metric)}. "
+        "Differences are paired by seed (their intervals are each by itself). "
         "Without a word, no difference is shown. Tuning was done once: claims are about the tuned "
         "strategies in this table.",
     ]
     least = next((row["trained_from"] for row in rows if row["trained_from"] is not None), None)
     if least is not None:
-        lines.append(TESTS.format(family="the table", rule=f"trained: {rule(least)}"))
+        lines.append(TESTS.format(family="the table", rule=f"trained: {rule(least, metric)}"))
     unequal = [row for row in rows if row["trials"] != trials or row["trials_failed"]]
     if unequal:
         said = ", ".join(
@@ -60,10 +64,10 @@ def notes(
         )
         lines.append(f"Trials are not equal, which is unfair to those with fewer: {said}.")
     comparisons = sum(row[f"{rival}_p"] is not None for row in rows for rival in RIVALS)
-    return [*lines, *too_few(seeds, comparisons), *worth(rows)]
+    return [*lines, *too_few(seeds, comparisons), *worth(rows, metric)]
 
 
-def worth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def worth(rows: Sequence[Mapping[str, Any]], metric: Metric = ACCURACY) -> list[str]:
     """Which strategies are worth their tuning: what the evidence supports, and no more."""
     said: list[str] = []
     evidences = [row["none_evidence"] for row in rows]
@@ -77,7 +81,7 @@ def worth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             if not some:
                 continue
             names = [
-                f"{row['strategy']} ({row[f'{rival}_shown']} points)"
+                f"{row['strategy']} ({points_of(row[f'{rival}_shown'], metric)})"
                 if evidence in (BETTER, WORSE, MORE, LESS, NOTHING)
                 else str(row["strategy"])
                 for row in some

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gclip.results.metrics import metric_of_pairs
 from gclip.results.statistics import (
     CLAIMS,
     compare_pairs,
@@ -18,6 +19,8 @@ from gclip.text.screen import plural
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from gclip.training.metric import Metric
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -33,20 +36,25 @@ TESTS = (
 
 
 def compared(
-    pairs: Mapping[Name, tuple[pd.DataFrame, pd.DataFrame]], least: float
+    pairs: Mapping[Name, tuple[pd.DataFrame, pd.DataFrame]],
+    least: float,
+    metric: Metric | None = None,
 ) -> dict[Name, dict[str, Any]]:
     """Every comparison of a table, ours with theirs, over the seeds that both have: the numbers of
     `gclip.results.statistics.compare_pairs` as JSON has them, and ``text``, the difference.
 
     Args:
         pairs: two frames of runs for each, at most one run a seed.
-        least: the least accuracy of a run that trained.
+        least: the least score of a run that trained.
+        metric: of all the runs; read from them if left out.
     """
-    found = compare_pairs({name: (scored(a), scored(b)) for name, (a, b) in pairs.items()}, least)
+    metric = metric_of_pairs(pairs.values()) if metric is None else metric
+    scored_pairs = {name: (scored(a), scored(b)) for name, (a, b) in pairs.items()}
+    found = compare_pairs(scored_pairs, least, metric)
     return {
         name: {
             **{key: number(v) if isinstance(v, float) else v for key, v in each.items()},
-            "text": interval(*shown_difference(each), sign=True),
+            "text": interval(*shown_difference(each), sign=True, metric=metric),
         }
         for name, each in found.items()
     }

@@ -14,12 +14,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
+from gclip.results.metric_text import interval_words
+from gclip.results.metrics import metric_of
 from gclip.results.statistics import CLAIMS, rule, seeds_needed, trained_from
 from gclip.studies._pairs import TESTS, better, compared, too_few, worse
 from gclip.studies._runs import Cell, failures, scored, seeds_of, summary, trained
 from gclip.studies._tuned import Tuned
-from gclip.studies._words import listed
-from gclip.text.screen import percent, plural
+from gclip.studies._words import listed, measured, order_of, points
+from gclip.text.screen import plural
+from gclip.training.metric import ACCURACY, Metric
 from gclip.tuning.commands import as_options
 from gclip.tuning.samplers import sampler_named
 from gclip.tuning.space import LR
@@ -38,11 +41,11 @@ def run(request: Request, tuned: Sequence[Tuned]) -> Answer:
     """The report of what `tuned_in` found; `request.base` only says which data."""
     seeds = check_seeds(request, tuned)
     runs = trained(request, cells(request, tuned, seeds))
-    rows = table(tuned, runs)
+    rows, metric = table(tuned, runs), metric_of(runs)
     return Answer(
         rows=rows,
-        columns=columns(rows),
-        notes=[*_notes(tuned, rows, seeds, request), *failures(runs)],
+        columns=columns(rows, metric),
+        notes=[*_notes(tuned, rows, seeds, request, metric), *failures(runs)],
         figures={"report": partial(_figure, rows, runs)} if any(row["n"] for row in rows) else {},
         more={"seeds": list(seeds), "split": "test"},
         ok=any(row["n"] for row in rows),
@@ -99,14 +102,15 @@ def comparisons(tuned: Sequence[Tuned]) -> list[tuple[str, str]]:
 
 
 def table(found: Sequence[Tuned], runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """One row a strategy, the most accurate first.
+    """One row a strategy, the best first.
 
     Args:
         found: what was tuned.
-        runs: one row a run: `strategy`, `form` (tuned or default), `seed`, `accuracy`, `status`.
+        runs: one row a run: `strategy`, `form` (tuned or default), `seed`, `score`, `status`.
     """
+    metric = metric_of(runs)
     tuned = {each.strategy: _of(runs, each.strategy, "tuned") for each in found}
-    least = trained_from(scored(runs))
+    least = trained_from(scored(runs), metric)
     pairs = {
         (text, other): (
             tuned[text],
@@ -114,11 +118,11 @@ def table(found: Sequence[Tuned], runs: pd.DataFrame) -> list[dict[str, Any]]:
         )
         for text, other in comparisons(found)
     }
-    against = compared(pairs, least)
+    against = compared(pairs, least, metric)
     rows = []
     for each in found:
         text = each.strategy
-        default = summary(_of(runs, text, "default"), least)
+        default = summary(_of(runs, text, "default"), least, metric)
         row: dict[str, Any] = {
             "study": each.plan.name,
             "strategy": text,
@@ -132,7 +136,7 @@ def table(found: Sequence[Tuned], runs: pd.DataFrame) -> list[dict[str, Any]]:
             "trials_pruned": each.counts.pruned,
             "trials_failed": each.counts.failed,
             "trials_text": _trials(each.counts),
-            **summary(tuned[text], least),
+            **summary(tuned[text], least, metric),
             **{f"default_{name}": value for name, value in default.items()},
         }
         row["trained_text"] += f" · {default['trained_text']}"
@@ -140,15 +144,15 @@ def table(found: Sequence[Tuned], runs: pd.DataFrame) -> list[dict[str, Any]]:
         for other in COMPARED:
             row |= _versus(other, against.get((text, other)))
         rows.append(row)
-    return sorted(rows, key=lambda row: (-(row["accuracy"] or 0.0), row["strategy"]))
+    return sorted(rows, key=lambda row: (order_of(row["score"], metric), row["strategy"]))
 
 
-def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def columns(rows: Sequence[Mapping[str, Any]], metric: Metric = ACCURACY) -> dict[str, str]:
     """Heading to key; what nobody has is left out."""
     shown = {
         "tuned": "tuned",
         "lr": "lr_text",
-        "test accuracy": "accuracy_text",
+        f"test {metric.name}": "score_text",
         "trained": "trained_text",
         "vs default": "vs_default_text",
         "vs tuned norm": "vs_norm_text",
@@ -196,21 +200,23 @@ def _notes(
     rows: Sequence[Mapping[str, Any]],
     seeds: Sequence[int],
     request: Request,
+    metric: Metric,
 ) -> list[str]:
     usual = listed(dict.fromkeys(f"{each.default.lr:g}" for each in tuned))
     budgets_in_words = {_trials(each.counts) for each in tuned}
     budget = f"of {plural(tuned[0].counts.trials, 'trial')} " if len(budgets_in_words) == 1 else ""
     notes = [
-        f"test accuracy in %: the best {budget or 'trial '}of each study, trained again with "
-        f"{plural(len(seeds), 'fresh seed')}; mean with a 95 % interval that holds where some "
-        "seeds do not train, too. trained: how many did, tuned and as it comes. vs default: "
+        f"{measured('test', metric)}: the best {budget or 'trial '}of each study, trained again "
+        f"with {plural(len(seeds), 'fresh seed')}; mean with a {interval_words(metric)}. "
+        "trained: how many did, tuned and as it comes. vs default: "
         f"beside the strategy as it comes, at lr {usual}. Differences are paired by seed (their "
         "intervals are each by itself). ▲ better or trains more often, ▼ worse or less often: "
         "what may be claimed; without a mark, no difference is shown. Tuning was done once: "
         "claims are about these tuned "
         "values.",
         TESTS.format(
-            family="the table", rule=f"trained: {rule(rows[0]['trained_from'])}" if rows else ""
+            family="the table",
+            rule=f"trained: {rule(rows[0]['trained_from'], metric)}" if rows else "",
         ),
     ]
     budgets = {each.counts.trials - each.counts.failed for each in tuned}
@@ -237,10 +243,10 @@ def _notes(
             f"{first.plan.sampler}{options} --store {request.store.path}"
         )
     comparison_count = sum(row[f"vs_{other}_p"] is not None for row in rows for other in COMPARED)
-    return [*notes, *too_few(len(seeds), comparison_count), *_worth(rows)]
+    return [*notes, *too_few(len(seeds), comparison_count), *_worth(rows, metric)]
 
 
-def _worth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _worth(rows: Sequence[Mapping[str, Any]], metric: Metric) -> list[str]:
     """What the evidence supports, and no more."""
     words = {"default": "its own default", "norm": "tuned norm", "none": "tuned none"}
     said = []
@@ -249,9 +255,9 @@ def _worth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             some = [row for row in rows if claim in (row[f"vs_{other}_evidence"] or "").split(", ")]
             if some:
                 about = "difference_trained" if "when trained" in claim else "difference"
-                points = [percent(row[f"vs_{other}_{about}"], sign=True) for row in some]
                 each = [
-                    f"{row['strategy']} ({by} points)" for row, by in zip(some, points, strict=True)
+                    f"{row['strategy']} ({points(row[f'vs_{other}_{about}'], metric)})"
+                    for row in some
                 ]
                 said.append(f"{_than(claim, name)}: {listed(each)}.")
     return said or ["No difference is shown, which is no proof that there is none."]

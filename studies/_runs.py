@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import gclip
 from gclip.errors import UsageError
 from gclip.execution.run_all import train_missing
+from gclip.results.metric_text import score_text
+from gclip.results.metrics import METRIC_COLUMNS, is_accuracy, metric_cells, metric_of, scores_of
 from gclip.results.statistics import mean_interval, trained_summary, wilson
 from gclip.studies._words import interval
-from gclip.text.screen import percent
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from gclip.training import RunConfig, RunResult
+    from gclip.training.metric import Metric
     from gclip.tuning.study import Request
 
 USUAL = ("none", "norm", "soft", "value", "agc", "percentile", "zclip", "adagc")
@@ -64,8 +66,9 @@ def points_of(request: Request, usual: int, *, least: int = 2) -> int:
 def trained(request: Request, cells: Sequence[Cell]) -> pd.DataFrame:
     """Make the runs that the store does not have, and give a row for each cell.
 
-    A row holds the run's config, its `status`, `accuracy`, `clip_rate` and `seconds`, and what
-    the study calls it, which goes before the config's own words.
+    A row holds the run's config, its `status`, `score`, metric (`gclip.results.metric_of`),
+    `accuracy`, `clip_rate` and `seconds`, and what the study calls it, which goes before the
+    config's own words.
     """
     configs = [config for _, config in cells]
     runs = train_missing(configs, request.store, request.execution)
@@ -82,6 +85,8 @@ def table_of(found: Iterable[tuple[Mapping[str, Any], RunResult]]) -> pd.DataFra
                 **json.loads(run.config.to_json()),
                 "spelling": run.config.strategy,
                 "status": run.status,
+                "score": run.score,
+                **(dict.fromkeys(METRIC_COLUMNS) if run.status == "failed" else _metric(run)),
                 "accuracy": run.accuracy,
                 "chance": run.chance,
                 "clip_rate": run.clipping.get("clip_rate", math.nan),
@@ -94,42 +99,54 @@ def table_of(found: Iterable[tuple[Mapping[str, Any], RunResult]]) -> pd.DataFra
     )
 
 
+def _metric(run: RunResult) -> dict[str, Any]:
+    cells = metric_cells(run.metric)
+    return {**cells, "worst": run.chance} if is_accuracy(run.metric) else cells
+
+
 def scored(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that count: finished, or diverged, which score chance."""
+    """The runs that count: finished, or diverged, which score the worst value."""
     return runs[runs["status"].isin(["finished", "diverged"])]
 
 
-def summary(runs: pd.DataFrame, least: float | None = None) -> dict[str, Any]:
+def summary(
+    runs: pd.DataFrame, least: float | None = None, metric: Metric | None = None
+) -> dict[str, Any]:
     """What a few runs of one kind come to: mean and interval, and how many diverged and failed.
 
-    With `least`, the least accuracy of a run that trained, also how many trained and how good those
-    are (`gclip.results.statistics.trained_summary`).
+    With `least`, the least score of a run that trained, also how many trained and how good those
+    are (`gclip.results.statistics.trained_summary`). The mean is the ``score``, and where the
+    metric is accuracy the ``accuracy``, too.
     """
+    metric = metric_of(runs) if metric is None else metric
     counting = scored(runs)
-    mean = mean_interval(counting["accuracy"])
+    mean = mean_interval(scores_of(counting), bounds=(metric.low, metric.high))
+    text = interval(mean.value, mean.low, mean.high, metric=metric)
     diverged = int((counting["status"] == "diverged").sum())
     rate = wilson(diverged, len(counting))
     return {
         "n": len(counting),
-        "accuracy": number(mean.value),
+        "score": number(mean.value),
+        "accuracy": number(mean.value) if is_accuracy(metric) else None,
         "low": number(mean.low),
         "high": number(mean.high),
-        "accuracy_text": interval(mean.value, mean.low, mean.high),
+        "accuracy_text": text if is_accuracy(metric) else None,
+        "score_text": text,
         "clip_rate": number(float(counting["clip_rate"].mean())),
         "diverged": diverged,
         "diverged_low": number(rate.low),
         "diverged_high": number(rate.high),
         "failed": int((runs["status"] == "failed").sum()),
-        **({} if least is None else _trained(counting, least)),
+        **({} if least is None else _trained(counting, least, metric)),
     }
 
 
-def _trained(runs: pd.DataFrame, least: float) -> dict[str, Any]:
+def _trained(runs: pd.DataFrame, least: float, metric: Metric) -> dict[str, Any]:
     outcome = {
         name: number(value) if isinstance(value, float) else value
-        for name, value in trained_summary(runs, least).items()
+        for name, value in trained_summary(runs, least, metric).items()
     }
-    middle = percent(outcome["iqm_trained"])
+    middle = score_text(metric, outcome["iqm_trained"])
     text = f"{outcome['trained']}/{len(runs)}"
     return {**outcome, "trained_from": least, "trained_text": text, "iqm_text": middle}
 

@@ -6,7 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from gclip.results.metric_text import score_text, score_with_unit
+from gclip.studies._words import data_of, order_of
 from gclip.text.screen import percent
+from gclip.training.metric import Metric
 from gclip.tuning.commands import as_options
 from gclip.tuning.outcome import Outcome
 from gclip.tuning.study import Request
@@ -22,7 +25,7 @@ _COLUMNS = {
     "best": "spelling",
     "lr": "lr_text",
 }
-_SHOWN = {"accuracy": "accuracy", "clip_rate": "steps clipped", "cost": "seconds"}
+_SHOWN = {"clip_rate": "steps clipped", "cost": "seconds"}
 
 
 def row(outcome: Outcome) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def row(outcome: Outcome) -> dict[str, Any]:
         "pruned": found.pruned,
         "failed": found.failed,
         "score": outcome.score,
-        "score_text": percent(outcome.score),
+        "score_text": score_text(outcome.metric, outcome.score),
         "trial": outcome.number,
         "spelling": "–" if best is None else best.strategy,
         "lr": None if best is None else best.lr,
@@ -65,14 +68,15 @@ def notes(outcomes: Sequence[Outcome], request: Request) -> list[str]:
             lines.append("No trial was completed, so there is no best.")
             continue
         lines.append(
-            f"best: {best.strategy} at lr {best.lr:g}, {percent(outcome.score)} % validation "
-            f"accuracy (trial {outcome.number})"
+            f"best: {best.strategy} at lr {best.lr:g}, "
+            f"{score_with_unit(outcome.metric, outcome.score)} validation {outcome.metric.name} "
+            f"(trial {outcome.number})"
         )
         lines += _front_lines(outcome)
     tuned = [outcome for outcome in outcomes if outcome.best is not None]
     if not tuned:
         return lines
-    first = max(tuned, key=lambda outcome: outcome.score or 0.0)
+    first = min(tuned, key=lambda outcome: order_of(outcome.score, outcome.metric))
     best = first.best
     if best is None:
         return lines
@@ -92,7 +96,7 @@ def notes(outcomes: Sequence[Outcome], request: Request) -> list[str]:
     ]
     if len(tuned) == 1:
         lines += [
-            "On fresh seeds and test images:",
+            f"On fresh seeds and {data_of('test', first.metric)}:",
             f"  gclip compare -s none{rival}{options}",
         ]
     return lines
@@ -101,7 +105,7 @@ def notes(outcomes: Sequence[Outcome], request: Request) -> list[str]:
 def _front_lines(outcome: Outcome) -> list[str]:
     if not outcome.front:
         return []
-    names = outcome.plan.objectives
+    names = outcome.plan.sought
     lines = [
         f"No finished trial beats one of these {len(outcome.front)} in one objective without "
         "losing in another:"
@@ -109,13 +113,16 @@ def _front_lines(outcome: Outcome) -> list[str]:
     for trial in outcome.front:
         config = config_of(trial)
         values = ", ".join(
-            _shown(name, value) for name, value in zip(names, trial.values, strict=True)
+            _shown(name, value, outcome.metric)
+            for name, value in zip(names, trial.values, strict=True)
         )
         lines.append(f"  {values}: {config.strategy} at lr {config.lr:g} (trial {trial.number})")
     return lines
 
 
-def _shown(name: str, value: float) -> str:
+def _shown(name: str, value: float, metric: Metric) -> str:
+    if name not in _SHOWN:
+        return f"{score_with_unit(metric, value)} {metric.name}"
     text = f"{value:.2f}" if name == "cost" else f"{percent(value)} %"
     return f"{text} {_SHOWN[name]}"
 
@@ -128,13 +135,14 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "space": {name: str(each) for name, each in outcome.plan.space.dimensions.items()},
         "sampler": outcome.plan.sampler,
         "pruner": outcome.plan.pruner,
-        "objectives": list(outcome.plan.objectives),
+        "objectives": list(outcome.plan.sought),
         "seeds": list(outcome.plan.seeds),
         "trials": outcome.counts.trials,
         "diverged": outcome.counts.diverged,
         "pruned": outcome.counts.pruned,
         "failed": outcome.counts.failed,
         "score": outcome.score,
+        "metric": outcome.metric.to_dict(),
         "trial": outcome.number,
         "best": None if outcome.best is None else json.loads(outcome.best.to_json()),
         "front": [
@@ -142,7 +150,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
                 "trial": trial.number,
                 "strategy": config_of(trial).strategy,
                 "lr": config_of(trial).lr,
-                **dict(zip(outcome.plan.objectives, trial.values, strict=True)),
+                **dict(zip(outcome.plan.sought, trial.values, strict=True)),
             }
             for trial in outcome.front
         ],

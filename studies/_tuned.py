@@ -32,7 +32,7 @@ class Tuned:
         plan: what was searched.
         counts: how its trials ended.
         best: the run of the best trial.
-        score: its validation accuracy, the best of many and so better than it is.
+        score: what it scored on validation data, the best of many and so better than it is.
     """
 
     strategy: str
@@ -108,7 +108,7 @@ def _read(path: Path) -> Tuned:
     with read_study(path) as study:
         plan = Plan.from_study(study, path)
         trials = counted(study)
-        best = best_of(trials)
+        best = best_of(trials, plan.metric)
         if best is not None:
             return Tuned(
                 strategy=str(plan.space.strategy),

@@ -23,6 +23,8 @@ import numpy as np
 
 from gclip.results.budget import BudgetCurve, budget_curve
 from gclip.results.evidence import CLAIMS
+from gclip.results.metric_text import score_text
+from gclip.results.metrics import metric_of
 from gclip.results.statistics import expected_best_of_k, seeds_needed, trained_from
 from gclip.studies import thresholds
 from gclip.studies._budget_notes import FEW, RIVALS, notes
@@ -36,8 +38,8 @@ from gclip.studies._runs import (
     summary,
     trained,
 )
-from gclip.studies._words import in_a_name
-from gclip.text.screen import percent
+from gclip.studies._words import in_a_name, order_of
+from gclip.training.metric import ACCURACY, Metric
 from gclip.tuning.outcome import outcome_of
 from gclip.tuning.space import check_overrides
 from gclip.tuning.sqlite import read_study, study_file
@@ -62,8 +64,8 @@ class TrialResults:
     Attributes:
         study: the name of the Optuna study that keeps the trials.
         trials: how many ended, those that failed among them.
-        diverged: how many of them diverged, and scored chance.
-        scores: validation accuracies of the trials that did not fail, in their order.
+        diverged: how many of them diverged, and scored the worst value.
+        scores: validation scores of the trials that did not fail, in their order.
         best: the run of the best trial; None where all failed.
     """
 
@@ -75,7 +77,7 @@ class TrialResults:
 
 
 def run(request: Request) -> Answer:
-    """One row a strategy, the most accurate on fresh seeds first."""
+    """One row a strategy, the best on fresh seeds first."""
     plans, seeds, trials = plans_of(request), fresh_seeds(request), trials_of(request)
     tuned = {text: tune(request, plan, trials) for text, plan in plans.items()}
     cells: list[Cell] = [
@@ -85,16 +87,21 @@ def run(request: Request) -> Answer:
         if found.best is not None
     ]
     runs = trained(request, cells)
-    rows = table(tuned, runs)
-    curves = {text: budget_curve(found.scores) for text, found in tuned.items() if found.scores}
+    metric = metric_of(runs) if len(runs) else plans["none"].metric
+    rows = table(tuned, runs, metric)
+    curves = {
+        text: budget_curve(found.scores, metric.better)
+        for text, found in tuned.items()
+        if found.scores
+    }
     figures = {
-        "budget": partial(_curves, curves, plans["none"].base),
+        "budget": partial(_curves, curves, plans["none"].base, metric),
         "budget_final": partial(_final, rows, runs),
     }
     return Answer(
         rows=rows,
-        columns=columns(rows, trials, request.base.split),
-        notes=[*notes(rows, plans, seeds, trials, request.base.split), *failures(runs)],
+        columns=columns(rows, trials, request.base.split, metric),
+        notes=[*notes(rows, plans, seeds, trials, request.base.split, metric), *failures(runs)],
         figures=figures if any(row["n"] for row in rows) else {},
         more={
             "curves": {text: found.as_dict() for text, found in curves.items()},
@@ -159,24 +166,27 @@ def tune(request: Request, plan: Plan, trials: int) -> TrialResults:
     )
 
 
-def table(tuned: Mapping[str, TrialResults], runs: pd.DataFrame) -> list[dict[str, Any]]:
+def table(
+    tuned: Mapping[str, TrialResults], runs: pd.DataFrame, metric: Metric | None = None
+) -> list[dict[str, Any]]:
     """One row a strategy, from its trials and from the fresh runs of its best one (`strategy`,
-    `seed`, `accuracy`, `status`), the most accurate first.
+    `seed`, `score`, `status`), the best first. The metric is read from the runs if left out.
     """
+    metric = metric_of(runs) if metric is None else metric
     fresh = {text: runs[runs["strategy"] == text] if len(runs) else runs for text in tuned}
     rivals = [text for text in RIVALS if text in tuned and len(fresh[text])]
-    least = trained_from(scored(runs)) if len(runs) else math.nan
+    least = trained_from(scored(runs), metric) if len(runs) else math.nan
     pairs: dict[tuple[str, str], tuple[pd.DataFrame, pd.DataFrame]] = {}
     for text in tuned:
         for rival in rivals:
             # Each pair once: norm beside none says what none beside norm would.
             if text not in (rival, *rivals[: rivals.index(rival)]) and len(fresh[text]):
                 pairs[text, rival] = (fresh[text], fresh[rival])
-    against = compared(pairs, least)
+    against = compared(pairs, least, metric)
     rows = []
     for text, found in tuned.items():
         best = found.best
-        budget = expected_best_of_k(found.scores) if found.scores else np.empty(0)
+        budget = expected_best_of_k(found.scores, metric.better) if found.scores else np.empty(0)
         row: dict[str, Any] = {
             "strategy": text,
             "trials": found.trials,
@@ -188,24 +198,27 @@ def table(tuned: Mapping[str, TrialResults], runs: pd.DataFrame) -> list[dict[st
             "tuned": None if best is None else best.strategy,
             "lr": None if best is None else best.lr,
             "lr_text": "–" if best is None else f"{best.lr:.2g}",
-            **(summary(fresh[text], least) if len(fresh[text]) else _NO_RUNS),
+            **(summary(fresh[text], least, metric) if len(fresh[text]) else _NO_RUNS),
         }
         shown = (row["best_of_1"], row["best_of_few"], row["best_of_all"])
-        row["budget_text"] = "·".join(percent(value) for value in shown)
+        row["budget_text"] = "·".join(score_text(metric, value) for value in shown)
         for rival in RIVALS:
             row |= _versus(rival, against.get((text, rival)), text in rivals and text == rival)
         rows.append(row)
-    return sorted(rows, key=lambda row: (-(row["accuracy"] or 0.0), row["strategy"]))
+    return sorted(rows, key=lambda row: (order_of(row["score"], metric), row["strategy"]))
 
 
 _NO_RUNS: dict[str, Any] = {
-    **dict.fromkeys(("accuracy", "low", "high", "clip_rate", "diverged_low", "diverged_high")),
+    **dict.fromkeys(
+        ("score", "accuracy", "low", "high", "clip_rate", "diverged_low", "diverged_high")
+    ),
     **dict.fromkeys(("trained_low", "trained_high", "iqm_trained", "mean_trained")),
     **dict.fromkeys(("mean_trained_low", "mean_trained_high", "trained_from")),
     "trained": 0,
     "trained_text": "–",
     "iqm_text": "–",
     "n": 0,
+    "score_text": "–",
     "accuracy_text": "–",
     "diverged": 0,
     "failed": 0,
@@ -230,13 +243,15 @@ def _versus(rival: str, comparison: dict[str, Any] | None, itself: bool) -> dict
     }
 
 
-def columns(rows: Sequence[Mapping[str, Any]], trials: int, split: str) -> dict[str, str]:
+def columns(
+    rows: Sequence[Mapping[str, Any]], trials: int, split: str, metric: Metric = ACCURACY
+) -> dict[str, str]:
     """The table's columns; what nobody has is left out."""
     shown = {
         "tuned": "tuned",
         "lr": "lr_text",
         f"best of 1·{FEW}·{trials}": "budget_text",
-        f"{split} accuracy": "accuracy_text",
+        f"{split} {metric.name}": "score_text",
         "trained": "trained_text",
         "vs tuned none": "none_text",
         "vs tuned norm": "norm_text",
@@ -250,10 +265,10 @@ def columns(rows: Sequence[Mapping[str, Any]], trials: int, split: str) -> dict[
     return shown
 
 
-def _curves(curves: Mapping[str, BudgetCurve], base: RunConfig) -> Any:
+def _curves(curves: Mapping[str, BudgetCurve], base: RunConfig, metric: Metric) -> Any:
     from gclip.figures import _budget
 
-    return _budget.curves(curves, base)
+    return _budget.curves(curves, base, metric)
 
 
 def _final(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Any:

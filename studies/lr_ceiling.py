@@ -2,9 +2,10 @@
 
 Every strategy, with its threshold as given, is trained over the same grid of learning rates and
 the same seeds. A learning rate is *stable* for a strategy when none of its seeds diverged and its
-mean accuracy is at least half of that strategy's best. The *ceiling* is the end of the unbroken
-stretch of stable learning rates that begins at the lowest stable one: beyond it, a lucky learning
-rate is no help.
+mean accuracy is at least half of that strategy's best; of another metric, when the mean is at least
+a quarter of the way from the worst value to the strategy's best run. The *ceiling* is the end of
+the unbroken stretch of stable learning rates that begins at the lowest stable one: beyond it, a
+lucky learning rate is no help.
 
 The ceiling is known to one step of the grid. One that is the grid's last value is a lower bound.
 """
@@ -17,19 +18,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gclip.results.metric_text import interval_words
+from gclip.results.metrics import is_accuracy, metric_of
+from gclip.results.statistics import trained_from
+from gclip.results.trained import RULE_OF_OTHERS
 from gclip.studies._runs import (
     Cell,
     failures,
     parts,
     points_of,
     runs_each,
+    scored,
     seeds_of,
     spellings,
     summary,
     trained,
 )
-from gclip.studies._words import factor
+from gclip.studies._words import factor, measured, order_of
 from gclip.text.screen import percent
+from gclip.training.metric import ACCURACY, Metric
 from gclip.tuning.dimension import rounded
 from gclip.tuning.space import check_lr_range
 from gclip.tuning.study import Answer, Request
@@ -43,19 +50,23 @@ POINTS = 8
 SEEDS = (1000, 1001, 1002)
 BELOW, ABOVE = 8.0, 16.0
 """The grid reaches from an eighth of the given learning rate to sixteen times it."""
+SCORE_KEYS = ("score", "accuracy", "low", "high", "score_text", "accuracy_text")
 SHARE = 0.5
 """Of a strategy's best accuracy: with less than that it does not train."""
 
-COLUMNS = {
-    "strategy": "strategy",
-    "ceiling": "ceiling_text",
-    "vs none": "factor_text",
-    "best accuracy": "accuracy_text",
-    "at lr": "best_lr",
-    "clipped %": "clipped_text",
-    "div.": "diverged",
-    "n": "n_each",
-}
+
+def columns(metric: Metric) -> dict[str, str]:
+    """Heading to key."""
+    return {
+        "strategy": "strategy",
+        "ceiling": "ceiling_text",
+        "vs none": "factor_text",
+        f"best {metric.name}": "score_text",
+        "at lr": "best_lr",
+        "clipped %": "clipped_text",
+        "div.": "diverged",
+        "n": "n_each",
+    }
 
 
 def run(request: Request) -> Answer:
@@ -64,11 +75,11 @@ def run(request: Request) -> Answer:
     rows = table(runs)
     return Answer(
         rows=rows,
-        columns=COLUMNS,
+        columns=columns(metric_of(runs)),
         notes=[*_notes(runs, rows), *failures(runs)],
         figures={"lr_ceiling": partial(_figure, runs, rows)},
         more={"grid": _cells(runs), "split": "validation"},
-        ok=any(row["accuracy"] is not None for row in rows),
+        ok=any(row["score"] is not None for row in rows),
     )
 
 
@@ -96,13 +107,28 @@ def grid(lr: float, lr_range: tuple[float, float] | None, points: int) -> tuple[
     return tuple(rounded(float(value)) for value in np.geomspace(low, high, points))
 
 
-def stable(cells: dict[float, dict[str, Any]]) -> dict[float, bool]:
-    """Which learning rates are stable, from `summary` of the runs at each."""
-    best = max((cell["accuracy"] for cell in cells.values() if cell["n"]), default=math.nan)
+def stable(
+    cells: dict[float, dict[str, Any]], metric: Metric = ACCURACY, least: float | None = None
+) -> dict[float, bool]:
+    """Which learning rates are stable.
+
+    Args:
+        cells: `summary` of the runs at each.
+        metric: of the runs.
+        least: the least good mean of a stable learning rate; by default a share of the best.
+    """
+    name = "accuracy" if is_accuracy(metric) else "score"
+    best = metric.best(cell[name] for cell in cells.values() if cell["n"])
+    bound = SHARE * best if least is None else least
     return {
-        lr: bool(cell["n"]) and not cell["diverged"] and cell["accuracy"] >= SHARE * best
+        lr: bool(cell["n"]) and not cell["diverged"] and metric.sign * (cell[name] - bound) >= 0
         for lr, cell in sorted(cells.items())
     }
+
+
+def _least(runs: pd.DataFrame, metric: Metric) -> float | None:
+    """Of one strategy: what its mean must reach; None for the share of its best accuracy."""
+    return None if is_accuracy(metric) else trained_from(scored(runs), metric)
 
 
 def ceiling(steady: dict[float, bool]) -> float | None:
@@ -120,20 +146,22 @@ def table(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """One row a strategy from one row a run (`strategy`, `rate`, `seed`, `accuracy`, `status`,
     `clip_rate`), the highest ceiling first; each beside that of ``none``.
     """
-    rows = [_row(str(text), some) for text, some in runs.groupby("strategy", sort=True)]
+    metric = metric_of(runs)
+    rows = [_row(str(text), some, metric) for text, some in runs.groupby("strategy", sort=True)]
     none = next((row for row in rows if row["strategy"] == "none"), None)
     for row in rows:
         row |= _beside(row, none)
     return sorted(
-        rows, key=lambda row: (-(row["ceiling"] or 0.0), -(row["accuracy"] or 0), row["strategy"])
+        rows,
+        key=lambda row: (-(row["ceiling"] or 0.0), order_of(row["score"], metric), row["strategy"]),
     )
 
 
-def _row(text: str, runs: pd.DataFrame) -> dict[str, Any]:
-    cells = {lr: summary(some) for lr, some in parts(runs, "rate").items()}
-    steady = stable(cells)
+def _row(text: str, runs: pd.DataFrame, metric: Metric) -> dict[str, Any]:
+    cells = {lr: summary(some, metric=metric) for lr, some in parts(runs, "rate").items()}
+    steady = stable(cells, metric, _least(runs, metric))
     highest = ceiling(steady)
-    known = {lr: cell["accuracy"] for lr, cell in cells.items() if cell["n"]}
+    known = {lr: metric.sign * cell["score"] for lr, cell in cells.items() if cell["n"]}
     best = max(known, key=lambda lr: known[lr], default=None)
     at_least = highest == max(cells)
     cell = cells[best] if best is not None else {}
@@ -148,10 +176,7 @@ def _row(text: str, runs: pd.DataFrame) -> dict[str, Any]:
         "ceiling_text": said,
         "stable_above": [lr for lr, fine in steady.items() if fine and lr > (highest or math.inf)],
         "best_lr": best,
-        **{
-            name: cell.get(name)
-            for name in ("accuracy", "low", "high", "accuracy_text", "clip_rate")
-        },
+        **{name: cell.get(name) for name in (*SCORE_KEYS, "clip_rate")},
         "clipped_text": percent(cell.get("clip_rate"), 0),
         "diverged": sum(cell["diverged"] for cell in cells.values()),
         "failed": sum(cell["failed"] for cell in cells.values()),
@@ -176,14 +201,16 @@ def _notes(runs: pd.DataFrame, rows: list[dict[str, Any]]) -> list[str]:
     seeds = sorted(int(seed) for seed in runs["seed"].unique())
     rates = sorted(float(rate) for rate in runs["rate"].unique())
     step = (rates[-1] / rates[0]) ** (1 / (len(rates) - 1))
+    metric = metric_of(runs)
+    rule = f"mean accuracy is at least {100 * SHARE:g} % of the strategy's best"
+    if not is_accuracy(metric):
+        rule = f"mean is better than {RULE_OF_OTHERS} of the strategy"
     notes = [
         f"Stable: none of the {len(seeds)} seeds ({', '.join(map(str, seeds))}) diverged and the "
-        f"mean accuracy is at least {100 * SHARE:g} % of the strategy's best. The ceiling ends the "
-        "unbroken stretch of stable learning rates.",
+        f"{rule}. The ceiling ends the unbroken stretch of stable learning rates.",
         f"It is known to one step of the grid, {factor(step)}; ≥ and < where the grid ends first.",
-        "Validation accuracy in %, the mean with a 95 % interval that holds where some seeds do "
-        "not train, too; best of the grid: it looks better than it is. Thresholds are as given, "
-        "not tuned.",
+        f"{measured('Validation', metric)}, the mean with a {interval_words(metric)}; best of the "
+        "grid: it looks better than it is. Thresholds are as given, not tuned.",
     ]
     lucky = [row for row in rows if row["stable_above"]]
     if lucky:
@@ -201,9 +228,10 @@ def _notes(runs: pd.DataFrame, rows: list[dict[str, Any]]) -> list[str]:
 def _cells(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Every learning rate of every strategy."""
     rows = []
+    metric = metric_of(runs)
     for text, some in runs.groupby("strategy"):
-        cells = {lr: summary(rows) for lr, rows in parts(some, "rate").items()}
-        steady = stable(cells)
+        cells = {lr: summary(rows, metric=metric) for lr, rows in parts(some, "rate").items()}
+        steady = stable(cells, metric, _least(some, metric))
         rows += [
             {"strategy": text, "lr": lr, "stable": steady[lr], **cell} for lr, cell in cells.items()
         ]

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import gclip
 from gclip.errors import UsageError
+from gclip.results.metric_text import interval_words, score_text, worst_words
+from gclip.results.metrics import is_accuracy, metric_of
 from gclip.studies._runs import (
     Cell,
     failures,
@@ -30,8 +32,8 @@ from gclip.studies._runs import (
     summary,
     trained,
 )
-from gclip.studies._words import factor, listed
-from gclip.text.screen import percent
+from gclip.studies._words import data_of, factor, listed, measured
+from gclip.training.metric import Metric
 from gclip.tuning.dimension import Dimension
 from gclip.tuning.space import LR, check_overrides, fitting, single, space_of
 from gclip.tuning.study import Answer, Request
@@ -44,19 +46,24 @@ USES = ("points", "seeds", "space")
 POINTS = 7
 SEEDS = (1000, 1001, 1002)
 TOLERANCE = 0.02
-"""Values whose mean accuracy is at most so far below the best one's are as good as it."""
+"""Values whose mean accuracy is at most so far below the best one's are as good as it. Of another
+metric it is a share of the way from the worst value to the best mean."""
+SCORE_KEYS = ("score", "accuracy", "low", "high", "score_text", "accuracy_text", "clip_rate")
 
-COLUMNS = {
-    "strategy": "strategy",
-    "best": "best_text",
-    "accuracy": "accuracy_text",
-    "plateau": "plateau_text",
-    "width": "width_text",
-    "default": "default",
-    "there": "default_text",
-    "div.": "diverged",
-    "n": "n_each",
-}
+
+def columns(metric: Metric) -> dict[str, str]:
+    """Heading to key."""
+    return {
+        "strategy": "strategy",
+        "best": "best_text",
+        metric.name: "score_text",
+        "plateau": "plateau_text",
+        "width": "width_text",
+        "default": "default",
+        "there": "default_text",
+        "div.": "diverged",
+        "n": "n_each",
+    }
 
 
 def run(request: Request) -> Answer:
@@ -67,7 +74,7 @@ def run(request: Request) -> Answer:
     rows = table(runs, defaults)
     return Answer(
         rows=rows,
-        columns=COLUMNS,
+        columns=columns(metric_of(runs)),
         notes=[*_notes(runs, rows), *failures(runs)],
         figures={"sensitivity": partial(_figure, runs, defaults)},
         more={"grid": _cells(runs), "split": "validation"},
@@ -175,38 +182,51 @@ def table(runs: pd.DataFrame, defaults: Mapping[str, float | None]) -> list[dict
     most `TOLERANCE` below it; its width is the factor between its ends, at least that if it
     reaches an end of the grid.
     """
-    rows = [_row(text, runs[runs["strategy"] == text], default)
+    metric = metric_of(runs)
+    rows = [_row(text, runs[runs["strategy"] == text], default, metric)
             for text, default in defaults.items()]  # fmt: skip
     rows.sort(key=lambda row: (-(row["width"] or 0.0), row["strategy"]))
-    none = summary(runs[runs["strategy"] == "none"])
+    none = summary(runs[runs["strategy"] == "none"], metric=metric)
     return [*rows, {**_BLANK, "strategy": "none", **none, "n_each": str(none["n"])}]
 
 
 _BLANK: dict[str, Any] = dict.fromkeys(
     (
         *("threshold", "best", "best_text", "best_spelling"),
-        *("accuracy", "low", "high", "accuracy_text", "clip_rate"),
+        *SCORE_KEYS,
         *("plateau_low", "plateau_high", "plateau_text"),
         *("width", "width_is_least", "width_text"),
-        *("default", "default_accuracy", "default_low", "default_high", "default_text", "values"),
+        *(
+            "default",
+            "default_score",
+            "default_accuracy",
+            "default_low",
+            "default_high",
+            "default_text",
+            "values",
+        ),
     )
 )
 
 
-def _row(text: str, runs: pd.DataFrame, default: float | None) -> dict[str, Any]:
+def _row(text: str, runs: pd.DataFrame, default: float | None, metric: Metric) -> dict[str, Any]:
     values = parts(runs, "value")
-    cells = {value: summary(rows) for value, rows in values.items()}
-    means = {v: cell["accuracy"] for v, cell in cells.items() if cell["accuracy"] is not None}
+    cells = {value: summary(rows, metric=metric) for value, rows in values.items()}
+    # Higher is better of these, whatever the metric.
+    means = {
+        v: metric.sign * cell["score"] for v, cell in cells.items() if cell["score"] is not None
+    }
     at_default = {} if default is None else cells.get(default, {})
     row = {
         **_BLANK,
         "strategy": text,
         "threshold": runs["threshold"].iloc[0],
         "default": default,
+        "default_score": at_default.get("score"),
         "default_accuracy": at_default.get("accuracy"),
         "default_low": at_default.get("low"),
         "default_high": at_default.get("high"),
-        "default_text": at_default.get("accuracy_text", "–"),
+        "default_text": at_default.get("score_text", "–"),
         "values": len(cells),
         "diverged": sum(cell["diverged"] for cell in cells.values()),
         "failed": sum(cell["failed"] for cell in cells.values()),
@@ -215,7 +235,7 @@ def _row(text: str, runs: pd.DataFrame, default: float | None) -> dict[str, Any]
     if not means:
         return row
     best = max(means, key=lambda value: means[value])
-    low, high = plateau(means, best)
+    low, high = plateau(means, best, tolerance_of(cells[best]["score"], metric))
     open_ended = low == min(cells) or high == max(cells)
     width = high / low if low > 0 else None
     least = "≥ " if open_ended else ""
@@ -224,7 +244,7 @@ def _row(text: str, runs: pd.DataFrame, default: float | None) -> dict[str, Any]
         "best": best,
         "best_text": f"{row['threshold']}={best:.3g}",
         "best_spelling": values[best]["spelling"].iloc[0],
-        **{name: cell[name] for name in ("accuracy", "low", "high", "accuracy_text", "clip_rate")},
+        **{name: cell[name] for name in SCORE_KEYS},
         "plateau_low": low,
         "plateau_high": high,
         "plateau_text": f"{low:.3g} – {high:.3g}" if low < high else f"{low:.3g}",
@@ -234,10 +254,21 @@ def _row(text: str, runs: pd.DataFrame, default: float | None) -> dict[str, Any]
     }
 
 
+def tolerance_of(best: float, metric: Metric) -> float:
+    """How far from the best mean one may be that is as good as it."""
+    return TOLERANCE * (1.0 if is_accuracy(metric) else abs(best - metric.worst))
+
+
 def plateau(
     means: dict[float, float], best: float, tolerance: float = TOLERANCE
 ) -> tuple[float, float]:
-    """The ends of the unbroken stretch of values around `best` that are as good as it."""
+    """The ends of the unbroken stretch of values around `best` that are as good as it.
+
+    Args:
+        means: by value; higher is better.
+        best: the value with the best mean.
+        tolerance: how far below it a mean may be.
+    """
     values = sorted(means)
     # A mean exactly at the tolerance belongs to it, whatever the last bit of the difference.
     good = [means[value] >= means[best] - tolerance - 1e-9 for value in values]
@@ -251,28 +282,36 @@ def plateau(
 
 def _notes(runs: pd.DataFrame, rows: list[dict[str, Any]]) -> list[str]:
     seeds = sorted(int(seed) for seed in runs["seed"].unique())
+    metric = metric_of(runs)
+    near, far = f"at most {100 * TOLERANCE:g} points below it", f"{100 * TOLERANCE:g} points below"
+    if not is_accuracy(metric):
+        way = f"{TOLERANCE:g} of the way from the worst value to the best"
+        near, far = f"at most {way} off", f"{way} off"
     notes = [
-        "Validation accuracy in %: the mean over "
-        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}) with a 95 % interval that holds where "
-        "some do not train, too; a diverged run counts as chance.",
-        f"plateau: the values around the best whose mean is at most {100 * TOLERANCE:g} points "
-        "below it; width: the factor between its ends, ≥ where it reaches an end of the grid.",
+        f"{measured('Validation', metric)}: the mean over "
+        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}) with a "
+        f"{interval_words(metric, 'some do')}; a diverged run counts as {worst_words(metric)}.",
+        f"plateau: the values around the best whose mean is {near}; width: the factor between its "
+        "ends, ≥ where it reaches an end of the grid.",
         "The best of several values on the same seeds looks better than it is. On fresh seeds and "
-        "test images: gclip compare, or gclip study run budget.",
+        f"{data_of('test', metric)}: gclip compare, or gclip study run budget.",
     ]
-    moved = [
-        row
+    moved = {
+        row["strategy"]: metric.sign * (row["score"] - row["default_score"])
         for row in rows
-        if row["default_accuracy"] is not None
-        and row["accuracy"] - row["default_accuracy"] > TOLERANCE
-    ]
-    if moved:
+        if row["default_score"] is not None
+    }
+    bounds = {
+        row["strategy"]: tolerance_of(row["score"], metric)
+        for row in rows
+        if row["score"] is not None
+    }
+    off = [text for text, by in moved.items() if by > bounds[text]]
+    if off:
+        where = "the best at its default" if is_accuracy(metric) else "at the default"
         notes.append(
-            f"More than {100 * TOLERANCE:g} points below the best at its default, on these seeds: "
-            + ", ".join(
-                f"{row['strategy']} ({percent(row['accuracy'] - row['default_accuracy'])})"
-                for row in moved
-            )
+            f"More than {far} {where}, on these seeds: "
+            + ", ".join(f"{text} ({score_text(metric, moved[text])})" for text in off)
             + "."
         )
     return notes
@@ -280,8 +319,9 @@ def _notes(runs: pd.DataFrame, rows: list[dict[str, Any]]) -> list[str]:
 
 def _cells(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Every value of every strategy, for those who want the curve itself."""
+    metric = metric_of(runs)
     return [
-        {"strategy": text, "value": value, **summary(some)}
+        {"strategy": text, "value": value, **summary(some, metric=metric)}
         for text in dict.fromkeys(runs["strategy"])
         if text != "none"
         for value, some in parts(runs[runs["strategy"] == text], "value").items()

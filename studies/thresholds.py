@@ -147,7 +147,9 @@ def tune(request: Request, plan: Plan, trials: int) -> Outcome:
     """Make the trials of one plan, as far as they were not made, in the request's store."""
     plan.check_trials(trials)
     execution = request.execution.resolved()
-    with open_study(request.store.path, plan.name, plan.settings, plan.objectives) as study:
+    with open_study(
+        request.store.path, plan.name, plan.settings, plan.sought, plan.metric
+    ) as study:
         waiting = trials - len(counted(study))
         with open_pool(request.store, execution) as pool:
             pool.resize(fleet_size(plan, waiting, request.store.path, execution, pool.measure))

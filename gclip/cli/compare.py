@@ -158,9 +158,10 @@ def _print(
 ) -> None:
     screen.echo_wrapped(f"{setting_text(base)}, {screen.plural(len(seeds), 'seed')}")
     screen.echo()
-    screen.echo_table(comparison_table(comparison.table, comparison.baseline, base.split))
+    metric = comparison.metric
+    screen.echo_table(comparison_table(comparison.table, comparison.baseline, base.split, metric))
     screen.echo()
-    for sentence in notes(comparison.table, comparison.baseline, comparison.same):
+    for sentence in notes(comparison.table, comparison.baseline, comparison.same, metric):
         screen.echo_wrapped(sentence)
     if baseline_option is None and comparison.baseline != USUAL_BASELINES[0]:
         screen.echo_wrapped(_why_baseline(comparison))
@@ -219,7 +220,7 @@ def setting_text(config: RunConfig) -> str:
     if config.schedule != "constant":
         parts.append(config.schedule)
     if config.fraction != 1:
-        parts.append(f"{screen.percent(config.fraction, 0)} % of the images")
+        parts.append(f"{screen.percent(config.fraction, 0)} % of {_examples(config)}")
     batch = f"batch {config.batch_size}"
     if config.accumulate > 1:
         batch += f" × {config.accumulate}"
@@ -227,6 +228,14 @@ def setting_text(config: RunConfig) -> str:
     if config.precision != "fp32":
         parts.append(config.precision)
     return ", ".join(parts)
+
+
+def _examples(config: RunConfig) -> str:
+    from gclip.training.metric import ACCURACY
+    from gclip.training.tasks import metric_of_task
+
+    measured = metric_of_task(config.task)
+    return "the images" if measured.name == ACCURACY.name else "the training data"
 
 
 def _as_json(
@@ -251,6 +260,7 @@ def _as_json(
                 for run in comparison.failed
             ],
         },
+        "metric": None if comparison.metric is None else comparison.metric.to_dict(),
         "table": comparison.table.to_dict("records"),
         "same": [list(group) for group in comparison.same],
         "seeds_needed": seeds_needed(max(len(comparison.table) - 1, 0)),

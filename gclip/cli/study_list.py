@@ -89,10 +89,20 @@ def _show_begun(store: Path, begun: Sequence[Mapping[str, Any]]) -> None:
         table.add(
             printable(found["name"]),
             *(str(found[key]) for key in ("trials", "pruned", "failed")),
-            f"{screen.percent(found['score'])} %",
+            _best(found),
             printable(found["best"] or "–"),
         )
     screen.echo_table(table)
+
+
+def _best(found: Mapping[str, Any]) -> str:
+    """``93.1 %``; a metric that is no share is named, as each row may have another."""
+    from gclip.results.metric_text import score_with_unit
+    from gclip.training.metric import Metric
+
+    metric = Metric.from_dict(found["metric"])
+    name = "" if metric.unit == "%" or found["score"] is None else f"{metric.name} "
+    return name + score_with_unit(metric, found["score"])
 
 
 def _show_answered(store: Path, answered: Sequence[Mapping[str, Any]]) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,9 @@ from gclip.errors import UsageError
 from gclip.text import screen
 from gclip.text.progress import load
 from gclip.text.table import Column, TextTable
+
+if TYPE_CHECKING:
+    from gclip.training.metric import Metric
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the study; gclip study list.")]
 
@@ -128,6 +131,7 @@ def show(
       gclip study show thresholds-agc-digits --store runs --best 10 --json
     """
     load("torch", "optuna")
+    from gclip.training.metric import Metric
     from gclip.tuning.inspection import FEWEST, rows, shown
     from gclip.tuning.sqlite import find_study
     from gclip.tuning.sqlite_file import printable, storage_url
@@ -135,7 +139,8 @@ def show(
     path = find_study(_existing(store), name)
     study = shown(path, best)
     searched = [key.removeprefix("param_") for key in _params(study["best"])]
-    files = _slices(rows(path), searched, name, out or store / "figures")
+    metric = Metric.from_dict(study["metric"])
+    files = _slices(rows(path), searched, name, out or store / "figures", metric)
     url = storage_url(path)
     if json:
         screen.echo_json({**study, "storage": url, "figures": [str(each) for each in files]})
@@ -143,21 +148,25 @@ def show(
     screen.echo(f"{printable(name)}: {study['counts']}")
     if not study["best"]:
         screen.echo("No trial was completed, so there is no best.")
-    _table("The best by validation accuracy, which looks better than it is:", study["best"])
+    best_heading = f"The best by validation {metric.name}, which looks better than it is:"
+    _table(best_heading, study["best"], metric)
     if study["best"]:
         screen.echo()
         screen.echo_wrapped(
             "clipped: share of the steps in which anything was clipped; s: seconds a trial."
         )
     if study["front"]:
-        _table("No finished trial beats one of these in one objective at no cost:", study["front"])
+        heading = "No finished trial beats one of these in one objective at no cost:"
+        _table(heading, study["front"], metric)
     if study["importances"] is None:
         screen.echo_wrapped(
             f"Importances need {FEWEST} complete trials, two searched fields and different scores."
         )
     else:
         said = ", ".join(f"{key} {value:.0%}" for key, value in study["importances"].items())
-        screen.echo_wrapped(f"Share of the accuracy's variance that each explains (fANOVA): {said}")
+        screen.echo_wrapped(
+            f"Share of the {metric.name}'s variance that each explains (fANOVA): {said}"
+        )
     if files:
         screen.echo_wrapped(f"figures in {files[0].parent} (PNG and SVG): {files[0].stem}")
     screen.echo(
@@ -216,14 +225,16 @@ def _params(trials: list[dict[str, Any]]) -> list[str]:
     return [key for key in (trials[0] if trials else {}) if key.startswith("param_")]
 
 
-def _table(heading: str, trials: list[dict[str, Any]]) -> None:
+def _table(heading: str, trials: list[dict[str, Any]], metric: Metric) -> None:
+    from gclip.results.metric_text import score_with_unit
+
     if not trials:
         return
     screen.echo_wrapped(heading)
     table = TextTable(
         columns=[
             Column(heading="trial"),
-            Column(heading="accuracy"),
+            Column(heading=metric.name),
             Column(heading="strategy", words=True),
             Column(heading="lr"),
             Column(heading="status", words=True),
@@ -235,7 +246,7 @@ def _table(heading: str, trials: list[dict[str, Any]]) -> None:
         clipped, seconds = row["share_clipped"], row["seconds"]
         table.add(
             str(row["trial"]),
-            f"{screen.percent(row['accuracy'])} %",
+            score_with_unit(metric, row["score"]),
             str(row["strategy"]),
             f"{row['lr']:.3g}",
             row["status"],
@@ -245,8 +256,10 @@ def _table(heading: str, trials: list[dict[str, Any]]) -> None:
     screen.echo_table(table)
 
 
-def _slices(found: list[dict[str, Any]], fields: list[str], name: str, out: Path) -> list[Path]:
-    """The figure of accuracy over each number that was searched; none without one."""
+def _slices(
+    found: list[dict[str, Any]], fields: list[str], name: str, out: Path, metric: Metric
+) -> list[Path]:
+    """The figure of the score over each number that was searched; none without one."""
     import pandas as pd
 
     from gclip.figures import _report
@@ -254,6 +267,7 @@ def _slices(found: list[dict[str, Any]], fields: list[str], name: str, out: Path
     trials = pd.DataFrame(found)
     if trials.empty:
         return []
+    trials["score"] = trials["accuracy" if "accuracy" in trials else "score"]
     trials = trials.rename(columns={f"param_{field}": field for field in fields if field != "lr"})
     trials = trials[trials["status"].isin(["finished", "diverged"])]
     numeric = [f for f in fields if pd.api.types.is_numeric_dtype(trials[f]) and len(trials)]
@@ -262,4 +276,4 @@ def _slices(found: list[dict[str, Any]], fields: list[str], name: str, out: Path
     wide = {
         f: bool(trials[f].min() > 0 and trials[f].max() > 20 * trials[f].min()) for f in numeric
     }
-    return save_figure(_report.slices(trials, wide, name), out, f"slices-{name}")
+    return save_figure(_report.slices(trials, wide, name, metric), out, f"slices-{name}")

@@ -183,6 +183,7 @@ def work(
 
 
 def _report(plan: Plan, ended: list[FrozenTrial], trained: int, *, json: bool) -> None:
+    from gclip.results.metric_text import score_with_unit
     from gclip.tuning.outcome import outcome_of
 
     outcome = outcome_of(plan, ended)
@@ -194,6 +195,7 @@ def _report(plan: Plan, ended: list[FrozenTrial], trained: int, *, json: bool) -
                 **dataclasses.asdict(counts),
                 "trained_here": trained,
                 "score": outcome.score,
+                "metric": outcome.metric.to_dict(),
                 "trial": outcome.number,
                 "best": None if best is None else {"strategy": best.strategy, "lr": best.lr},
             }
@@ -204,8 +206,9 @@ def _report(plan: Plan, ended: list[FrozenTrial], trained: int, *, json: bool) -
             screen.echo("No trial was completed, so there is no best.")
         else:
             screen.echo(
-                f"best: {best.strategy} at lr {best.lr:g}, {screen.percent(outcome.score)} % "
-                f"validation accuracy (trial {outcome.number})"
+                f"best: {best.strategy} at lr {best.lr:g}, "
+                f"{score_with_unit(outcome.metric, outcome.score)} validation "
+                f"{outcome.metric.name} (trial {outcome.number})"
             )
     if best is None:
         raise typer.Exit(1)

@@ -22,6 +22,7 @@ from gclip.cli.progress import StepsDisplay
 from gclip.cli.setting import Setting
 from gclip.clipping.verdicts import DEFINITION
 from gclip.errors import UsageError
+from gclip.results.metric_text import score_with_unit, worst_words
 from gclip.results.table_text import verdict_text
 from gclip.text import screen
 
@@ -110,6 +111,8 @@ def train(
     folder = store.path / config.key
     if json:
         stored = {key: value for key, value in result.to_dict().items() if key != "steps"}
+        measured = {"score": result.score, "metric": result.metric.to_dict()}
+        stored = {**stored, **measured}
         screen.echo_json({"key": config.key, "folder": str(folder), "read": is_stored, **stored})
         return
     for line in report(result):
@@ -122,9 +125,11 @@ def report(result: RunResult) -> list[str]:
     config, clipping = result.config, result.clipping
     model = f", {config.model}" if config.model else ""
     where = f"{config.strategy} on {config.task}{model}, seed {config.seed}"
-    score = f"{screen.percent(result.accuracy)} % {config.split} accuracy"
+    metric = result.metric
+    score = f"{score_with_unit(metric, result.score)} {config.split} {metric.name}"
     if result.status == "diverged":
-        score = f"diverged at step {result.stopped_at}; scored as chance, {score}"
+        worst = worst_words(metric).partition(",")[0]
+        score = f"diverged at step {result.stopped_at}; scored as {worst}, {score}"
     lines = [f"{where}: {score} in {screen.duration(result.seconds)}"]
     if clipping.get("verdict"):
         lines += _clipping(clipping)

@@ -227,6 +227,7 @@ def compare_configs(
         baseline=baseline,
         store=opened,
         same=identical_runs(opened, keys),
+        metric=results.metric_of(frame),
     )
 
 

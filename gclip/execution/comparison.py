@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from gclip.results import Results, Store
     from gclip.training import RunResult
+    from gclip.training.metric import Metric
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -23,13 +24,14 @@ class Comparison:
     """What `gclip.compare` found. It prints as a table, in a notebook as one too.
 
     Attributes:
-        table: one row a strategy, the most accurate first
+        table: one row a strategy, the best first
             (`gclip.results.statistics.compare_table` says what each column is).
         baseline: the strategy that differences are to.
         store: where the runs are kept.
         outcomes: every run in full, failed ones too, seed by seed.
         same: the groups of strategies that made the same runs, bit for bit
             (`gclip.results.identical_runs.identical_runs`).
+        metric: what the runs are measured by; None for accuracy.
     """
 
     outcomes: tuple[RunResult, ...]
@@ -37,6 +39,7 @@ class Comparison:
     baseline: str
     store: Store
     same: tuple[tuple[str, ...], ...] = ()
+    metric: Metric | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -50,13 +53,13 @@ class Comparison:
 
     @property
     def runs(self) -> pd.DataFrame:
-        """One row a run, as of `gclip.results.load`: config, `status`, `accuracy`, `clip_rate` …"""
+        """One row a run, as of `gclip.results.load`: config, `status`, `score`, `clip_rate` …"""
         from gclip.results import load
 
         return load(self.store, self._all)
 
     def curves(self) -> pd.DataFrame:
-        """One row a run and epoch, as of `gclip.results.load_curves`: `accuracy`, `train_loss`."""
+        """One row a run and epoch, as of `gclip.results.load_curves`: `score`, `train_loss`."""
         from gclip.results import load_curves
 
         return load_curves(self.store, self._all)
@@ -91,16 +94,16 @@ class Comparison:
             f"failed: {run.config.strategy} seed {run.config.seed}: {run.message}"
             for run in self.failed
         ]
-        return [*notes(self.table, self.baseline, self.same), *failed]
+        return [*notes(self.table, self.baseline, self.same, self.metric), *failed]
 
     def __repr__(self) -> str:
-        table = comparison_table(self.table, self.baseline, self._split)
+        table = comparison_table(self.table, self.baseline, self._split, self.metric)
         below = [line for said in self._below() for line in fill(said, width())]
         return "\n".join([table.text(width()), "", *below])
 
     def _repr_html_(self) -> str:
         """The same table for a notebook, every column of it."""
-        table = comparison_table(self.table, self.baseline, self._split)
+        table = comparison_table(self.table, self.baseline, self._split, self.metric)
         head = "".join(f"<th>{html.escape(column.heading)}</th>" for column in table.columns)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"

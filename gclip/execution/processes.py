@@ -152,7 +152,7 @@ class Processes(TrainingPool):
         if job is None:
             return []
         if kind == "progress":
-            progress = Progress(**message["progress"])
+            progress = Progress.from_dict(message["progress"])
             self._tell("progress", job, progress=progress)
             if message["asks"]:
                 go = self.should_continue is None or self.should_continue(job, progress)

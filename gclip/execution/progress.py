@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from gclip.execution.events import Event
+from gclip.results.metric_text import score_with_unit
 from gclip.text import screen
 from gclip.text.progress import Display, time_left
 from gclip.text.time_left import Estimate, TimeLeft
@@ -157,10 +158,11 @@ def _alike(config: RunConfig) -> tuple[str, str]:
 
 
 def epoch_text(now: Progress) -> str:
-    """``epoch 2 of 5 · loss 0.3 · 91.2 %``."""
+    """``epoch 2 of 5 · loss 0.3 · 91.2 %``; another metric is named: ``perplexity 31.2``."""
     said = f"epoch {min(now.epoch + 1, now.epochs)} of {now.epochs}"
     if now.loss is not None:
         said += f" · loss {now.loss:.3g}"
-    if now.accuracy is not None:
-        said += f" · {screen.percent(now.accuracy)} %"
+    if now.score is not None:
+        name = "" if now.metric.unit == "%" else f"{now.metric.name} "
+        said += f" · {name}{score_with_unit(now.metric, now.score)}"
     return said

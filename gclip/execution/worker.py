@@ -121,9 +121,7 @@ class _Server:
     def _on_progress(self, job: Job, progress: Progress, asks: bool) -> bool:
         """Say how far a run is; whether it should go on is the parent's answer, if it is asked."""
         asks = asks and self._parent_decides
-        self.send(
-            kind="progress", index=job.index, progress=dataclasses.asdict(progress), asks=asks
-        )
+        self.send(kind="progress", index=job.index, progress=progress.to_dict(), asks=asks)
         return bool(self._inbox.get()["go"]) if asks else True
 
     def _measure(self, configs: list[str], cap: int, steps: float) -> dict[str, Any] | None:

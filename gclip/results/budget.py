@@ -10,11 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gclip.results.intervals import finite
+
+if TYPE_CHECKING:
+    from gclip.training.metric import Direction
 
 BAND = (0.1, 0.9)
 """The shares of choices of k trials that a curve's band bounds."""
@@ -38,16 +42,22 @@ class BudgetCurve:
         return {name: getattr(self, name).tolist() for name in ("mean", "low", "high")}
 
 
-def expected_best_of_k(values: ArrayLike) -> NDArray[np.float64]:
-    """E[best of k] for k = 1 … n, from the values of n trials (larger is better); shape (n,).
+def expected_best_of_k(values: ArrayLike, better: Direction = "higher") -> NDArray[np.float64]:
+    """E[best of k] for k = 1 … n, from the values of n trials; shape (n,).
 
     ``Σᵢ C(i-1, k-1) / C(n, k) · v₍ᵢ₎`` over the sorted values: the mean of the maximum over all
-    subsets of k trials. Valid for random search only (trials exchangeable).
+    subsets of k trials; of the minimum where ``better`` is ``lower``. Valid for random search only
+    (trials exchangeable).
 
     Raises:
-        UsageError: NaN or infinity: give a diverged trial the score of chance.
+        UsageError: NaN or infinity: give a diverged trial the metric's worst value.
+
+    Example:
+        >>> expected_best_of_k([1.0, 2.0, 3.0], better="lower").tolist()[::2]
+        [2.0, 1.0]
     """
-    ordered = np.sort(finite(values, "trial values"))
+    sign = 1.0 if better == "higher" else -1.0
+    ordered = np.sort(sign * finite(values, "trial values", worst="the metric's worst value"))
     n = ordered.size
     expected = np.empty(n)
     for k in range(1, n + 1):
@@ -56,7 +66,7 @@ def expected_best_of_k(values: ArrayLike) -> NDArray[np.float64]:
         i = np.arange(n, k, -1)
         weights = np.cumprod(np.concatenate([[k / n], (i - k) / (i - 1)]))
         expected[k - 1] = weights @ ordered[k - 1 :][::-1]
-    return expected
+    return sign * expected
 
 
 def best_of_k_quantile(scores: Sequence[float], share: float) -> NDArray[np.float64]:
@@ -74,7 +84,15 @@ def best_of_k_quantile(scores: Sequence[float], share: float) -> NDArray[np.floa
     return found
 
 
-def budget_curve(scores: Sequence[float]) -> BudgetCurve:
-    """The budget curve of the scores of n random trials, exactly, over all choices of k of them."""
+def budget_curve(scores: Sequence[float], better: Direction = "higher") -> BudgetCurve:
+    """The budget curve of the scores of n random trials, exactly, over all choices of k of them.
+
+    Args:
+        scores: one a trial.
+        better: the metric's direction.
+    """
+    if better == "lower":  # the least of k is the opposite of the highest of the opposites
+        mirrored = budget_curve([-score for score in scores])
+        return BudgetCurve(-mirrored.mean, -mirrored.high, -mirrored.low)
     low, high = (best_of_k_quantile(scores, share) for share in BAND)
     return BudgetCurve(expected_best_of_k(scores), low, high)

@@ -18,7 +18,7 @@ _FREE = {"strategy", "seed", *_OF_STRATEGY}
 
 
 def scored_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """The rows that count: finished, or diverged, which score chance."""
+    """The rows that count: finished, or diverged, which score the worst value."""
     return runs[runs["status"].isin(["finished", "diverged"])]
 
 

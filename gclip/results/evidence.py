@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 
 from gclip.errors import UsageError
 from gclip.results.intervals import Interval, finite, mean_interval, t_interval, within
+from gclip.results.metrics import is_accuracy, metric_of_pairs, scores_of
 from gclip.results.paired import holm, mcnemar, probability_of_improvement, sign_flip
 from gclip.results.trained import trained
+from gclip.training.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +37,6 @@ ENOUGH_PAIRS = 10
 SIGNIFICANT = 0.05
 INFORMATIVE = 6
 """The fewest pairs whose smallest p-value, 2 / 2⁶, is below `SIGNIFICANT`."""
-DIFFERENCES = (-1.0, 1.0)
-"""The range of differences of accuracies."""
 
 TOO_FEW = "too few seeds to tell"
 TOO_FEW_TRAINED = "too few trained to tell"
@@ -76,22 +76,26 @@ def seeds_needed(comparisons: int) -> int:
 
 
 def compare_pairs(
-    pairs: Mapping[Name, tuple[pd.DataFrame, pd.DataFrame]], least: float
+    pairs: Mapping[Name, tuple[pd.DataFrame, pd.DataFrame]],
+    least: float,
+    metric: Metric | None = None,
 ) -> dict[Name, dict[str, Any]]:
     """Every comparison of one family: ours with theirs, over the seeds that both have.
 
     Args:
         pairs: for each comparison two frames of scored runs, at most one run a seed (`seed`,
-            `accuracy`, `status`).
-        least: the least accuracy of a run that trained (`trained_from` all the family's runs).
+            `score` or `accuracy`, `status`).
+        least: the least score of a run that trained (`trained_from` all the family's runs).
+        metric: of all the runs; read from them if left out.
 
     Each answer holds
 
-    - ``pairs``, ``difference`` (mean of all the differences) with the ends ``low`` and ``high`` of
-      its interval: a paired t interval where all pairs of the family trained, else the one of
-      `mean_interval`, which holds for all-or-nothing outcomes too; both within [-1, 1].
+    - ``pairs``, ``difference`` (mean of all the differences, ours less theirs, in the metric's own
+      unit) with the ends ``low`` and ``high`` of its interval: a paired t interval where all pairs
+      of the family trained, else the one of `mean_interval`, which holds for all-or-nothing
+      outcomes too where the metric has a range; both within the range of a difference.
     - ``p`` of the sign-flip test on all the differences, which supports a claim only where all
-      pairs of the family trained; ``prob_improve``.
+      pairs of the family trained; ``prob_improve``, by the metric's direction as all claims are.
     - ``both``, ``ours_only``, ``theirs_only``: in how many pairs both runs trained, or one alone;
       ``p_trains`` of McNemar's test, ``difference_trained`` with its t interval ``trained_low`` and
       ``trained_high``, and ``p_trained`` of the sign-flip test, over the pairs in which both did.
@@ -113,33 +117,39 @@ def compare_pairs(
         >>> found["pairs"], round(found["difference"], 6), found["p"], found["evidence"]
         (10, 0.1, 0.001953125, 'better')
     """
+    metric = metric_of_pairs(pairs.values()) if metric is None else metric
     compared = {
-        name: _PairedScores.of(ours, theirs, least) for name, (ours, theirs) in pairs.items()
+        name: _PairedScores.of(ours, theirs, least, metric)
+        for name, (ours, theirs) in pairs.items()
     }
     all_trained = all(each.both.all() for each in compared.values())
     found = {name: each.numbers(all_trained) for name, each in compared.items()}
-    add_evidence(list(found.values()))
+    add_evidence(list(found.values()), metric)
     return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class _PairedScores:
-    """The accuracies of one comparison, seed by seed, and which of these runs trained."""
+    """The scores of one comparison, seed by seed, and which of these runs trained."""
 
     ours: NDArray[np.float64]
     theirs: NDArray[np.float64]
     ours_trained: NDArray[np.bool_]
     theirs_trained: NDArray[np.bool_]
+    metric: Metric
 
     @classmethod
-    def of(cls, ours: pd.DataFrame, theirs: pd.DataFrame, least: float) -> _PairedScores:
+    def of(
+        cls, ours: pd.DataFrame, theirs: pd.DataFrame, least: float, metric: Metric
+    ) -> _PairedScores:
         seeds = sorted(set(ours["seed"]) & set(theirs["seed"]))
         own, other = (runs.set_index("seed").loc[seeds] for runs in (ours, theirs))
         return cls(
-            ours=finite(own["accuracy"].to_numpy(dtype=float), "accuracies"),
-            theirs=finite(other["accuracy"].to_numpy(dtype=float), "accuracies"),
-            ours_trained=trained(own, least),
-            theirs_trained=trained(other, least),
+            ours=finite_scores(scores_of(own), metric),
+            theirs=finite_scores(scores_of(other), metric),
+            ours_trained=trained(own, least, metric),
+            theirs_trained=trained(other, least, metric),
+            metric=metric,
         )
 
     @property
@@ -149,16 +159,16 @@ class _PairedScores:
     def numbers(self, all_trained: bool) -> dict[str, Any]:
         differences = self.ours - self.theirs
         if all_trained:
-            interval = within(t_interval(differences), DIFFERENCES)
+            interval = within(t_interval(differences), self.metric.differences)
         else:
-            interval = mean_interval(differences, bounds=DIFFERENCES)
+            interval = mean_interval(differences, bounds=self.metric.differences)
         return {
             "pairs": len(differences),
             "difference": interval.value,
             "low": interval.low,
             "high": interval.high,
             "p": sign_flip(differences),
-            "prob_improve": probability_of_improvement(self.ours, self.theirs),
+            "prob_improve": probability_of_improvement(self.ours, self.theirs, self.metric.better),
             **self.tests(),
         }
 
@@ -166,7 +176,7 @@ class _PairedScores:
         only = int((self.ours_trained & ~self.theirs_trained).sum())
         other = int((self.theirs_trained & ~self.ours_trained).sum())
         where_both = (self.ours - self.theirs)[self.both]
-        interval = within(t_interval(where_both), DIFFERENCES)
+        interval = within(t_interval(where_both), self.metric.differences)
         return {
             "both": len(where_both),
             "ours_only": only,
@@ -177,6 +187,25 @@ class _PairedScores:
             "trained_high": interval.high,
             "p_trained": sign_flip(where_both),
         }
+
+
+def finite_scores(
+    scores: NDArray[np.float64], metric: Metric, what: str = ""
+) -> NDArray[np.float64]:
+    """The scores, every one of them a finite number.
+
+    Args:
+        scores: of runs that finished or diverged.
+        metric: of these runs.
+        what: whose they are, for the error.
+
+    Raises:
+        UsageError: one is not.
+    """
+    if is_accuracy(metric):
+        return finite(scores, what or "accuracies")
+    worst = f"the metric's worst value, {metric.text(metric.worst)},"
+    return finite(scores, what or f"values of {metric.name}", worst=worst)
 
 
 def shown_difference(found: Mapping[str, Any], low: str = "low", high: str = "high") -> Interval:
@@ -192,7 +221,7 @@ def shown_difference(found: Mapping[str, Any], low: str = "low", high: str = "hi
     return Interval(*(float(found[name]) for name in names))
 
 
-def add_evidence(comparisons: list[dict[str, Any]]) -> None:
+def add_evidence(comparisons: list[dict[str, Any]], metric: Metric = ACCURACY) -> None:
     """Add ``p_holm`` and ``evidence`` to the comparisons of one family (`compare_pairs`)."""
     when = "" if all(each["both"] == each["pairs"] for each in comparisons) else WHEN
     tests: list[tuple[dict[str, Any], str, int, float]] = []
@@ -202,7 +231,7 @@ def add_evidence(comparisons: list[dict[str, Any]]) -> None:
             claim = MORE if each["ours_only"] > each["theirs_only"] else LESS
             tests.append((each, claim, one_trained, each["p_trains"]))
         if both >= INFORMATIVE:
-            claim = (BETTER if each["difference_trained"] > 0 else WORSE) + when
+            claim = (BETTER if metric.improves(each["difference_trained"], 0) else WORSE) + when
             tests.append((each, claim, both, each["p_trained"]))
     corrected = holm([p for *_, p in tests])
     compared = sum(each["pairs"] > 0 for each in comparisons)

@@ -1,7 +1,8 @@
 """What do tables, statistics and figures read? Three data frames made from a store.
 
 ``runs`` has one row a run, ``curves`` one a run and epoch, ``steps`` one a run and step (or block
-of steps). Diverged runs are rows like any other: they score chance level and count everywhere.
+of steps). Diverged runs are rows like any other: they score the worst value of their metric (of
+accuracy: chance) and count everywhere.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from numpy.typing import NDArray
 
 from gclip.clipping.verdicts import LIMITED
 from gclip.results.comparable import scored_runs
+from gclip.results.metrics import METRIC_COLUMNS, metric_cells
 from gclip.results.run_files import StoredRun
 from gclip.results.store import Store
+from gclip.training.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +40,7 @@ _LATER = {
 }
 # What a run is about; every other field of its config follows in alphabetical order.
 _CONFIG = ("task", "model", "optimizer", "lr", "strategy", "seed")
-_SCORES = ("stopped_at", "accuracy", "chance", "loss", "train_loss")
+_SCORES = ("accuracy", "chance", "loss", "train_loss")
 _RATES = ("clip_rate", "group_rate", "limited_rate", "steps", "skipped", "not_finite")
 _QUANTILES = {
     0.05: "norm_q05",
@@ -47,10 +50,13 @@ _QUANTILES = {
     0.95: "norm_q95",
 }
 RUN_COLUMNS = (
-    *("key", *_CONFIG, "status", "message", *_SCORES),
+    *("key", *_CONFIG, "status", "message", "stopped_at", "score", *METRIC_COLUMNS, *_SCORES),
     *(*_RATES, "verdict", *_QUANTILES.values(), "seconds", "device", "date"),
 )
-CURVE_COLUMNS = ("key", "strategy", "seed", "epoch", "step", "train_loss", "accuracy", "loss")
+CURVE_COLUMNS = (
+    *("key", "strategy", "seed", "epoch", "step"),
+    *("train_loss", "score", "accuracy", "loss"),
+)
 STEP_COLUMNS = (
     *("key", "strategy", "seed", "step", "norm", "clipped_norm", "limit"),
     *("clipped", "any_clipped", "limited", "finite", "loss"),
@@ -61,9 +67,11 @@ Where = Store | str | os.PathLike[str]
 def load(store: Where, keys: Iterable[str] | None = None) -> pd.DataFrame:
     """One row a run: every field of its config, its outcome and what clipping did.
 
-    ``keys`` chooses runs (all by default; keys that are not stored are left out). Accuracies and
-    rates are in [0, 1], seconds per run. Rows are sorted by strategy, seed and key, and pruned and
-    failed runs are among them: look at ``status``.
+    ``keys`` chooses runs (all by default; keys that are not stored are left out). ``score`` is
+    the value of the run's ``metric`` (`gclip.results.metric_of` gives all of it), ``accuracy`` the
+    same where that is the metric, else NaN. Accuracies and rates are in [0, 1], seconds per run.
+    Rows are sorted by strategy, seed and key, and pruned and failed runs are among them: look at
+    ``status``.
 
     Raises:
         UsageError: the store is missing.
@@ -165,7 +173,10 @@ def _runs_frame(runs: Iterable[StoredRun]) -> pd.DataFrame:
         clipping = stored.result.get("clipping") or {}
         row = {name: _cell(value) for name, value in (_LATER | stored.config).items()}
         row |= {name: stored.result.get(name) for name in ("status", "message")}
-        row |= {name: _number(stored.result.get(name)) for name in (*_SCORES, "seconds")}
+        row |= {
+            name: _number(stored.result.get(name)) for name in ("stopped_at", *_SCORES, "seconds")
+        }
+        row |= _measured(stored.result)
         row |= {name: _number(clipping.get(name)) for name in _RATES}
         row["verdict"] = clipping.get("verdict")
         row |= _quantiles(clipping.get("norm_quantiles") or {})
@@ -175,6 +186,19 @@ def _runs_frame(runs: Iterable[StoredRun]) -> pd.DataFrame:
     at = RUN_COLUMNS.index("status")
     columns = [*RUN_COLUMNS[:at], *settings, *RUN_COLUMNS[at:]]
     return _sorted(pd.DataFrame(rows, columns=columns))
+
+
+def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's metric, and what it scored. Accuracy's worst is the chance that was recorded."""
+    recorded = result.get("metric")
+    if recorded:
+        metric = Metric.from_dict(recorded)
+        score = _number((result.get("scores") or {}).get(metric.name))
+        return {"score": score, **metric_cells(metric)}
+    if result.get("status") == "failed":  # before it was measured
+        return {"score": math.nan}
+    cells = {**metric_cells(ACCURACY), "worst": _number(result.get("chance"))}
+    return {"score": _number(result.get("accuracy")), **cells}
 
 
 def _cell(value: Any) -> Any:
@@ -203,6 +227,7 @@ def _curves_frame(runs: Iterable[StoredRun]) -> pd.DataFrame:
             "seed": stored.config["seed"],
             **{name: point.get(name) for name in ("epoch", "step")},
             **{name: _number(point.get(name)) for name in ("train_loss", "accuracy", "loss")},
+            "score": _number(point.get("score", point.get("accuracy"))),
         }
         for stored in runs
         for point in stored.result.get("curve") or ()

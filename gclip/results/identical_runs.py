@@ -11,8 +11,8 @@ import numpy as np
 from gclip.results.run_files import StoredRun
 from gclip.results.store import Store
 
-_OUTCOME = ("status", "stopped_at", "accuracy", "loss", "train_loss")
-_CURVE = ("epoch", "step", "accuracy", "loss", "train_loss")
+_OUTCOME = ("status", "stopped_at", "accuracy", "scores", "loss", "train_loss")
+_CURVE = ("epoch", "step", "accuracy", "score", "loss", "train_loss")
 
 
 def identical_runs(store: Store, keys: Iterable[str]) -> tuple[tuple[str, ...], ...]:

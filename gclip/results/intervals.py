@@ -20,10 +20,13 @@ class Interval(NamedTuple):
     high: float
 
 
-def finite(values: ArrayLike, what: str = "values") -> NDArray[np.float64]:
+def finite(
+    values: ArrayLike, what: str = "values", *, worst: str = "the score of chance"
+) -> NDArray[np.float64]:
     """``values`` as a vector of floats.
 
-    Missing scores must be seen, not averaged away: a diverged run has the score of chance.
+    Missing scores must be seen, not averaged away: a diverged run has the metric's worst value,
+    which `worst` names.
 
     Raises:
         UsageError: NaN or infinity among the values.
@@ -33,7 +36,7 @@ def finite(values: ArrayLike, what: str = "values") -> NDArray[np.float64]:
         bad = int((~np.isfinite(vector)).sum())
         raise UsageError(
             f"{what} must be finite numbers, but {bad} of {vector.size} are not: "
-            "give a diverged run the score of chance instead of leaving it out"
+            f"give a diverged run {worst} instead of leaving it out"
         )
     return vector
 
@@ -52,7 +55,11 @@ def mean_interval(
     Pearson's interval; no distribution is known for which it covers less than ``level``. It lies
     within the bounds, and equal values have one with a width.
 
-    Values outside the bounds have no such range (losses, say): they get `t_interval`.
+    Without two finite bounds (losses, returns) no interval holds for every distribution: a rare
+    value far away, that no run has shown, may move the mean as far as it likes (Bahadur & Savage,
+    1956, Ann. Math. Statist. 27(4)). So these get `t_interval`, as far as it lies within the
+    bounds, and so do values outside the bounds; it is good for values near a normal distribution,
+    and too narrow where some runs do not train.
     One value has no interval (NaN); no value at all: NaN.
 
     Raises:
@@ -65,6 +72,8 @@ def mean_interval(
     """
     vector = finite(values)
     least, most = bounds
+    if not (math.isfinite(least) and math.isfinite(most)):
+        return within(t_interval(vector, level), bounds)
     if vector.size < 2 or vector.min() < least or vector.max() > most:
         return t_interval(vector, level)
     tail = (1 - level) / 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,9 @@ from scipy import stats
 
 from gclip.errors import UsageError
 from gclip.results.intervals import finite
+
+if TYPE_CHECKING:
+    from gclip.training.metric import Direction
 
 EXACT_PAIRS = 16
 """Up to this many pairs all 2ⁿ sign patterns are enumerated."""
@@ -90,11 +94,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def probability_of_improvement(scores: ArrayLike, baseline: ArrayLike) -> float:
+def probability_of_improvement(
+    scores: ArrayLike, baseline: ArrayLike, better: Direction = "higher"
+) -> float:
     """The chance that a run beats a run of the baseline, over all pairs of runs; ties count half.
 
     This is U / (m · n) of Mann and Whitney, as in Agarwal et al. (2021), arXiv:2108.13264.
-    NaN if either side is empty.
+    NaN if either side is empty. ``better`` is the metric's direction.
 
     Raises:
         UsageError: NaN or infinity among the scores.
@@ -102,6 +108,6 @@ def probability_of_improvement(scores: ArrayLike, baseline: ArrayLike) -> float:
     ours, theirs = finite(scores, "scores"), finite(baseline, "scores")
     if ours.size == 0 or theirs.size == 0:
         return math.nan
-    wins = ours[:, None] > theirs
+    wins = ours[:, None] > theirs if better == "higher" else ours[:, None] < theirs
     ties = ours[:, None] == theirs
     return float((wins + 0.5 * ties).mean())

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from gclip.clipping.verdicts import verdict_of
 from gclip.errors import UsageError
 from gclip.results.comparable import differing_settings, scored_runs
-from gclip.results.evidence import TOO_FEW, compare_pairs
-from gclip.results.intervals import finite, iqm, mean_interval, wilson
+from gclip.results.evidence import TOO_FEW, compare_pairs, finite_scores
+from gclip.results.intervals import iqm, mean_interval, wilson
+from gclip.results.metrics import is_accuracy, metric_of, scores_of, with_scores
 from gclip.results.trained import trained_from, trained_summary
+from gclip.training.metric import Metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +38,7 @@ _PAIRED = {
 """The table's columns about pairs, and what `compare_pairs` calls them."""
 _COUNTS = ("pairs", "both", "ours_only", "theirs_only")
 COLUMNS = (
-    *("strategy", "n", "accuracy", "low", "high", "iqm"),
+    *("strategy", "n", "score", "accuracy", "low", "high", "iqm"),
     *("trained", "trained_low", "trained_high", "trained_from"),
     *("iqm_trained", "mean_trained", "mean_trained_low", "mean_trained_high"),
     *_PAIRED,
@@ -46,19 +48,24 @@ COLUMNS = (
 
 
 def compare_table(runs: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
-    """One row a strategy (COLUMNS), the most accurate first, each compared with ``baseline``.
+    """One row a strategy (COLUMNS), the best first, each compared with ``baseline``.
 
     ``runs`` is a frame of ``gclip.results.load`` with at most one run for each strategy and seed.
 
-    - ``n`` runs that finished or diverged; ``accuracy`` their mean with an interval that holds for
-      all-or-nothing outcomes too [``low``, ``high``] (`mean_interval`), ``iqm``. Diverged runs
-      score chance and count. Pruned and failed runs have no score; ``failed`` counts the latter.
-    - ``trained`` of the n: runs that finished with at least the accuracy ``trained_from``, a
-      quarter of the way from chance to the best run of the table (`gclip.results.trained`), with
+    - ``n`` runs that finished or diverged; ``score`` their mean, in the unit of the runs' metric
+      (`gclip.results.metric_of`), with an interval that holds for all-or-nothing outcomes too
+      [``low``, ``high``] where the metric has a range, else a t interval (`mean_interval`),
+      ``iqm``; ``accuracy`` the same mean where that is the metric, else NaN. Diverged runs score
+      the metric's worst value (of accuracy: chance) and count. Pruned and failed runs have no
+      score; ``failed`` counts the latter.
+    - ``trained`` of the n: runs that finished with at least ``trained_from`` (at most, where lower
+      is better), a quarter of the way from the worst value to the best run of the table
+      (`gclip.results.trained`), with
       Wilson's interval of their share [``trained_low``, ``trained_high``]; of those that trained
       the interquartile mean ``iqm_trained``, and ``mean_trained`` with its t interval.
-    - ``difference`` to the baseline over the ``pairs`` of runs that share a seed, with its
-      interval, ``p`` of the sign-flip test on all of them, ``prob_improve``; ``both``,
+    - ``difference`` to the baseline (ours less theirs, whichever is better) over the ``pairs`` of
+      runs that share a seed, with its interval, ``p`` of the sign-flip test on all of them,
+      ``prob_improve``; ``both``,
       ``ours_only`` and ``theirs_only``: in how many pairs both runs trained, or one alone;
       ``p_trains`` of McNemar's test on the latter; ``difference_trained`` with its t interval and
       ``p_trained`` of the sign-flip test where both trained; ``p_holm`` corrected over all tests of
@@ -72,20 +79,21 @@ def compare_table(runs: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
     no difference to itself).
 
     Raises:
-        UsageError: runs are ambiguous, or a score is missing.
+        UsageError: runs are ambiguous or of several metrics, or a score is missing.
     """
     import pandas as pd
 
     scored = scored_runs(runs)
     _require_one_run_each(scored)
-    _require_scores(scored)
-    least = trained_from(scored)
+    metric = metric_of(runs)
+    _require_scores(scored, metric)
+    least = trained_from(scored, metric)
     by_strategy = {str(text): rows for text, rows in scored.groupby("strategy", sort=True)}
     theirs = by_strategy.get(baseline)
     versus = {}
     if theirs is not None:
         pairs = {text: (rows, theirs) for text, rows in by_strategy.items() if text != baseline}
-        versus = compare_pairs(pairs, least)
+        versus = compare_pairs(pairs, least, metric)
     table = []
     for strategy in sorted(set(runs["strategy"])):
         rows = scored[scored["strategy"] == strategy]
@@ -100,10 +108,17 @@ def compare_table(runs: pd.DataFrame, baseline: str = "none") -> pd.DataFrame:
         else:
             paired = {name: found[key] for name, key in _PAIRED.items()}
         table.append(
-            {"strategy": strategy, **_own(rows, least), **paired, "failed": int(failed.sum())}
+            {
+                "strategy": strategy,
+                **_own(rows, least, metric),
+                **paired,
+                "failed": int(failed.sum()),
+            }
         )
     frame = pd.DataFrame(table, columns=list(COLUMNS))
-    order = frame.sort_values(["accuracy", "strategy"], ascending=[False, True], kind="stable")
+    order = frame.sort_values(
+        ["score", "strategy"], ascending=[metric.better == "lower", True], kind="stable"
+    )
     return order.reset_index(drop=True)
 
 
@@ -118,18 +133,20 @@ def _nothing(evidence: str) -> dict[str, Any]:
     return {**none, "evidence": evidence}
 
 
-def _own(rows: pd.DataFrame, least: float) -> dict[str, Any]:
+def _own(rows: pd.DataFrame, least: float, metric: Metric) -> dict[str, Any]:
     """What a strategy's runs say without any other."""
-    mean = mean_interval(rows["accuracy"])
+    scores = scores_of(rows)
+    mean = mean_interval(scores, bounds=(metric.low, metric.high))
     rate = wilson(int((rows["status"] == "diverged").sum()), len(rows))
     shares = shares_of(rows)
     return {
         "n": len(rows),
-        "accuracy": mean.value,
+        "score": mean.value,
+        "accuracy": mean.value if is_accuracy(metric) else math.nan,
         "low": mean.low,
         "high": mean.high,
-        "iqm": iqm(rows["accuracy"]),
-        **trained_summary(rows, least),
+        "iqm": iqm(scores),
+        **trained_summary(rows, least, metric),
         "trained_from": least,
         "clip_rate": shares["clip_rate"],
         "limited_rate": shares["limited_rate"],
@@ -170,6 +187,7 @@ def _require_one_run_each(scored: pd.DataFrame) -> None:
     )
 
 
-def _require_scores(scored: pd.DataFrame) -> None:
-    for key, strategy, accuracy in scored[["key", "strategy", "accuracy"]].to_numpy():
-        finite(accuracy, f"the accuracy of run {key[:12]} ({strategy})")
+def _require_scores(scored: pd.DataFrame, metric: Metric) -> None:
+    columns = with_scores(scored)[["key", "strategy", "score"]]
+    for key, strategy, score in columns.to_numpy():
+        finite_scores(score, metric, f"the {metric.name} of run {key[:12]} ({strategy})")

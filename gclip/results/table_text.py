@@ -7,23 +7,42 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gclip.clipping.verdicts import DEFINITION, MOSTLY_NOT_FINITE, MOSTLY_SKIPPED
+from gclip.results.metric_text import (
+    ends_text,
+    interval_text,
+    named,
+    score_text,
+    worst_words,
+)
 from gclip.text.screen import percent, plural
 from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gclip.training.metric import Metric
+
 _LONG = 24
 """A baseline whose spelling is longer than this is named below the table."""
 
 
-def comparison_table(table: pd.DataFrame, baseline: str, split: str = "test") -> TextTable:
-    """`gclip.results.statistics.compare_table` as text, the best first."""
+def comparison_table(
+    table: pd.DataFrame, baseline: str, split: str = "test", metric: Metric | None = None
+) -> TextTable:
+    """`gclip.results.statistics.compare_table` as text, the best first.
+
+    Args:
+        table: of `compare_table`.
+        baseline: what its differences are to.
+        split: that was scored.
+        metric: of the runs; accuracy if left out.
+    """
+    metric = _or_accuracy(metric)
     versus = baseline if len(baseline) <= _LONG else "baseline"
     text_table = TextTable(
         columns=[
             Column(heading="strategy", words=True),
-            Column(heading=f"{split} accuracy"),
+            Column(heading=f"{split} {metric.name}"),
             Column(heading="trained"),
             Column(heading="IQM", leaves=3),
             Column(heading=f"vs {versus}"),
@@ -34,17 +53,23 @@ def comparison_table(table: pd.DataFrame, baseline: str, split: str = "test") ->
         ]
     )
     for row in table.to_dict("records"):
-        text_table.add(*_cells({str(key): value for key, value in row.items()}))
+        text_table.add(*_cells({str(key): value for key, value in row.items()}, metric))
     return text_table
 
 
-def notes(table: pd.DataFrame, baseline: str, same: Iterable[Sequence[str]] = ()) -> list[str]:
+def notes(
+    table: pd.DataFrame,
+    baseline: str,
+    same: Iterable[Sequence[str]] = (),
+    metric: Metric | None = None,
+) -> list[str]:
     """The lines below: which rows are one and the same, what the numbers are, what tests test.
 
     Args:
         table: of `gclip.results.statistics.compare_table`.
         baseline: what its differences are to.
         same: groups of strategies that made the same runs.
+        metric: of the runs; accuracy if left out.
     """
     said = [
         f"{_listed(group)} made the same runs: every loss and score is equal to the last bit."
@@ -52,20 +77,23 @@ def notes(table: pd.DataFrame, baseline: str, same: Iterable[Sequence[str]] = ()
     ]
     if len(baseline) > _LONG:
         said.append(f"baseline: {baseline}")
-    return [*said, *filter(None, (footnote(table), too_few(table)))]
+    return [*said, *filter(None, (footnote(table, metric), too_few(table)))]
 
 
-def footnote(table: pd.DataFrame) -> str:
+def footnote(table: pd.DataFrame, metric: Metric | None = None) -> str:
     """What the numbers of a `compare_table` are, and what its tests test."""
     from gclip.results.statistics import rule
 
-    said = [
-        "Accuracy in %: the mean [95 % interval, which holds where some seeds do not train, too]."
-    ]
+    metric = _or_accuracy(metric)
+    if math.isfinite(metric.low) and math.isfinite(metric.high):
+        interval = "95 % interval, which holds where some seeds do not train, too"
+    else:
+        interval = "95 % t interval, which is too narrow where some seeds do not train"
+    said = [f"{named(metric)}: the mean [{interval}]."]
     if len(table):
         said.append(
-            f"trained: {rule(float(table['trained_from'].iloc[0]))}; IQM: interquartile mean of "
-            "those."
+            f"trained: {rule(float(table['trained_from'].iloc[0]), metric)}; IQM: interquartile "
+            "mean of those."
         )
     if (table["trained"] == table["n"]).all():
         said.append(
@@ -81,7 +109,7 @@ def footnote(table: pd.DataFrame) -> str:
             "trained: a sign-flip test on those of which both did (are they symmetric about "
             "0?); Holm-corrected over all tests."
         )
-    said.append("A diverged run counts as chance" + _diverged(table) + ".")
+    said.append(f"A diverged run counts as {worst_words(metric)}" + _diverged(table) + ".")
     said.append(f"{DEFINITION} s: seconds a run.")
     return " ".join(said)
 
@@ -121,25 +149,27 @@ def verdict_text(row: dict[str, Any], skipped: str, not_finite: str) -> str:
     return verdict if about is None else f"{verdict}, {percent(row[about])} %"
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _or_accuracy(metric: Metric | None) -> Metric:
+    # Training is not loaded for a command that shows no table.
+    from gclip.training.metric import ACCURACY
+
+    return ACCURACY if metric is None else metric
+
+
+def _cells(row: dict[str, Any], metric: Metric) -> list[str]:
     n, failed = int(row["n"]), int(row.get("failed", 0))
     limited = row["limited_rate"]
     return [
         row["strategy"],
-        percent(row["accuracy"]) + _ends(row["low"], row["high"]),
+        score_text(metric, row["score"]) + ends_text(metric, row["low"], row["high"]),
         f"{int(row['trained'])}/{n}" + (f" ({failed} failed)" if failed else ""),
-        percent(row["iqm_trained"]),
-        _difference(*_shown(row)),
+        score_text(metric, row["iqm_trained"]),
+        _difference(metric, *_shown(row)),
         _evidence(row),
         "–" if math.isnan(limited) else f"{percent(limited)} %",
         verdict_text(row, "skipped_rate", "not_finite_rate"),
         f"{row['seconds']:.1f}" if n else "–",
     ]
-
-
-def _ends(low: float, high: float) -> str:
-    """`` [66,97]``: whole percents, because so few runs say no more."""
-    return "" if math.isnan(low) else f" [{percent(low, 0)},{percent(high, 0)}]"
 
 
 def _shown(row: dict[str, Any]) -> tuple[float, float, float]:
@@ -152,14 +182,11 @@ def _shown(row: dict[str, Any]) -> tuple[float, float, float]:
     )
 
 
-def _difference(value: float, low: float, high: float) -> str:
+def _difference(metric: Metric, value: float, low: float, high: float) -> str:
     """``+1.2 ± 0.6`` where the interval is symmetric, ``+76.0 [21,88]`` where it is not."""
     if math.isnan(value):
         return "–"
-    text = ("+" if value > 0 else "") + percent(value)
-    if math.isnan(low) or abs(low + high - 2 * value) > 1e-9:
-        return text + _ends(low, high)
-    return f"{text} ± {percent((high - low) / 2)}"
+    return ("+" if value > 0 else "") + interval_text(metric, value, low, high)
 
 
 def _evidence(row: dict[str, Any]) -> str:

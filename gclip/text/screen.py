@@ -79,9 +79,14 @@ def echo_json(value: Mapping[str, Any]) -> None:
 
 def percent(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
     """``0.953`` as ``95.3``, with `sign` ``+95.3``; a dash where there is no value."""
+    return decimal(None if value is None else 100 * value, digits, sign=sign)
+
+
+def decimal(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
+    """``0.953`` as ``1.0``, with `sign` ``+1.0``; never ``-0.0``; a dash without a value."""
     if value is None or math.isnan(value):
         return "–"
-    text = f"{100 * value:.{digits}f}"
+    text = f"{value:.{digits}f}"
     text = text.removeprefix("-") if float(text) == 0 else text
     return f"+{text}" if sign and float(text) > 0 else text
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from gclip.training import models
 from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
+from gclip.training.metric import ACCURACY, Metric
 from gclip.training.problem_run import ProblemRun
 from gclip.training.result import RunResult, Status
 from gclip.training.run import Run
@@ -38,8 +40,12 @@ class Progress:
         step: optimizer steps done.
         steps: how many there will be.
         loss: the training loss of the latest step looked at; None before the first.
-        accuracy: of the latest measurement; None before the first epoch's end.
+        accuracy: of the latest measurement; None before the first epoch's end, and where the
+            metric is another.
         status: ``running``, or what the run ended as.
+        metric: what the run is measured by.
+        score: the metric's value at the latest measurement; None before the first epoch's end.
+            Filled in where it is the accuracy.
     """
 
     epoch: int
@@ -49,6 +55,21 @@ class Progress:
     loss: float | None
     accuracy: float | None
     status: Literal["running"] | Status
+    metric: Metric = ACCURACY
+    score: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.score is None and self.metric.name == ACCURACY.name:
+            object.__setattr__(self, "score", self.accuracy)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, for another process."""
+        return {**dataclasses.asdict(self), "metric": self.metric.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Progress:
+        """Read what `to_dict` gave."""
+        return cls(**{**values, "metric": Metric.from_dict(values["metric"])})
 
 
 Listener = Callable[[Progress], bool | None]
@@ -176,6 +197,8 @@ class _Loop:
                 loss=run.history.loss,
                 accuracy=run.history.accuracy,
                 status=status,
+                metric=run.history.metric,
+                score=run.history.score,
             )
         )
         self._told = time.perf_counter()

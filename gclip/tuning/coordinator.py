@@ -16,7 +16,8 @@ from gclip.errors import UsageError
 from gclip.execution.events import Event, EventKind, Listener, ignore
 from gclip.execution.job import Job
 from gclip.execution.pool import Pool
-from gclip.tuning.objectives import values_of
+from gclip.training.metric import ACCURACY, Metric
+from gclip.tuning.objectives import curve_score, finite_score, score_name, values_of
 from gclip.tuning.optuna_internals import trial_of
 from gclip.tuning.proposals import add_trial, free_places, place_of
 from gclip.tuning.study_trials import StudyTrials, may_be_repeated
@@ -59,6 +60,7 @@ class Coordinator:
         prune_seeds: the pruner compares the trials seed by seed, not epoch by epoch.
         seeds: the training seeds of a trial's runs; None for the one of its config.
         objectives: what a trial is told with.
+        metric: what the first of them is.
         listener: is told what happens. An event's index is its trial's number, times the number
             of seeds, plus the seed's place.
     """
@@ -71,6 +73,7 @@ class Coordinator:
     prune_seeds: bool = False
     seeds: Sequence[int] | None = None
     objectives: Sequence[str] = ("accuracy",)
+    metric: Metric = ACCURACY
     listener: Listener = ignore
     _open: dict[int, _OpenTrial] = field(default_factory=dict)
 
@@ -214,10 +217,11 @@ class Coordinator:
     def _should_continue(self, job: Job, progress: Progress) -> bool:
         """Whether a run is worth its next epoch; a worker waits for the answer."""
         trial = self._open[job.index // self._runs_per_trial]
-        if progress.accuracy is None:
+        if progress.score is None:
             return True
         step = len(trial.results) * job.config.epochs + progress.epoch
-        self.trials.report(trial.number, {step: _mean(trial.results, progress.accuracy)})
+        score = finite_score(progress.score, self.metric)
+        self.trials.report(trial.number, {step: self._mean(trial.results, score)})
         return not self._should_prune(trial.number, step)
 
     def _should_prune_between_runs(self, trial: _OpenTrial) -> bool:
@@ -248,10 +252,13 @@ class Coordinator:
             return
         result, ended = trial.results[place], trial.results[:place]
         if self.prune_seeds:
-            values = {place: values_of([result], ["accuracy"])[0]}
+            values = {place: self._score(result)}
         else:
             before = place * result.config.epochs
-            values = {before + p["epoch"]: _mean(ended, p["accuracy"]) for p in result.curve}
+            values = {
+                before + p["epoch"]: self._mean(ended, curve_score(p, self.metric))
+                for p in result.curve
+            }
         self.trials.report(trial.number, values)
 
     def _complete(self, trial: _OpenTrial) -> None:
@@ -285,12 +292,22 @@ class Coordinator:
             "seconds": sum(result.seconds for result in results),
         }
         if results:
-            found["accuracies"] = [values_of([result], ["accuracy"])[0] for result in results]
+            name = "accuracies" if self.metric.name == ACCURACY.name else "scores"
+            found[name] = [self._score(result) for result in results]
             found["clip_rate"] = values_of(results, ["clip_rate"])[0]
         if diverged:
             found["stopped_at"] = diverged[0].stopped_at
             found["diverged"] = len(diverged)
         self.trials.set_attrs(trial.number, **found)
+
+    def _score(self, result: RunResult) -> float:
+        """What a run that has ended counts with."""
+        return values_of([result], [score_name(self.metric)])[0]
+
+    def _mean(self, ended: Sequence[RunResult], score: float) -> float:
+        """Over the runs that have ended and the one under way."""
+        scores = [self._score(result) for result in ended]
+        return (sum(scores) + score) / (len(scores) + 1)
 
     def _largest_cost(self) -> float:
         """The largest cost that a trial was told with."""
@@ -316,9 +333,3 @@ class Coordinator:
 
     def _notify(self, kind: EventKind, job: Job, result: RunResult | None = None) -> None:
         self.listener(Event(kind=kind, index=job.index, config=job.config, result=result))
-
-
-def _mean(ended: Sequence[RunResult], accuracy: float) -> float:
-    """Over the runs that have ended and the one under way."""
-    scores = [values_of([result], ["accuracy"])[0] for result in ended]
-    return (sum(scores) + accuracy) / (len(scores) + 1)

@@ -54,7 +54,7 @@ def create(url: URL, plan: Plan, trials: int, heartbeat: int | None = None) -> C
     with connect(url, create=True) as storage:
         while True:
             with study_lock(storage, plan.name):  # in batches, as a lock is not held for long
-                study = begin(storage, plan.name, plan.settings, plan.objectives)
+                study = begin(storage, plan.name, plan.settings, plan.sought, plan.metric)
                 if heartbeat is not None or "heartbeat" not in study.user_attrs:
                     study.set_user_attr("heartbeat", heartbeat or HEARTBEAT)
                 existing = study.get_trials(deepcopy=False)

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gclip.tuning.objectives import metric_of_study
 from gclip.tuning.plan import Plan
 from gclip.tuning.sqlite import quiet, read_study
 from gclip.tuning.trials import (
@@ -48,21 +49,25 @@ def shown(path: Path, best: int = 5) -> dict[str, Any]:
     with read_study(path) as study:
         plan = Plan.from_study(study, path)
         trials = counted(study)
-        ended = sorted(complete(trials), key=lambda trial: (-trial.values[0], trial.number))
-        front = front_of(trials, plan.objectives) if len(plan.objectives) > 1 else []
+        metric = metric_of_study(study)
+        ended = sorted(
+            complete(trials), key=lambda trial: (-metric.sign * trial.values[0], trial.number)
+        )
+        front = front_of(trials, plan.sought, metric) if len(plan.sought) > 1 else []
         return {
             "study": path.stem,
             "settings": study.user_attrs.get("settings", {}),
+            "metric": metric.to_dict(),
             "counts": str(counts(trials)),
-            "best": [_row(trial, plan) for trial in ended[:best]],
-            "front": [_row(trial, plan) for trial in front],
+            "best": [_scored(trial, plan) for trial in ended[:best]],
+            "front": [_scored(trial, plan) for trial in front],
             "importances": importances(study, plan),
             "evaluator": "fANOVA",
         }
 
 
 def importances(study: Study, plan: Plan) -> dict[str, float] | None:
-    """Which share of the accuracy's variance each field explains, by fANOVA (Hutter et al., 2014).
+    """Which share of the score's variance each field explains, by fANOVA (Hutter et al., 2014).
 
     The rest to 1 is explained by fields together. None with fewer than `FEWEST` complete trials,
     with one field, or where all score the same.
@@ -89,6 +94,10 @@ def importances(study: Study, plan: Plan) -> dict[str, float] | None:
     return {name: float(value) for name, value in sorted(importance.items(), key=lambda e: -e[1])}
 
 
+def _scored(trial: FrozenTrial, plan: Plan) -> dict[str, Any]:
+    return {"score": trial.values[0], **_row(trial, plan)}
+
+
 def _names(plan: Plan) -> list[str]:
     return list(plan.space.dimensions)
 
@@ -104,7 +113,7 @@ def _row(trial: FrozenTrial, plan: Plan, replaced: frozenset[int] = frozenset())
         "attempt": attributes.get("attempt", 1),
         **{
             name: None if values is None else values[place]
-            for place, name in enumerate(plan.objectives)
+            for place, name in enumerate(plan.sought)
         },
         **{f"param_{name}": trial.params.get(name) for name in plan.space.dimensions},
         "strategy": None if config is None else config.strategy,

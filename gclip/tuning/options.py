@@ -76,6 +76,8 @@ class Option:
         studies: those that use it, where not all do.
         metavar: what stands for its value in the help; None for its type.
         always_stored: it stands among a study's settings even at its default.
+        stored_default: what is left out of a study's settings, where that is not the default of
+            the field.
     """
 
     flag: str
@@ -85,6 +87,7 @@ class Option:
     studies: str = ""
     metavar: str | None = None
     always_stored: bool = False
+    stored_default: Any = None
 
 
 def _option(default: Any, flag: str, kind: OptionKind, **more: Any) -> Any:
@@ -157,7 +160,9 @@ class SearchOptions:
     Attributes:
         sampler, pruner: by name (`gclip.tuning.samplers`, `gclip.tuning.pruners`).
         seeds_per_trial: tuning seeds that a trial's score is the mean of.
-        objectives: what is sought, ``("accuracy",)`` or ``("accuracy", "clip_rate")``.
+        objectives: what is sought, ``("accuracy",)`` or ``("accuracy", "clip_rate")``; ``score``
+            for accuracy where the task has another metric. None for the metric alone, which a
+            `Plan` fills in.
         points: how many values of a grid; None for the usual number.
         seed: of the sampler, and what is added to the tuning seeds.
     """
@@ -189,14 +194,15 @@ class SearchOptions:
         usual="1",
         studies="thresholds, budget",
     )
-    objectives: tuple[str, ...] = _option(
-        ("accuracy",),
+    objectives: tuple[str, ...] | None = _option(
+        None,
         "--objective",
         OBJECTIVES,
         metavar="NAME",
         help="accuracy, and with it clip_rate or cost for a Pareto front; again for more.",
         usual="accuracy",
         studies="thresholds",
+        stored_default=("accuracy",),
     )
     points: int | None = _option(
         None,
@@ -230,7 +236,8 @@ class SearchOptions:
             _key(name): list(value) if isinstance(value, tuple) else value
             for name, value in self.search.items()
             if options_of(SearchOptions)[name].always_stored
-            or value != getattr(SearchOptions, name)
+            or value
+            not in (getattr(SearchOptions, name), options_of(SearchOptions)[name].stored_default)
         }
 
     @staticmethod

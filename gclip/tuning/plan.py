@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
 from gclip.execution.events import Listener, ignore
+from gclip.training.metric import Metric
+from gclip.training.tasks import metric_of_task
 from gclip.tuning.coordinator import Coordinator
 from gclip.tuning.indexed_samplers import WholePoint
 from gclip.tuning.objectives import check_objectives
@@ -61,7 +63,7 @@ class Plan(SearchOptions):
     def __post_init__(self) -> None:
         if self.seeds_per_trial < 1:
             raise UsageError(f"seeds per trial must be at least 1, but got {self.seeds_per_trial}")
-        object.__setattr__(self, "objectives", check_objectives(self.objectives))
+        object.__setattr__(self, "objectives", check_objectives(self.objectives, self.metric))
         sampler, pruner = sampler_named(self.sampler), pruner_named(self.pruner)
         sampler.check(self)
         pruner.check(self, self.base.epochs)
@@ -114,6 +116,16 @@ class Plan(SearchOptions):
                 f"the study file '{printable(str(path))}' cannot be used, as its settings do not "
                 f"read here: {printable(said)}"
             ) from error
+
+    @property
+    def metric(self) -> Metric:
+        """What trials are judged by."""
+        return metric_of_task(self.base.task)
+
+    @property
+    def sought(self) -> tuple[str, ...]:
+        """`objectives`, filled in."""
+        return check_objectives(self.objectives, self.metric)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -194,6 +206,7 @@ class Plan(SearchOptions):
             pruner=self.make_pruner(),
             prune_seeds=pruner_named(self.pruner).by_seed,
             seeds=self.seeds,
-            objectives=self.objectives,
+            objectives=self.sought,
+            metric=self.metric,
             listener=listener,
         )

@@ -40,10 +40,10 @@ class Pruner:
         if not self.prunes:
             return
         name, seeds = search.pruner, search.seeds_per_trial
-        if len(search.objectives) > 1:
+        if len(search.objectives or ()) > 1:
             raise UsageError(
                 f"the pruner {name} judges one objective, but got "
-                f"{', '.join(search.objectives)}; use --pruner none"
+                f"{', '.join(search.objectives or ())}; use --pruner none"
             )
         if self.by_seed and seeds < FEWEST_SEEDS:
             raise UsageError(

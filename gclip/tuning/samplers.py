@@ -94,11 +94,11 @@ class Sampler:
                 f"the sampler {name} needs the package {missing[0]}, which is not installed: "
                 f"pip install {missing[0]}"
             )
-        if len(search.objectives) > 1 and not self.many_objectives:
+        if len(search.objectives or ()) > 1 and not self.many_objectives:
             *most, last = [each for each, able in SAMPLERS.items() if able.many_objectives]
             raise UsageError(
                 f"the sampler {name} seeks one objective, but got "
-                f"{', '.join(search.objectives)}; use {', '.join(most)} or {last}"
+                f"{', '.join(search.objectives or ())}; use {', '.join(most)} or {last}"
             )
         if points is not None and not self.takes_points:
             raise UsageError(f"points belong to the sampler grid, but the sampler is {name}")

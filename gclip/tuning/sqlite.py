@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError, suggestion
-from gclip.tuning.objectives import directions
+from gclip.training.metric import ACCURACY, Metric
+from gclip.tuning.objectives import directions, metric_of_study, write_metric
 from gclip.tuning.sqlite_file import UnreadableStudy, naming, printable, storage_in
 from gclip.tuning.trials import counted, summary_of
 from gclip.tuning.verification import NOT_OURS, check_owner, check_trials
@@ -40,6 +41,7 @@ def open_study(
     name: str,
     settings: dict[str, Any],
     objectives: Sequence[str] = ("accuracy",),
+    metric: Metric = ACCURACY,
 ) -> Iterator[Study]:
     """The study `name` of `store`, new or as it was left, for this process alone.
 
@@ -47,6 +49,7 @@ def open_study(
         settings: what makes trials comparable, JSON-serialisable. A study goes on only under the
             settings it was begun with.
         objectives: what it seeks; one of the settings, too.
+        metric: what the first of them is.
 
     Raises:
         UsageError: another process runs the study, or it was begun with other settings.
@@ -66,7 +69,7 @@ def open_study(
             with naming(path):
                 check_owner(storage, name)
             with naming(path, but=UsageError):  # other settings than the file's
-                study = begin(storage, name, settings, objectives)
+                study = begin(storage, name, settings, objectives, metric)
             with naming(path):
                 check_trials(study)
             yield study
@@ -77,6 +80,7 @@ def begin(
     name: str,
     settings: dict[str, Any],
     objectives: Sequence[str] = ("accuracy",),
+    metric: Metric = ACCURACY,
 ) -> Study:
     """The study `name` of an Optuna storage, new or as it was left.
 
@@ -85,17 +89,26 @@ def begin(
         name: of the study.
         settings: that decide what its trials are.
         objectives: that it seeks.
+        metric: what the first of them is.
 
     Raises:
-        UsageError: it was begun with other settings.
+        UsageError: it was begun with other settings, or for a metric with another direction.
     """
     import optuna
     from optuna.exceptions import ExperimentalWarning
 
+    wanted = directions(objectives, metric)
     study = optuna.create_study(
-        storage=storage, study_name=name, directions=directions(objectives), load_if_exists=True
+        storage=storage, study_name=name, directions=wanted, load_if_exists=True
     )
     _check_settings(study, name, settings)
+    begun = [each.name.lower() for each in study.directions]
+    if begun != wanted:
+        raise UsageError(
+            f"the study {name!r} was begun to {begun[0]} its score, but of {metric.name} "
+            f"{metric.better} is better; give this one another --name"
+        )
+    write_metric(study, metric)
     if not study.metric_names:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -167,7 +180,7 @@ def summary(path: Path) -> dict[str, Any]:
         UnreadableStudy: the file cannot be used.
     """
     with read_study(path) as study:
-        return summary_of(path.stem, counted(study))
+        return summary_of(path.stem, counted(study), metric_of_study(study))
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """What is known about the trials of a study, from the study alone.
 
 A trial carries, as Optuna's user attributes: ``config`` (of its first run) and ``keys`` (of all
-its runs in the store), written before it trains; ``status``, ``accuracies`` (run by run),
+its runs in the store), written before it trains; ``status``, ``accuracies`` (run by run; ``scores``
+where the metric is another),
 ``clip_rate``, ``seconds`` (of all runs together), and ``stopped_at`` (steps; of the first run that
 diverged) or ``message`` (why it failed) when it has ended; ``pruned_at`` when it was given up;
 ``place`` among the study's proposals, or, when it repeats a lost one, ``attempt`` and ``replaces``
@@ -14,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gclip.tuning.objectives import OBJECTIVES
+from gclip.training.metric import ACCURACY, Metric
+from gclip.tuning.objectives import directions
 from gclip.tuning.proposals import place_of, replaced_by
 
 if TYPE_CHECKING:
@@ -86,17 +88,19 @@ def complete(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if status_of(trial) in ("finished", "diverged")]
 
 
-def best_of(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+def best_of(trials: Sequence[FrozenTrial], metric: Metric = ACCURACY) -> FrozenTrial | None:
     """The complete trial with the best first objective, the earliest of equals."""
-    return max(complete(trials), key=lambda trial: trial.values[0], default=None)
+    return max(complete(trials), key=lambda trial: metric.sign * trial.values[0], default=None)
 
 
-def front_of(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> list[FrozenTrial]:
+def front_of(
+    trials: Sequence[FrozenTrial], objectives: Sequence[str], metric: Metric = ACCURACY
+) -> list[FrozenTrial]:
     """The Pareto front: finished trials that no other beats in one objective at no cost in another.
 
-    The best accuracy first. A diverged trial is never on it.
+    The best score first. A diverged trial is never on it.
     """
-    signs = [1 if OBJECTIVES[name] == "maximize" else -1 for name in objectives]
+    signs = [1 if each == "maximize" else -1 for each in directions(objectives, metric)]
 
     def gains(trial: FrozenTrial) -> tuple[float, ...]:
         return tuple(sign * value for sign, value in zip(signs, trial.values, strict=True))
@@ -122,10 +126,12 @@ def config_of(trial: FrozenTrial) -> RunConfig:
     return RunConfig.of(trial.user_attrs["config"])
 
 
-def summary_of(name: str, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
-    """A study at a glance: its name, how its trials ended, the best score and how."""
+def summary_of(
+    name: str, trials: Sequence[FrozenTrial], metric: Metric = ACCURACY
+) -> dict[str, Any]:
+    """A study at a glance: its name, how its trials ended, its metric, the best score and how."""
     ended = counts(trials)
-    best = best_of(trials)
+    best = best_of(trials, metric)
     how = None
     if best is not None:
         config = best.user_attrs["config"]
@@ -137,5 +143,6 @@ def summary_of(name: str, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
         "pruned": ended.pruned,
         "failed": ended.failed,
         "score": None if best is None else float(best.values[0]),
+        "metric": metric.to_dict(),
         "best": how,
     }

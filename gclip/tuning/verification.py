@@ -1,7 +1,7 @@
 """Is what a study says of itself true, as far as that can be known?
 
-A damaged database often still reads: what was written twice must agree, and what is a share must be
-one.
+A damaged database often still reads: what was written twice must agree, and a score must lie in its
+metric's range.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import math
 from typing import TYPE_CHECKING
 
 from gclip.errors import UsageError
+from gclip.training.metric import Metric
+from gclip.tuning.objectives import directions, metric_of_study
 from gclip.tuning.proposals import place_of
 from gclip.tuning.trials import config_of, counted, summary_of
 
@@ -40,6 +42,10 @@ def check_trials(study: Study) -> None:
     """Raises an error of some kind for trials that do not read, or contradict themselves."""
     everything = study.get_trials(deepcopy=False)
     settings = study.user_attrs["settings"]
+    metric = metric_of_study(study)
+    way = study.directions[0].name.lower()
+    if way != directions(["score"], metric)[0]:
+        raise UsageError(f"it {way}s {metric.name}, of which {metric.better} is better")
     for trial in everything:
         place_of(everything, trial)
         complete = trial.state.name == "COMPLETE"
@@ -53,13 +59,18 @@ def check_trials(study: Study) -> None:
                         f"study is of {settings[name]!r}"
                     )
         if complete:
-            _check_score(trial)
-    summary_of(study.study_name, counted(study))
+            _check_score(trial, metric)
+    summary_of(study.study_name, counted(study), metric)
 
 
-def _check_score(trial: FrozenTrial) -> None:
-    """Raises `UsageError` for a complete trial whose accuracy cannot be."""
+def _check_score(trial: FrozenTrial, metric: Metric) -> None:
+    """Raises `UsageError` for a complete trial whose score cannot be."""
     score = float(trial.values[0])
-    runs = trial.user_attrs.get("accuracies", [score])
-    if not 0 <= score <= 1 or not math.isclose(sum(runs) / len(runs), score, abs_tol=1e-9):
-        raise UsageError(f"trial {trial.number} has the accuracy {score:g}, and its runs {runs!r}")
+    attributes = trial.user_attrs
+    runs = attributes.get("accuracies", attributes.get("scores", [score]))
+    mean = sum(runs) / len(runs)
+    inside = metric.low <= score <= metric.high
+    if not inside or not math.isclose(mean, score, rel_tol=1e-9, abs_tol=1e-9):
+        raise UsageError(
+            f"trial {trial.number} has the {metric.name} {score:g}, and its runs {runs!r}"
+        )

@@ -220,6 +220,8 @@ class _FleetLoop:
                 loss=member.history.loss,
                 accuracy=member.history.accuracy,
                 status=status,
+                metric=member.history.metric,
+                score=member.history.score,
             ),
         )
         self._told = time.perf_counter()
