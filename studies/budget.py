@@ -144,7 +144,7 @@ def plans_of(request: Request) -> dict[str, Plan]:
     check_overrides(chosen, request.space)
     plans = {}
     for text in chosen:
-        name = f"{request.name or 'budget'}-{in_a_name(text)}-{request.base.task}"
+        name = f"{request.name or 'budget'}-{in_a_name(text)}-{in_a_name(request.base.task)}"
         asked = dataclasses.replace(request, sampler="random", pruner="none")
         plans[text] = thresholds.plan_of(asked, text, name=name)
         plans[text].check_trials(trials_of(request))

@@ -159,7 +159,7 @@ def tune(request: Request, plan: Plan, trials: int) -> Outcome:
 
 def default_name(strategy: Strategy, base: RunConfig) -> str:
     """``thresholds-agc-digits``, or with the settings that a spelling holds."""
-    return f"thresholds-{in_a_name(str(strategy))}-{base.task}"
+    return f"thresholds-{in_a_name(str(strategy))}-{in_a_name(base.task)}"
 
 
 def _called(name: str | None, spelling: str, *, alone: bool) -> str | None:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 # Given by other options, found out from the data, or the study's own.
 _APART = {
-    *("task", "data", "split", "selection", "strategy", "code", "model_code", "stepping"),
-    *("seed", "lr"),
+    *("task", "problem_code", "data", "split", "selection", "strategy", "code", "model_code"),
+    *("stepping", "seed", "lr"),
 }
 # These have no option: whoever sets them does so in a study file or in Python.
 _UNSPOKEN = {"optimizer_settings", "nonfinite"}
@@ -28,7 +28,7 @@ def as_options(config: RunConfig, execution: Execution) -> str:
 
     usual = task_defaults(config.task).replace(optimizer=config.optimizer)
     usual_optimizer = task_defaults(config.task).optimizer
-    parts = [] if config.task == "digits" else [f"--task {config.task}"]
+    parts = [] if config.task == "digits" else [f"--task {shlex.quote(config.task)}"]
     if execution.data is not None:
         parts.append(f"--data {shlex.quote(str(execution.data))}")
     for field in dataclasses.fields(config):
