@@ -26,8 +26,8 @@ SCORE = "score"
 """The objective that is the task's metric, unless that is accuracy."""
 OTHERS = ("clip_rate", "cost")
 """Share of the steps clipped; seconds of wall clock a run. Both are minimised."""
-OBJECTIVES = (ACCURACY.name, SCORE, *OTHERS)
-"""All names: the first two are the metric on the split."""
+OBJECTIVES = (ACCURACY.name, *OTHERS)
+"""Those of a task that is measured by accuracy; of others the first is `SCORE`."""
 
 
 def score_name(metric: Metric) -> str:
@@ -61,7 +61,7 @@ def check_objectives(
         raise UsageError(
             f"{quality} must be among the objectives, but got {', '.join(objectives) or 'none'}"
         )
-    return tuple(sorted(objectives, key=OBJECTIVES.index))
+    return tuple(sorted(objectives, key=(quality, *OTHERS).index))
 
 
 def directions(objectives: Sequence[str], metric: Metric = ACCURACY) -> list[Direction]:
