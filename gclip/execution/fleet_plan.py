@@ -42,17 +42,25 @@ def read_fleet(value: int | str) -> int | Literal["auto"]:
 
 def why_alone(config: RunConfig) -> str:
     """Why a run cannot be in a fleet, in a sentence; empty where it can be."""
-    return _why_alone(config.strategy, config.model, config.model_code, config.dropout)
+    return _why_alone(
+        config.strategy, config.model, config.model_code, config.dropout, config.optimizer
+    )
 
 
 @functools.lru_cache(maxsize=4096)
-def _why_alone(strategy: str, model: str, model_code: str, dropout: float) -> str:
+def _why_alone(strategy: str, model: str, model_code: str, dropout: float, optimizer: str) -> str:
     from gclip.training import RunConfig
     from gclip.training.fleet.train import unsupported
 
     # With the strategy's name for its spelling: of many settings one sentence says enough.
     said = unsupported(
-        RunConfig(strategy=strategy, model=model, model_code=model_code, dropout=dropout)
+        RunConfig(
+            strategy=strategy,
+            model=model,
+            model_code=model_code,
+            dropout=dropout,
+            optimizer=optimizer,
+        )
     )
     return said.replace(strategy, strategy.partition("(")[0])
 
