@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import gclip
-from gclip.core import registry
+from gclip.core import named_registry, registry
 
 MORE = ("gclip.training:RunConfig", "gclip.training:train", "gclip.results:Store")
 
@@ -33,6 +33,9 @@ def test_an_example_runs_as_it_stands(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_classes", dict(registry._classes))  # what it registers, goes
+    for each in named_registry.registries():
+        each.names()
+        monkeypatch.setattr(each, "_entries", dict(each._entries))
     names = dict(vars(importlib.import_module(EXAMPLES[name].__module__)))
     tests = doctest.DocTestFinder(recurse=False).find(EXAMPLES[name], name, globs=names)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)

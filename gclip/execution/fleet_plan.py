@@ -7,7 +7,6 @@ end of a list, which is split so that no worker is idle.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -42,15 +41,18 @@ def read_fleet(value: int | str) -> int | Literal["auto"]:
 
 def why_alone(config: RunConfig) -> str:
     """Why a run cannot be in a fleet, in a sentence; empty where it can be."""
-    return _why_alone(config.replace(seed=0, lr=1.0, code="", problem_code=""))
+    deciding = tuple(getattr(config, name) for name in _DECIDING)
+    if deciding not in _KNOWN:
+        from gclip.training.fleet.train import unsupported
+
+        # With the strategy's name for its spelling: of many settings one sentence says enough.
+        said = unsupported(config)
+        _KNOWN[deciding] = said.replace(config.strategy, config.strategy.partition("(")[0])
+    return _KNOWN[deciding]
 
 
-@functools.lru_cache(maxsize=4096)
-def _why_alone(config: RunConfig) -> str:
-    from gclip.training.fleet.train import unsupported
-
-    # With the strategy's name for its spelling: of many settings one sentence says enough.
-    return unsupported(config).replace(config.strategy, config.strategy.partition("(")[0])
+_DECIDING = ("task", "strategy", "code", "model", "model_code", "dropout", "optimizer", "watch")
+_KNOWN: dict[tuple[object, ...], str] = {}
 
 
 def group_into_fleets(configs: Sequence[RunConfig], size: int, workers: int = 1) -> list[list[int]]:

@@ -12,6 +12,7 @@ from torch import nn
 import gclip
 from gclip.clipping.step_snapshot import StepSnapshot
 from gclip.errors import UsageError
+from gclip.execution.fleet_plan import why_alone
 from gclip.training import RunConfig, load_dataset, models, optimizers, train
 from gclip.training.fleet.train import unsupported
 from gclip.training.muon import MuonWithAdamW, split
@@ -144,6 +145,8 @@ def test_runs_resume_to_the_same_bits_and_stay_out_of_fleets(tmp_path) -> None:
     assert resumed.loss == whole.loss
     np.testing.assert_array_equal(resumed.steps["norm"], whole.steps["norm"])
     assert "one matrix of a step orthogonal at a time" in unsupported(config)
+    assert "muon makes one matrix" in why_alone(config)
+    assert why_alone(config.replace(optimizer="adamw")) == ""
 
 
 def test_a_head_alone_is_adamws_and_what_torch_refuses_is_said() -> None:

@@ -43,9 +43,9 @@ def register_model(name: str) -> Callable[[B], B]:
         >>> from torch import nn
         >>> @gclip.register_model("example_net")
         ... def build(inputs, outputs, *, width: int = 8):
-        ...     return nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.LazyLinear(outputs))
-        >>> RunConfig(model="example_net( width = 8 )").model
-        'example_net'
+        ...     return nn.Sequential(nn.Linear(inputs[0], width), nn.Linear(width, outputs))
+        >>> gclip.build_model("example_net(width=3)", inputs=(5,), outputs=2)[0]
+        Linear(in_features=5, out_features=3, bias=True)
     """
     if not isinstance(name, str):
         raise UsageError('write @register_model("name") with the name in quotes and brackets')

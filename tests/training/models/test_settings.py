@@ -19,8 +19,8 @@ from gclip.training.models import registry
 def made() -> Iterator[dict[str, Any]]:
     """A model with settings of all kinds; what it was last built with."""
     seen: dict[str, Any] = {}
-    before = dict(registry._MODELS._entries)
     models.names()
+    before = dict(registry._MODELS._entries)
 
     @gclip.register_model("probe")
     def build(
@@ -41,7 +41,6 @@ def made() -> Iterator[dict[str, Any]]:
     yield seen
     registry._MODELS._entries.clear()
     registry._MODELS._entries.update(before)
-    registry._MODELS._loaded = False
 
 
 @pytest.mark.parametrize(
