@@ -8,7 +8,7 @@ Each draws into a place of yours, too, in your own style: a figure of one panel 
 one of several into a ``Figure`` or ``SubFigure``::
 
     results = gclip.results.Results.read("runs")
-    gclip.figures.accuracy.draw(results, ax=ax)
+    gclip.figures.scores.draw(results, ax=ax)
     gclip.figures.norms.draw(results, figure=subfigure)
 """
 
@@ -48,6 +48,10 @@ FORMATS = tuple(_METADATA)
 
 class FigureWarning(UserWarning):
     """A figure could not be drawn, and was left out."""
+
+
+_EARLIER = {"accuracy": "scores"}
+"""Names that figures had before they drew any metric."""
 
 
 def names() -> tuple[str, ...]:
@@ -97,12 +101,13 @@ def draw_survey(
 
 
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{choose(name, names(), 'figure')}")
+    known = choose(_EARLIER.get(name, name), names(), "figure")
+    return importlib.import_module(f"{__name__}.{known}")
 
 
 def __getattr__(name: str) -> ModuleType:
-    """``figures.accuracy``: every figure's module, loaded when it is first named."""
-    if not name.startswith("_") and name in names():
+    """``figures.scores``: every figure's module, loaded when it is first named."""
+    if not name.startswith("_") and _EARLIER.get(name, name) in names():
         return _module(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
@@ -177,7 +182,8 @@ def draw_all(
     from gclip.results import Results, load
     from gclip.results.comparable import scored_runs
 
-    chosen = [choose(name, names(), "figure") for name in (names() if only is None else only)]
+    asked = names() if only is None else [_EARLIER.get(name, name) for name in only]
+    chosen = [choose(name, names(), "figure") for name in asked]
     kinds = [choose(kind, FORMATS, "figure format") for kind in formats]
     runs = scored_runs(load(store, keys))
     if runs.empty:

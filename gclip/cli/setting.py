@@ -41,8 +41,9 @@ class Setting:
         str | None,
         _setting(
             "--task",
-            help="What is learned: digits (embedded), cifar10, adding, …; gclip list --problems "
-            'has all, and their fields: "adding(length=200)".',
+            help="What is learned: digits (embedded), cifar10, images (of your own), "
+            "torchvision:NAME, linear, adding, chars, gan-digits, cartpole-dqn or "
+            'cartpole-reinforce, with fields: "adding(length=200)".',
             default="digits",
             metavar="TASK",
         ),

@@ -12,7 +12,8 @@ import pytest
 
 from gclip import execution
 from gclip.training import RunConfig, models, optimizers, recipes
-from gclip.training.checks import NORMALIZATIONS, PRECISIONS, TASKS
+from gclip.training.checks import NORMALIZATIONS, PRECISIONS
+from gclip.training.tasks import PROBLEMS
 from tests.cli.commands import commands
 
 Command = Any  # of conftest.py
@@ -22,14 +23,27 @@ SETTING = {
     *("--momentum", "--weight-decay", "--schedule", "--batch-size", "--accumulate", "--epochs"),
     *("--augment", "--no-augment", "--normalize", "--precision"),
     *("--label-noise", "--gradient-noise", "--spikes", "--dropout"),
+    *("--size", "--grayscale", "--colour", "--watch"),
 }
 PLACE = {"--store", "--device", "--threads"}
 # The names that people's scripts rely on: taking one away is a change of the interface.
 OPTIONS: dict[str, set[str]] = {
     "": {"--version", "--traceback"},
-    "train": {"--strategy", "-s", "--seed", "--checkpoint", "--plugin", "--json", *SETTING, *PLACE},
+    "train": {
+        *("--strategy", "-s", "--player", "--seed", "--checkpoint", "--plugin", "--json"),
+        *(*SETTING, *PLACE),
+    },
     "compare": {
-        *("--strategy", "-s", "--seeds", "--baseline", "--workers", "--plugin", "--out"),
+        *(
+            "--strategy",
+            "-s",
+            "--player",
+            "--seeds",
+            "--baseline",
+            "--workers",
+            "--plugin",
+            "--out",
+        ),
         *("--no-figures", "--json", "--fleet", *SETTING, *PLACE),
     },
     "figures": {"--store", "--out", "--figure"},
@@ -39,7 +53,7 @@ OPTIONS: dict[str, set[str]] = {
     "env": {"--json"},
     "survey": {
         *("--strategy", "-s", "--clip-rate", "--steps", "--seeds", "--store", "--out"),
-        *("--device", "--threads", "--no-figures", "--plugin", "--json", *SETTING),
+        *("--device", "--threads", "--no-figures", "--plugin", "--player", "--json", *SETTING),
     },
     "study": set(),
     "study run": {
@@ -98,7 +112,8 @@ def test_every_help_has_an_example(gclip: Command, path: str) -> None:
 
 def test_help_lists_the_choices_and_defaults_there_are(gclip: Command) -> None:
     text = " ".join(gclip("train", "--help").out.replace("│", " ").split())
-    choices = (models.names(), optimizers.names(), optimizers.schedules(), TASKS, PRECISIONS)
+    shipped = [n for n in PROBLEMS.names() if PROBLEMS.get(n).__module__.startswith("gclip.")]
+    choices = (models.names(), optimizers.names(), optimizers.schedules(), shipped, PRECISIONS)
     for name in (*(name for each in choices for name in each), *NORMALIZATIONS, *recipes):
         assert name in text
     default = RunConfig()
@@ -167,7 +182,7 @@ BAD = [
     (["study", "run", "thresholds", "-s", "agc", "--fleet", "-3"], "but got '-3'"),
     (["compare", "--device", "cuda:99"], "cuda:99"),
     (["figures"], "the store 'runs' does not exist"),
-    (["figures", "--figure", "acuracy"], "did you mean 'accuracy'?"),
+    (["figures", "--figure", "scors"], "did you mean 'scores'?"),
     (["study", "run", "treshold", "-s", "agc"], "did you mean 'thresholds'?"),
     (["study", "run", "thresholds"], "--strategy"),
     (["study", "run", "thresholds", "-s", "agc", "--lr-range", "1"], "LOW,HIGH"),

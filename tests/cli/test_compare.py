@@ -32,7 +32,7 @@ def test_a_comparison_and_reading_it_again(gclip: Command, tmp_path: Path) -> No
     assert "4 of 4 runs" in first.err
     assert "edge of stability" not in first.out, "these are not the defaults"
     figures = {path.name for path in (tmp_path / "drawn").iterdir()}
-    assert {"accuracy.png", "accuracy.svg"} <= figures
+    assert {"scores.png", "scores.svg"} <= figures
     # More seeds: only they are trained.
     more = gclip(*TWO, "--seeds", "3", "--no-figures", "--json")
     assert more.json["runs"] == {"total": 6, "read": 4, "trained": 2, "failed": []}
@@ -41,9 +41,9 @@ def test_a_comparison_and_reading_it_again(gclip: Command, tmp_path: Path) -> No
     assert more.json["figures"] == []
     # The figures of the store, without training.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}
-    again = gclip("figures", "--figure", "accuracy", "--out", "again")
+    again = gclip("figures", "--figure", "scores", "--out", "again")
     assert again.code == 0
-    assert again.out.split() == ["again/accuracy.png", "again/accuracy.svg"]
+    assert again.out.split() == ["again/scores.png", "again/scores.svg"]
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}
 
 

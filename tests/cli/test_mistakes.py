@@ -71,7 +71,7 @@ def test_a_study_that_returns_none_is_named_with_its_file(
 def test_a_broken_figure_does_not_keep_the_others_from_being_drawn(
     gclip: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("gclip.figures.accuracy")
+    module = importlib.import_module("gclip.figures.scores")
 
     def broken(results: Any) -> None:
         raise KeyError("acuracy")
@@ -82,7 +82,7 @@ def test_a_broken_figure_does_not_keep_the_others_from_being_drawn(
     assert answer.code == 0
     assert "gclip: warning: the figure accuracy cannot be drawn: KeyError: 'acuracy'" in answer.err
     drawn = {path.stem for path in (tmp_path / "runs" / "figures").glob("*/*.png")}
-    assert drawn == set(figures.names()) - {"accuracy"}
-    alone = gclip("figures", "--figure", "accuracy")
+    assert drawn == set(figures.names()) - {"scores"}
+    alone = gclip("figures", "--figure", "scores")
     assert (alone.code, alone.out) == (2, "")
     assert alone.err.startswith("gclip: error: the figure accuracy cannot be drawn: KeyError")

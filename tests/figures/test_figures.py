@@ -24,12 +24,12 @@ from gclip.results import Results, Store
 Fill = Callable[..., Store]
 FEW = ("none", "value(clip_value=1)", "norm(max_norm=0.3)")
 OF_DIVERGED = {
-    "accuracy": "10.0 [2, 86]  0/2",
+    "scores": "10.0 [2, 86]  0/2",
     "learning_curves": "none (n = 2, 2 diverged)",
     "norms": "none n = 2, 2 diverged",
 }
 """What figures say of two runs that diverged at once: those score chance."""
-ALL = ("accuracy", "clip_rate", "learning_curves", "norms")
+ALL = ("clip_rate", "learning_curves", "norms", "scores")
 
 
 def texts(figure: Figure) -> str:
@@ -119,7 +119,7 @@ def test_drawing_leaves_no_trace(fill: Fill) -> None:
     from matplotlib import pyplot
 
     before = dict(mpl.rcParams)
-    figures.draw("accuracy", Results.read(fill(FEW, 2)))
+    figures.draw("scores", Results.read(fill(FEW, 2)))
     assert dict(mpl.rcParams) == before
     assert pyplot.get_fignums() == []
 
@@ -136,7 +136,7 @@ def test_what_is_not_there_is_one_sentence(tmp_path: Path, fill: Fill) -> None:
         figures.draw_all(Store(tmp_path / "empty", create=True), tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write the figure"):
-        figures.draw_all(store, tmp_path / "file", only=["accuracy"], formats=["png"])
+        figures.draw_all(store, tmp_path / "file", only=["scores"], formats=["png"])
 
 
 def test_each_experiment_has_its_folder_and_keys_choose(tmp_path: Path, fill: Fill) -> None:
@@ -145,14 +145,14 @@ def test_each_experiment_has_its_folder_and_keys_choose(tmp_path: Path, fill: Fi
     store = fill(["norm"], 1, task="cifar10", data="abc", lr=0.5)  # a single run
     out = tmp_path / "figures"
     with pytest.warns(UserWarning, match="1 runs of other settings stand alone"):
-        files = figures.draw_all(store, out, only=["accuracy"], formats=["png"])
+        files = figures.draw_all(store, out, only=["scores"], formats=["png"])
     assert [str(path.relative_to(out)) for path in files] == [
-        "task=cifar10,lr=0.2/accuracy.png",
-        "task=digits,lr=0.2/accuracy.png",
+        "task=cifar10,lr=0.2/scores.png",
+        "task=digits,lr=0.2/scores.png",
     ]
     alone = Results.read(store).runs.query("lr == 0.5")["key"]
-    files = figures.draw_all(store, out, only=["accuracy"], formats=["png"], keys=alone)
-    assert files == [out / "accuracy.png"]
+    files = figures.draw_all(store, out, only=["scores"], formats=["png"], keys=alone)
+    assert files == [out / "scores.png"]
 
 
 def test_a_new_figure_is_one_dropped_file(
@@ -214,7 +214,7 @@ def test_a_diverged_run_stays_in_the_mean_at_chance(fill: Fill) -> None:
 
 def test_diverged_runs_have_a_mark_of_their_own(fill: Fill) -> None:
     results = Results.read(fill(["none"], 10)).scored()
-    figure = figures.draw("accuracy", results)
+    figure = figures.draw("scores", results)
     count = int((results.runs["status"] == "diverged").sum())
     assert "a run that diverged" in texts(figure)
     assert f"{count} of 10 runs diverged" in texts(figure).replace("\n", " ")
@@ -240,7 +240,7 @@ def test_every_figure_draws_into_a_place_of_the_callers(fill: Fill, name: str) -
     above, below = whole.subfigures(2, 1)
     other = below.subplots()
     with mpl.rc_context({"font.size": 13.0}):
-        if name == "accuracy":
+        if name == "scores":
             ax = above.subplots()
             given = getattr(figures, name).draw(results, ax=ax)
             assert given is above
@@ -285,7 +285,7 @@ def test_figures_by_their_names_are_those_of_draw(tmp_path: Path, fill: Fill) ->
         _ = figures.acuracy
     nothing = results.only([])
     with pytest.raises(UsageError, match="no run is finished yet"):
-        figures.accuracy.draw(nothing)
+        figures.scores.draw(nothing)
 
 
 def test_the_norms_of_updates_are_called_so(fill: Fill) -> None:
@@ -295,3 +295,8 @@ def test_the_norms_of_updates_are_called_so(fill: Fill) -> None:
     both = texts(figures.draw("norms", Results.read(fill((*FEW, "clippy"), 2))))
     assert "Norm of gradient or update" in both
     assert "Of the optimizer's update, not the gradient: clippy." in both
+
+
+def test_a_figure_keeps_its_earlier_name(tmp_path):
+    assert figures.accuracy is figures.scores
+    assert figures.describe("accuracy") == figures.describe("scores")

@@ -38,7 +38,7 @@ def labelled(figure: Any) -> list[str]:
 
 @pytest.mark.parametrize("metric", METRICS, ids=str)
 def test_the_final_scores(metric: Metric) -> None:
-    figure = figures.draw("accuracy", results(metric, diverging="none"))
+    figure = figures.draw("scores", results(metric, diverging="none"))
     axes = figure.axes[0]
     assert axes.get_xlabel() == f"Test {metric.name}"
     assert [label.get_text().split()[0] for label in axes.get_yticklabels()] == [
