@@ -81,8 +81,8 @@ def mark_worst(axes: Axes, metric: Metric) -> bool:
 
 
 def worst_of(metric: Metric, chance: str = "chance") -> str:
-    """What a diverged run scores, in a caption: ``chance``, or ``the worst value, 0.167``."""
-    return chance if is_accuracy(metric) else f"the worst value, {metric.text(metric.worst)}"
+    """What a diverged run scores, in a caption: ``chance``, or ``the worst value (0.167)``."""
+    return chance if is_accuracy(metric) else f"the worst value ({metric.text(metric.worst)})"
 
 
 def interval_of_mean(metric: Metric, subject: str = "some seeds do") -> str:

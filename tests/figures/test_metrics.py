@@ -36,7 +36,7 @@ def labelled(figure: Any) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_the_final_scores(metric: Metric) -> None:
     figure = figures.draw("scores", results(metric, diverging="none"))
     axes = figure.axes[0]
@@ -54,7 +54,7 @@ def test_the_final_scores(metric: Metric) -> None:
     assert_says_nothing_of_accuracy(list(texts_of(figure)))
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_learning_curves(metric: Metric) -> None:
     figure = figures.draw("learning_curves", results(metric, diverging="none"))
     axes = figure.axes[0]
@@ -67,7 +67,7 @@ def test_learning_curves(metric: Metric) -> None:
     assert_says_nothing_of_accuracy(list(texts_of(figure)))
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_the_figures_of_studies(metric: Metric) -> None:
     runs = frame(metric, 4, diverging="none")
     grid = pd.concat([runs.assign(rate=rate) for rate in (0.1, 0.2)], ignore_index=True)

@@ -33,7 +33,7 @@ from gclip.training.metric import ACCURACY, Metric
 from tests.measured import METRICS, MSE, RETURN, assert_says_nothing_of_accuracy, frame, scores
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_the_best_comes_first_and_claims_follow_the_direction(metric: Metric) -> None:
     table = compare_table(frame(metric))
     assert list(table["strategy"]) == ["agc", "norm", "none"]
@@ -51,7 +51,7 @@ def test_the_best_comes_first_and_claims_follow_the_direction(metric: Metric) ->
     assert worse.iloc[2]["prob_improve"] == 0.0
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_diverged_runs_count_with_the_worst_and_trained_is_a_quarter_of_the_way(
     metric: Metric,
 ) -> None:
@@ -108,7 +108,7 @@ def test_the_best_of_k_is_the_least_where_lower_is_better() -> None:
 
 
 @pytest.mark.parametrize("diverging", ["", "none"])
-@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_the_table_says_its_metric_and_nothing_of_accuracy(metric: Metric, diverging: str) -> None:
     runs = frame(metric, diverging=diverging)
     table = compare_table(runs)
@@ -131,7 +131,7 @@ def test_the_table_says_its_metric_and_nothing_of_accuracy(metric: Metric, diver
         store=None,  # type: ignore[arg-type]
         metric=metric,
     )  # fmt: skip
-    assert metric.name in repr(shown)
+    assert f"<th>test {metric.name}</th>" in shown._repr_html_()
     assert not {"accuracy", "chance"} & set(repr(shown).lower().split())
 
 

@@ -50,7 +50,7 @@ def said(rows: Any, headings: dict[str, str]) -> list[str]:
     return [*headings, *(str(row.get(key)) for row in rows for key in headings.values())]
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_a_report(metric: Metric, plan: Any, tmp_path: Path) -> None:
     tuned = [
         Tuned(strategy=name, plan=plan(metric, name), counts=COUNTS,
@@ -78,7 +78,7 @@ def test_a_report(metric: Metric, plan: Any, tmp_path: Path) -> None:
     assert_says_nothing_of_accuracy([*said(rows, _report.columns(rows, metric)), *below, *drawn])
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_a_budget(metric: Metric, plan: Any) -> None:
     names = list(MEANS[metric.name])
     found = {
@@ -101,7 +101,7 @@ def test_a_budget(metric: Metric, plan: Any) -> None:
     assert_says_nothing_of_accuracy([*shown, *below, *drawn])
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_the_highest_learning_rate_that_trains(metric: Metric) -> None:
     good = frame(metric, 4)
     # A hundredth of the way to the best is not a quarter of it.
@@ -117,7 +117,7 @@ def test_the_highest_learning_rate_that_trains(metric: Metric) -> None:
     assert_says_nothing_of_accuracy([*shown, *below])
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_the_plateau_around_the_best_threshold(metric: Metric) -> None:
     one = frame(metric, 4)
     way = one["score"] - metric.worst
@@ -136,7 +136,7 @@ def test_the_plateau_around_the_best_threshold(metric: Metric) -> None:
     assert_says_nothing_of_accuracy([*shown, *below])
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_what_tuning_found(metric: Metric, plan: Any, tmp_path: Path) -> None:
     outcomes = [
         Outcome(plan=plan(metric, name), counts=COUNTS, best=TINY.replace(strategy=name),
