@@ -66,8 +66,10 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     def use(record: Any) -> None:
         StandIn.made = []
 
-        def recorder(device: torch.device, steps: int, *, whole: bool) -> tuple[Any, str]:
-            return (record, "") if whole else graphs.recorder(device, steps, whole=whole)
+        def recorder(
+            device: torch.device, steps: int, *, whole: bool, **more: bool
+        ) -> tuple[Any, str]:
+            return (record, "") if whole else graphs.recorder(device, steps, whole=whole, **more)
 
         monkeypatch.setattr(one_run, "recorder", recorder)
         monkeypatch.setattr(fleet_run, "recorder", recorder)
