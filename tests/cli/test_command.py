@@ -118,7 +118,7 @@ def test_help_lists_the_choices_and_defaults_there_are(gclip: Command) -> None:
         assert name in text
     default = RunConfig()
     for name in ("task", "model", "optimizer", "schedule", "normalize", "precision"):
-        described = text.partition(f"--{name} ")[2]
+        described = text.partition("What is trained")[2].partition(f"--{name} ")[2]
         before = described.partition("default")[0].rpartition("--")[2]
         assert str(getattr(default, name)) in before, name
 

@@ -126,7 +126,7 @@ def test_the_table_fits_100_columns_in_the_worst_case() -> None:
         "strategy": "percentile(p=12.5, scope=tensor)",
         "n": 10,
         "pairs": 10,
-        "accuracy": 0.912,
+        "score": 0.912,
         "low": 0.8,
         "high": 1.0,
         "iqm": 0.9,
