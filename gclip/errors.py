@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from typing import NoReturn
 
+_MOST_LETTERS = 200
+
 
 class UsageError(ValueError):
     """The input is wrong, and the message says how to put it right.
@@ -24,7 +26,10 @@ def unknown(what: str, value: object, choices: Iterable[str]) -> NoReturn:
     """Raise the error for a `value` that is none of the `choices`."""
     known = list(choices)
     valid = ", ".join(known) if known else "none"
-    raise UsageError(f"unknown {what} {value!r}{suggestion(str(value), known)} (choices: {valid})")
+    text = repr(value)
+    if len(text) > _MOST_LETTERS:  # nothing that long is near a choice
+        raise UsageError(f"unknown {what} {text[:40]}…{text[-20:]} (choices: {valid})")
+    raise UsageError(f"unknown {what} {text}{suggestion(str(value), known)} (choices: {valid})")
 
 
 def choose(value: str, choices: Iterable[str], what: str) -> str:

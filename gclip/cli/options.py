@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gclip.core.numbers import bounded, shown
 from gclip.errors import UsageError
+from gclip.execution.compare import MOST_SEEDS
 
 if TYPE_CHECKING:
     from gclip.execution.execution import Execution
@@ -208,12 +210,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """``"10"`` is the seeds 0 to 9; ``"0,1,5"`` are these three, and ``"5,"`` is the one."""
     try:
         if "," not in text:
-            count = int(text)
-            if count < 1:
-                raise ValueError
-            return tuple(range(count))
+            return tuple(range(bounded("--seeds", int(text), MOST_SEEDS)))
         return tuple(int(part) for part in text.split(",") if part.strip())
+    except UsageError:
+        raise
     except ValueError:
         raise UsageError(
-            f"--seeds takes a count such as 10 or a list such as 0,1,5, but got {text!r}"
+            f"--seeds takes a count such as 10 or a list such as 0,1,5, but got {shown(text)}"
         ) from None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Union
 
+from gclip.core.numbers import as_number, as_whole, shown
 from gclip.core.schedules import Schedule
 from gclip.errors import UsageError, suggestion
 
@@ -187,12 +188,12 @@ def check(owner: str, cls: type, name: str, value: Any) -> Any:
     kind = _hints(cls)[name]
     coerced = _coerce(value, kind)
     if coerced is _WRONG:
-        raise UsageError(f"{owner}: {name} must be {_type_words(kind)}, but got {value!r}")
+        raise UsageError(f"{owner}: {name} must be {_type_words(kind)}, but got {shown(value)}")
     rule = rule_of(cls, name)
     broken = rule.broken_by(coerced)
     if broken:
         hint = suggestion(str(value), map(str, rule.choices)) if rule.choices else ""
-        raise UsageError(f"{owner}: {name} must be {broken}, but got {value!r}{hint}")
+        raise UsageError(f"{owner}: {name} must be {broken}, but got {shown(value)}{hint}")
     return coerced
 
 
@@ -220,13 +221,13 @@ def _coerce(value: Any, kind: Any) -> Any:
             if value is None:
                 return None
         elif option is float:
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return float(value)
+            number = as_number(value)
+            if number is not None:
+                return number
         elif option is int:
-            if isinstance(value, int) and not isinstance(value, bool):
-                return value
-            if isinstance(value, float) and value.is_integer():
-                return int(value)
+            whole = as_whole(value)
+            if whole is not None:
+                return whole
         elif typing.get_origin(option) is Literal or option is str:
             if isinstance(value, str):
                 return value

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gclip.core.numbers import as_number, as_whole, shown
 from gclip.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -69,14 +70,19 @@ class Schedule:
         if self.shape not in _SHAPES:
             unknown("schedule", self.shape, tuple(_SHAPES))
         for what in ("start", "end"):
-            value = getattr(self, what)
-            if not _is_number(value) or not math.isfinite(value):
-                raise UsageError(f"{self.shape}: {what} must be a finite number, but got {value!r}")
-            object.__setattr__(self, what, float(value))
-        steps = self.steps
-        if steps is not None and (not _is_number(steps) or steps != int(steps) or steps < 1):
-            raise UsageError(f"{self.shape}: steps must be a whole number ≥ 1, but got {steps!r}")
-        object.__setattr__(self, "steps", None if steps is None else int(steps))
+            value = as_number(getattr(self, what))
+            if value is None or not math.isfinite(value):
+                raise UsageError(
+                    f"{self.shape}: {what} must be a finite number, but got "
+                    f"{shown(getattr(self, what))}"
+                )
+            object.__setattr__(self, what, value)
+        steps = None if self.steps is None else as_whole(self.steps)
+        if self.steps is not None and (steps is None or steps < 1):
+            raise UsageError(
+                f"{self.shape}: steps must be a whole number ≥ 1, but got {shown(self.steps)}"
+            )
+        object.__setattr__(self, "steps", steps)
         if self.shape == "exponential" and min(self.start, self.end) <= 0:
             raise UsageError(
                 f"exponential: start and end must be above 0, but got {self.start:g} and "
@@ -160,10 +166,6 @@ def _with(strategy: S, names: frozenset[str], values: dict[str, Any]) -> S:
         object.__setattr__(resolved, name, value)
     object.__setattr__(resolved, "_varying", names)
     return resolved
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def number_text(value: float) -> str:

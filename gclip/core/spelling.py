@@ -14,10 +14,12 @@ strategy.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from gclip.core.fields import fields_of
+from gclip.core.numbers import shown
 from gclip.core.schedules import SHAPES, Schedule, number_text
 from gclip.errors import UsageError, unknown
 
@@ -35,6 +37,9 @@ WORDS = {"true": True, "false": False, "none": None, "inf": float("inf"),
 
 
 _EXAMPLE = "agc(clip_factor=0.02, scope=tensor)"
+
+
+_MOST_DIGITS, _MOST_DEPTH = 40, 50
 
 
 class Call(NamedTuple):
@@ -59,7 +64,7 @@ def read(
         UsageError: where the text does not follow the grammar, showing the place.
     """
     if not isinstance(text, str):
-        raise UsageError(f"a {what} is spelled as text like {example!r}, not {text!r}")
+        raise UsageError(f"a {what} is spelled as text like {example!r}, not {shown(text)}")
     reader = _Reader(text, what, example)
     call = reader.call()
     if reader.peek() != ("end", ""):
@@ -83,7 +88,7 @@ def _value(value: Any) -> str:
 class _Reader:
     def __init__(self, text: str, what: str, example: str) -> None:
         self.text, self.what, self.example = text, what, example
-        self.place = 0
+        self.place = self.depth = 0
 
     def peek(self) -> tuple[str, str]:
         if not self.text[self.place :].strip():
@@ -104,11 +109,23 @@ class _Reader:
     def fail(self, expected: str) -> NoReturn:
         at = self.place + len(self.text[self.place :]) - len(self.text[self.place :].lstrip())
         raise UsageError(
-            f"cannot read the {self.what} {self.text!r}: {expected} at position {at + 1}, "
+            f"cannot read the {self.what} {shown(self.text)}: {expected} at position {at + 1}, "
             f"as in {self.example!r}"
         )
 
+    def deeper(self) -> None:
+        """One more bracket within a bracket."""
+        self.depth += 1
+        if self.depth > _MOST_DEPTH:
+            self.fail(f"at most {_MOST_DEPTH} brackets within each other should stand")
+
     def call(self) -> Call:
+        self.deeper()
+        found = self._call()
+        self.depth -= 1
+        return found
+
+    def _call(self) -> Call:
         if self.peek()[0] != "word":
             self.fail(f"a {self.what}'s name should stand")
         name = self.take()[1]
@@ -143,8 +160,15 @@ class _Reader:
     def value(self) -> Any:
         kind, token = self.peek()
         if kind == "number":
+            if len(token) > _MOST_DIGITS:
+                self.fail(f"a number of at most {_MOST_DIGITS} digits should stand")
+            if not re.search(r"[.eE]", token):
+                self.take()
+                return int(token)
+            if math.isinf(float(token)):
+                self.fail("a number that is not too large to be told from inf should stand")
             self.take()
-            return float(token) if re.search(r"[.eE]", token) else int(token)
+            return float(token)
         if kind == "text":
             self.take()
             return token[1:-1]
@@ -157,6 +181,7 @@ class _Reader:
 
     def schedule(self) -> Schedule:
         """``linear(1, 0.1)`` or ``cosine(1, 0.1, steps=500)``, where a value stands."""
+        self.deeper()
         shape = self.take()[1]
         self.take()
         plain: list[Any] = []
@@ -177,6 +202,7 @@ class _Reader:
             elif self.peek() != ("mark", ")"):
                 self.fail("',' or ')' should stand")
         self.take()
+        self.depth -= 1
         values = dict(zip(("start", "end", "steps"), plain, strict=False))
         known: dict[str, Any] = {**values, **named}
         twice = values.keys() & named.keys()
@@ -184,7 +210,7 @@ class _Reader:
             unknown("schedule", shape, SHAPES)
         if len(plain) > 3 or twice or not {"start", "end"} <= known.keys():
             raise UsageError(
-                f"cannot read the {self.what} {self.text!r}: a schedule is written "
+                f"cannot read the {self.what} {shown(self.text)}: a schedule is written "
                 f"{shape}(start, end) or {shape}(start, end, steps=1000)"
             )
         return Schedule(shape, known["start"], known["end"], known.get("steps"))

@@ -7,11 +7,13 @@ strategy, so every comparison is paired by seed.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gclip.core.numbers import bounded
 from gclip.errors import UsageError, unknown
 from gclip.execution.events import Listener, ignore
 from gclip.execution.execution import Execution
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from gclip.execution.comparison import Comparison
     from gclip.training import RunConfig
 
+MOST_SEEDS = 100_000
+"""In one comparison: more is a slip of the hand."""
 _VARIED = ("strategy", "seed", "code", "model_code", "data", "selection")
 """What `compare` fills in for each run."""
 
@@ -46,7 +50,8 @@ def paired_configs(
     for what, values in (("strategy", spellings), ("seed", chosen)):
         if not values:
             raise UsageError(f"a comparison needs at least one {what}")
-        twice = next((value for value in values if values.count(value) > 1), None)  # type: ignore[arg-type]
+        counted: Counter[object] = Counter(values)
+        twice = next((value for value, times in counted.items() if times > 1), None)
         if twice is not None:
             raise UsageError(f"the {what} {twice} is there twice; name each {what} once")
     return [base.replace(strategy=spelling, seed=seed) for seed in chosen for spelling in spellings]
@@ -247,7 +252,9 @@ def _spelled(strategies: Any) -> tuple[str, ...]:
 
 def _listed(seeds: int | Iterable[int]) -> tuple[int, ...]:
     """``10`` is the seeds 0 to 9."""
-    return tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if isinstance(seeds, int):
+        return tuple(range(bounded("seeds", seeds, MOST_SEEDS)))
+    return tuple(seeds)
 
 
 def _setting(base: RunConfig | None, settings: dict[str, Any]) -> RunConfig:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gclip.core.numbers import bounded
 from gclip.execution.events import Listener, ignore
 from gclip.execution.fleet_plan import FleetSize, read_fleet
-from gclip.execution.machine import workers_for
+from gclip.execution.machine import MOST_THREADS, workers_for
 
 if TYPE_CHECKING:
     from gclip.training import Dataset, ProblemData
@@ -48,6 +49,7 @@ class Execution:
 
     def __post_init__(self) -> None:
         workers_for("cpu", self.workers)  # a wrong number is told before anything begins
+        bounded("threads", self.threads, MOST_THREADS)
         object.__setattr__(self, "plugins", tuple(str(plugin) for plugin in self.plugins))
         object.__setattr__(self, "fleet", read_fleet(self.fleet))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gclip.errors import UsageError
+from gclip.core.numbers import bounded
 
+MOST_THREADS = MOST_WORKERS = 1024
+"""More than this many end a process, or the machine."""
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -30,7 +32,5 @@ def workers_for(device: str, asked: int | None = None) -> int:
     slower on two cores than one in each.
     """
     if asked is not None:
-        if asked < 1:
-            raise UsageError(f"workers must be at least 1, but got {asked}")
-        return asked
+        return bounded("workers", asked, MOST_WORKERS)
     return cores() if device == "cpu" else 1

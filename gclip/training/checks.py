@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from gclip.clipping.base_clipper import NONFINITE
 from gclip.core import registry
 from gclip.core.digest import code_digest
+from gclip.core.numbers import as_number, as_whole, shown
 from gclip.errors import UsageError, choose
 from gclip.training import data_split, models, optimizers, stepping, tasks
 from gclip.training.models.builder import checked_dropout
@@ -140,16 +141,17 @@ def _choice(value: str, choices: tuple[str, ...], what: str) -> _Fields:
 
 
 def _number(name: str, value: object, rule: str, holds: Callable[[float], bool]) -> _Fields:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UsageError(f"{name} must be a number {rule}, but got {value!r}")
-    if not (math.isfinite(value) and holds(value)):
-        raise UsageError(f"{name} must be {rule}, but got {value!r}")
-    return {name: float(value)}  # 1 and 1.0 are one run
+    number = as_number(value)
+    if number is None:
+        raise UsageError(f"{name} must be a number {rule}, but got {shown(value)}")
+    if not (math.isfinite(number) and holds(number)):
+        raise UsageError(f"{name} must be {rule}, but got {shown(value)}")
+    return {name: number}  # 1 and 1.0 are one run
 
 
 def _integer(name: str, value: object, low: int) -> _Fields:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise UsageError(f"{name} must be a whole number ≥ {low}, but got {value!r}")
+    if isinstance(value, float) or (whole := as_whole(value)) is None or whole < low:
+        raise UsageError(f"{name} must be a whole number ≥ {low}, but got {shown(value)}")
     return {}
 
 

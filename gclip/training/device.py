@@ -14,10 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from gclip.core.numbers import bounded
 from gclip.errors import UsageError, choose
 from gclip.training import stepping
 from gclip.version import __version__
 
+MOST_THREADS = 1024
+"""More than this many threads end a process, or the machine."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -79,8 +82,7 @@ def reproducible(device: torch.device, threads: int | None) -> Iterator[int]:
     """
     before, dtype = torch.get_num_threads(), torch.get_default_dtype()
     wanted = threads if threads is not None else (1 if device.type == "cpu" else before)
-    if wanted < 1:
-        raise UsageError(f"threads must be a whole number ≥ 1, but got {threads!r}")
+    bounded("threads", wanted, MOST_THREADS)
     cudnn = torch.backends.cudnn
     flags = (cudnn.deterministic, cudnn.benchmark)
     devices = [torch.cuda.current_device()] if device.type == "cuda" else []

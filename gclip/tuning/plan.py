@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gclip.core.numbers import bounded
 from gclip.errors import UsageError
 from gclip.execution.events import Listener, ignore
 from gclip.training.metric import Metric
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from gclip.results import Store
     from gclip.training import RunConfig
 
+MOST_TRIALS, MOST_SEEDS_PER_TRIAL = 1_000_000, 1000
+"""Of one study: more is a slip of the hand."""
 TUNING_SEEDS = 1000
 """Trials train with seeds from here on, comparisons with 0, 1, 2 …"""
 
@@ -61,14 +64,18 @@ class Plan(SearchOptions):
     space: Space
 
     def __post_init__(self) -> None:
-        if self.seeds_per_trial < 1:
-            raise UsageError(f"seeds per trial must be at least 1, but got {self.seeds_per_trial}")
+        bounded("seeds per trial", self.seeds_per_trial, MOST_SEEDS_PER_TRIAL)
         object.__setattr__(self, "objectives", check_objectives(self.objectives, self.metric))
         sampler, pruner = sampler_named(self.sampler), pruner_named(self.pruner)
         sampler.check(self)
         pruner.check(self, self.base.epochs)
         if sampler.takes_points and self.points is None:
             object.__setattr__(self, "points", GRID_POINTS)
+        if self.most is not None and self.most > MOST_TRIALS:
+            raise UsageError(
+                f"the grid of {self.space.strategy.name} has {self.most:,} points, but a study has "
+                f"at most {MOST_TRIALS:,} trials; take fewer --points, or fix fields by --space"
+            )
         lr = self.base.lr if self.space.lr is None else self.space.lr
         base = self.base.replace(
             strategy=str(self.space.strategy), lr=lr, seed=self.seeds[0], split="validation"
@@ -156,8 +163,7 @@ class Plan(SearchOptions):
 
     def check_trials(self, trials: int) -> None:
         """Raises `UsageError` for a number of trials that cannot be made."""
-        if trials < 1:
-            raise UsageError(f"trials must be at least 1, but got {trials}")
+        bounded("trials", trials, MOST_TRIALS)
         most = self.most
         if most is not None and trials > most:
             raise UsageError(

@@ -25,6 +25,7 @@ from optuna.samplers import (
     TPESampler,
 )
 
+from gclip.core.numbers import bounded
 from gclip.errors import UsageError, choose
 from gclip.tuning.indexed_samplers import Grid, Sobol
 from gclip.tuning.options import SearchOptions
@@ -32,7 +33,7 @@ from gclip.tuning.options import SearchOptions
 if TYPE_CHECKING:
     from gclip.tuning.space import Space
 
-GRID_POINTS = 5
+GRID_POINTS, MOST_POINTS = 5, 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +103,8 @@ class Sampler:
             )
         if points is not None and not self.takes_points:
             raise UsageError(f"points belong to the sampler grid, but the sampler is {name}")
-        if points is not None and points < 2:
-            raise UsageError(f"a grid needs at least 2 points, but got {points}")
+        if points is not None:
+            bounded("points", points, MOST_POINTS, least=2)
 
 
 SAMPLERS = {

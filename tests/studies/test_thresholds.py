@@ -160,7 +160,7 @@ def test_a_grid_and_a_front(tmp_path: Path) -> None:
     [
         ({"strategies": ()}, "--strategy"),
         ({"strategies": ("norm", "clip_norm")}, "norm is there twice"),
-        ({"trials": 0}, "trials must be at least 1"),
+        ({"trials": 0}, "trials must be a whole number from 1 to 1,000,000, but got 0"),
         ({"fixed_lr": True, "lr_range": (0.1, 1.0)}, "not both"),
         ({"fixed_lr": True, "space": {"lr": "0.1..1"}}, "not both"),
         ({"seeds_per_trial": 0}, "at least 1"),

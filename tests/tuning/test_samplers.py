@@ -139,7 +139,10 @@ def test_the_size_of_a_grid_bounds_the_trials() -> None:
         ({"sampler": "tpo"}, "did you mean 'tpe'?"),
         ({"sampler": "tpe", "pruner": "medain"}, "did you mean 'median'?"),
         ({"sampler": "tpe", "points": 3}, "points belong to the sampler grid"),
-        ({"sampler": "grid", "points": 1}, "at least 2 points"),
+        (
+            {"sampler": "grid", "points": 1},
+            "points must be a whole number from 2 to 10,000, but got 1",
+        ),
         (
             {"sampler": "tpe", "pruner": "wilcoxon", "seeds_per_trial": 4},
             "at least 5 seeds per trial, but got 4",
