@@ -6,6 +6,8 @@ Nothing here or in the command modules imports torch before a command needs it, 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -20,6 +22,7 @@ from gclip.cli import bench, check, compare, env, figures, listing, show, study,
 from gclip.cli.app import App
 from gclip.cli.interrupts import INTERRUPTED
 from gclip.results.reading import reading_once
+from gclip.text.streams import make_printable
 
 # Newer typers carry their own copy of click: found through the one class that both export.
 _ParseError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -79,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 fine · 1 a run or gclip itself failed · 2 wrong input · 130 Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    make_printable()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         return _flush(_run(arguments))
@@ -92,6 +96,10 @@ def _run(arguments: list[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        if error.filename is not None or error.errno not in _UNWRITABLE:
+            return _unexpected(error, arguments)
+        return _complain(_not_written(error), 1)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except _ParseError as error:
@@ -105,19 +113,33 @@ def _run(arguments: list[str]) -> int:
             traceback.print_exc()
         return _complain(_one_line(str(error)), 2)
     except Exception as error:
-        if "--traceback" in arguments:
-            traceback.print_exc()
-            return 1
-        again = " ".join(["gclip --traceback", *arguments])
-        what = _one_line(f"{type(error).__name__}: {error}")
-        return _complain(f"unexpected {what}\nFor the whole story: {again}", 1)
+        return _unexpected(error, arguments)
     return code if isinstance(code, int) else 0
+
+
+_UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT)
+
+
+def _not_written(error: OSError) -> str:
+    return (
+        f"the answer cannot be written to standard output ({error.strerror}); what was computed is "
+        "kept in the store, and the same command prints it"
+    )
+
+
+def _unexpected(error: Exception, arguments: list[str]) -> int:
+    if "--traceback" in arguments:
+        traceback.print_exc()
+        return 1
+    again = " ".join(["gclip --traceback", *arguments])
+    what = _one_line(f"{type(error).__name__}: {error}")
+    return _complain(f"unexpected {what}\nFor the whole story: {again}", 1)
 
 
 def _complain(message: str, code: int) -> int:
     try:
         print(f"gclip: error: {message}", file=sys.stderr)
-    except BrokenPipeError:
+    except (OSError, ValueError):
         return _flush(code)
     return code
 
@@ -131,9 +153,12 @@ def _flush(code: int) -> int:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _UNWRITABLE and not code:
+                _complain(_not_written(error), 1)
             # Or Python would complain once more when it closes the stream at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             code = code or 1
     return code
 

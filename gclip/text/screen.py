@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gclip.text.streams import takes_every_letter
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -74,7 +76,8 @@ def echo_table(table: TextTable) -> None:
 
 def echo_json(value: Mapping[str, Any]) -> None:
     """An object on stdout, in strict JSON: NaN and infinities become null."""
-    print(json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False))
+    ascii_only = not takes_every_letter()
+    print(json.dumps(_strict(value), indent=2, ensure_ascii=ascii_only, allow_nan=False))
 
 
 def percent(value: float | None, digits: int = 1, *, sign: bool = False) -> str:

@@ -171,9 +171,7 @@ def test_equal_budgets_then_fresh_seeds(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_known_before_any_trial(tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match="trials must be a whole number from 1 to 1,000,000"
-    ):
+    with pytest.raises(UsageError, match="trials must be a whole number from 1 to 1,000,000"):
         budget.run(asked(tmp_path, "agc", trials=0))
     with pytest.raises(UsageError, match="no such field"):
         budget.run(asked(tmp_path, "agc", space={"max_nom": "1..2"}))

@@ -307,9 +307,7 @@ def test_the_callers_settings_are_left_alone(digits):
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), before)
     assert not torch.backends.cudnn.deterministic
-    with pytest.raises(
-        UsageError, match="threads must be a whole number from 1 to 1,024"
-    ):
+    with pytest.raises(UsageError, match="threads must be a whole number from 1 to 1,024"):
         train(SMALL, dataset=digits, threads=0)
 
 
