@@ -83,6 +83,9 @@ class Full(Stream):
 
     closing = False
 
+    def reconfigure(self, **options: Any) -> None:
+        """Or it would be flushed."""
+
 
 def test_a_full_disk_loses_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
