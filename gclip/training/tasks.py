@@ -175,12 +175,17 @@ def _check_defaults(cls: type[Problem]) -> None:
     from gclip.training.config import RunConfig
 
     known = RunConfig.setting_names()
-    for key in cls.defaults:
-        if key not in known:
-            raise UsageError(
-                f"{cls.__name__}.defaults: unknown field of RunConfig {key!r}"
-                f"{suggestion(key, known)} (choices: {', '.join(known)})"
-            )
+    own = field_names(cls)
+    for where, given, names in (
+        ("defaults", cls.defaults, known),
+        ("small", cls.small, (*own, *known)),
+    ):
+        for key in given:
+            if key not in names:
+                raise UsageError(
+                    f"{cls.__name__}.{where}: unknown field of RunConfig {key!r}"
+                    f"{suggestion(key, names)} (choices: {', '.join(names)})"
+                )
     for player, count in cls.updates.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise UsageError(
