@@ -88,7 +88,7 @@ def test_json_of_a_broken_promise(gclip: Command, plugin: str) -> None:
     ("arguments", "said"),
     [
         ([], "Missing argument"),
-        (["nrom"], "unknown strategy 'nrom'; did you mean 'norm'"),
+        (["nrom"], "unknown strategy, problem or model 'nrom'; did you mean 'norm'"),
         (["nowhere.py"], "there is no such file"),
         (["norm", "--only", "all"], "unknown promise 'all'"),
         (["norm", "--seed", "x"], "--seed"),

@@ -68,7 +68,7 @@ def channels_last(subject: ModelSubject) -> Iterator[str]:
     for inputs in images:
         examples = subject.examples(inputs)
         plain = _apply(subject.model(inputs).eval(), examples)
-        model = subject.model(inputs).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = subject.model(inputs).eval().to(memory_format=torch.channels_last)
         found = _apply(model, examples.contiguous(memory_format=torch.channels_last))
         if not torch.allclose(found, plain, rtol=1e-3, atol=1e-4):
             off = float((found - plain).abs().max())
