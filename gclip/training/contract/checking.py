@@ -14,6 +14,7 @@ from gclip.training.contract.model_subject import CONTRACT as MODELS
 from gclip.training.contract.model_subject import ModelSubject
 from gclip.training.contract.problem_subject import CONTRACT as PROBLEMS
 from gclip.training.contract.problem_subject import ProblemSubject, problem_meant
+from gclip.training.contract.world import world
 from gclip.training.problem import Problem
 
 
@@ -53,6 +54,8 @@ def examine_problem(
 ) -> list[Result]:
     """As `check_problem`, without raising where promises are broken."""
     subject = ProblemSubject(problem_meant(problem), seed, data)
+    with world(0):
+        subject.data  # noqa: B018 - without it there is nothing to check, which is no breach
     return PROBLEMS.examine(subject, only, subject.cls.excused)
 
 

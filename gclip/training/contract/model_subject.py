@@ -15,7 +15,7 @@ from gclip.training.contract.contract import Contract
 from gclip.training.contract.world import world
 
 OUTPUTS = 4
-SHAPES = ((7,), (5, 6), (1, 16, 16), (3, 16, 16), (3, 32, 32))
+SHAPES = ((7,), (5, 6), (3, 16, 16), (1, 16, 16), (3, 32, 32))
 """Shapes of one example that are tried: features, a sequence, images."""
 
 
@@ -67,7 +67,7 @@ class ModelSubject:
         self, shapes: tuple[tuple[int, ...], ...], asked: bool
     ) -> tuple[tuple[int, ...], ...]:
         """The shapes that it can be built for and applied to; all of them where they were asked
-        for. Of images of one number of channels the smallest that does is enough."""
+        for. Of images the first that does is enough."""
         found: list[tuple[int, ...]] = []
         why = ""
         for shape in shapes:
