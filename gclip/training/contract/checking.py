@@ -13,9 +13,10 @@ from gclip.training.contract.contract import Promise
 from gclip.training.contract.model_subject import CONTRACT as MODELS
 from gclip.training.contract.model_subject import ModelSubject
 from gclip.training.contract.problem_subject import CONTRACT as PROBLEMS
-from gclip.training.contract.problem_subject import ProblemSubject, problem_meant
+from gclip.training.contract.problem_subject import ProblemSubject
 from gclip.training.contract.world import world
 from gclip.training.problem import Problem
+from gclip.training.tasks import problem_meant
 
 
 def check_problem(

@@ -37,7 +37,7 @@ class ModelSubject:
         seed: int = 0,
         inputs: Iterable[tuple[int, ...]] | None = None,
     ) -> None:
-        self.spelling, self.seed = _spelling(model), seed
+        self.spelling, self.seed = models.spelling_of(model), seed
         self.builder = models.get(models.parse(self.spelling)[0])
         self._built: dict[tuple[tuple[int, ...], int, int], nn.Module] = {}
         self.inputs = self._taken(SHAPES if inputs is None else tuple(inputs), inputs is not None)
@@ -88,18 +88,6 @@ class ModelSubject:
                 f"{', '.join(map(str, shapes))}: {why}"
             )
         return tuple(found)
-
-
-def _spelling(model: str | Callable[..., nn.Module]) -> str:
-    if isinstance(model, str):
-        return models.canonical(model)
-    for name in models.names():
-        if models.get(name) is model:
-            return name
-    raise UsageError(
-        f"check_model takes a model's spelling or the function that @gclip.register_model has "
-        f"decorated, but got {model!r}"
-    )
 
 
 CONTRACT: Contract[ModelSubject] = Contract("model_forms", "model_bits", "model_training")

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from gclip.core.fields import fields_of
-from gclip.errors import UsageError
 from gclip.training.config import RunConfig
 from gclip.training.contract.bits import bits
 from gclip.training.contract.contract import Contract
@@ -25,7 +24,7 @@ from gclip.training.problem_errors import checked_scores, within
 from gclip.training.problem_run import ProblemRun
 from gclip.training.recipes import task_defaults
 from gclip.training.result import RunResult
-from gclip.training.tasks import PROBLEMS, ProblemData, load_data, problem_of
+from gclip.training.tasks import ProblemData, load_data
 from gclip.training.trainer import Listener, identified_config, train
 
 CPU = torch.device("cpu")
@@ -130,25 +129,6 @@ def evaluate(run: ProblemRun) -> dict[str, float]:
 def snapshot(run: ProblemRun) -> Any:
     """A copy of all that the rest of a run depends on, and what the networks hold."""
     return copy.deepcopy(run.state_dict())
-
-
-def problem_meant(what: str | Problem | type[Problem]) -> Problem:
-    """The problem that is to be checked.
-
-    Raises:
-        UsageError: a spelling of none, or a class that is not registered.
-    """
-    if isinstance(what, str):
-        return problem_of(what)
-    cls: Any = what if isinstance(what, type) else type(what)
-    if not issubclass(cls, Problem):
-        raise UsageError(f"check_problem takes a problem or its spelling, but got {what!r}")
-    if not cls.name or not PROBLEMS.has(cls.name) or PROBLEMS.get(cls.name) is not cls:
-        raise UsageError(
-            f"{cls.__name__} is not registered, so no run can be made of it; decorate it with "
-            '@gclip.register_problem("name")'
-        )
-    return cls() if isinstance(what, type) else what
 
 
 def _settings() -> tuple[str, ...]:

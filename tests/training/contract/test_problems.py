@@ -148,7 +148,7 @@ def test_wrong_input() -> None:
         check_problem("sound", only=["sames_eed"])
     with pytest.raises(gclip.UsageError, match="unknown task 'sond'; did you mean 'sound'"):
         check_problem("sond")
-    with pytest.raises(gclip.UsageError, match="takes a problem or its spelling, but got 3"):
+    with pytest.raises(gclip.UsageError, match="its class or an instance of it, but got 3"):
         check_problem(3)
     with pytest.raises(gclip.UsageError, match="Problem is not registered"):
         check_problem(Problem)
