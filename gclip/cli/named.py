@@ -8,7 +8,7 @@ KINDS = ("strategy", "problem", "model")
 
 
 def meant(text: str) -> tuple[str, str]:
-    """The kind of thing that a name or a spelling means, and the name it goes by.
+    """The kind of thing that a name or a spelling means, and that text without the kind.
 
     ``strategy:x``, ``problem:x`` and ``model:x`` say the kind.
 
@@ -17,8 +17,10 @@ def meant(text: str) -> tuple[str, str]:
     """
     kind, colon, rest = text.partition(":")
     if colon and kind in KINDS:
-        return kind, _canonical(kind, rest.strip())
+        return kind, rest.strip()
     name = text.partition("(")[0].partition(":")[0].strip()
+    if name in ("chain", "players"):  # of strategies
+        return "strategy", text
     kinds = [kind for kind in KINDS if _has(kind, name)]
     if not kinds:
         known = [each for kind in KINDS for each in names_of(kind)]
@@ -26,7 +28,7 @@ def meant(text: str) -> tuple[str, str]:
     if len(kinds) > 1:
         choices = " or ".join(f"{kind}:{text}" for kind in kinds)
         raise UsageError(f"{name} is a {' and a '.join(kinds)}; say which: {choices}")
-    return kinds[0], _canonical(kinds[0], text)
+    return kinds[0], text
 
 
 def names_of(kind: str) -> tuple[str, ...]:
@@ -51,7 +53,7 @@ def chosen_of(what: list[str]) -> list[tuple[str, str]]:
     for plugin in plugins:
         found = load_by_kind(plugin)
         registered += [(kind, name) for kind in KINDS for name in found.get(kind, ())]
-    named = [meant(each) for each in what if each not in plugins]
+    named = [_canonical(*meant(each)) for each in what if each not in plugins]
     return list(dict.fromkeys(named or registered))
 
 
@@ -67,14 +69,15 @@ def _has(kind: str, name: str) -> bool:
     return name in names_of(kind)
 
 
-def _canonical(kind: str, text: str) -> str:
+def _canonical(kind: str, text: str) -> tuple[str, str]:
+    """The kind, and the name that what is checked goes by."""
     import gclip
     from gclip.training import models
     from gclip.training.tasks import problem_of
 
     if kind == "strategy":
-        return gclip.get(text).name
-    return str(problem_of(text)) if kind == "problem" else models.canonical(text)
+        return kind, gclip.get(text).name
+    return kind, str(problem_of(text)) if kind == "problem" else models.canonical(text)
 
 
 def _is_plugin(text: str) -> bool:

@@ -90,8 +90,7 @@ def problem_meant(what: str | Problem | type[Problem]) -> Problem:
     cls: Any = what if isinstance(what, type) else type(what)
     if not issubclass(cls, Problem):
         raise UsageError(
-            "a problem is meant by its spelling, its class or an instance of it, but got "
-            f"{what!r}"
+            f"a problem is meant by its spelling, its class or an instance of it, but got {what!r}"
         )
     if not cls.name or not PROBLEMS.has(cls.name) or PROBLEMS.get(cls.name) is not cls:
         raise UsageError(
