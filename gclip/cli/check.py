@@ -1,11 +1,13 @@
-"""``gclip check``: does a strategy keep the promises that every strategy makes?"""
+"""``gclip check``: does a strategy, a problem or a model keep the promises that all make?"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gclip.cli.named import chosen_of
 from gclip.cli.options import Json
 from gclip.cli.progress import StepsDisplay
 from gclip.text import screen
@@ -26,7 +28,8 @@ def check(
         list[str],
         typer.Argument(
             metavar="FILE|MODULE|NAME...",
-            help="A Python file or module that registers strategies, names of strategies, or both.",
+            help="A Python file or module of a plugin; names of strategies, tasks and models, or "
+            "spellings of tasks and models; or both.",
         ),
     ],
     only: Annotated[
@@ -39,60 +42,88 @@ def check(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", help="Of the gradients and the settings that are drawn.")
+        int, typer.Option("--seed", help="Of the gradients, the settings and the runs.")
     ] = 0,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Folder with the data that a task needs."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Check that a strategy keeps the contract: a table of promises, kept or broken.
+    """Check that strategies, problems and models keep their contracts: promises, kept or broken.
 
-    With a file alone, all strategies that it registers; with names as well, only those. It
-    takes about ten seconds a strategy. Exit code 1 where a promise is broken.
+    With a file alone, all that it registers; with names as well, only those. A name that a
+    strategy, a task and a model share is told apart by its kind, as in model:NAME. It takes
+    about ten seconds a strategy. Exit code 1 where a promise is broken.
 
     \b
     Examples:
       gclip check my_strategies.py
       gclip check my_strategies.py mine --only saved --only batched
       gclip check norm agc --json
+      gclip check my_problem.py
+      gclip check "digits" model:mlp
     """
     load("torch")
-    import gclip
-    from gclip.testing import examine
-
-    checked = {}
-    names = _chosen(what)
-    with StepsDisplay(len(names)) as display:
-        for name in names:
+    chosen = chosen_of(what)
+    wanted = _wanted(only, {kind for kind, _ in chosen})
+    checked: dict[str, dict[str, list[Result]]] = {}
+    with StepsDisplay(len(chosen)) as display:
+        for kind, name in chosen:
             display.begin(f"checking the contract of {name}")
-            checked[name] = examine(gclip.get(name), only=only, seed=seed)
+            names = None if wanted is None else wanted[kind]
+            checked.setdefault(f"{kind}s" if kind != "strategy" else "strategies", {})[name] = (
+                _examine(kind, name, names, seed, data)
+            )
         display.end()
-    if not json:
-        for name, results in checked.items():
-            _print(name, results)
+    results = [(name, found) for group in checked.values() for name, found in group.items()]
     if json:
-        screen.echo_json({"strategies": {n: _as_json(results) for n, results in checked.items()}})
-    if any(result.state == "broken" for results in checked.values() for result in results):
+        screen.echo_json(
+            {k: {n: _as_json(found) for n, found in v.items()} for k, v in checked.items()}
+        )
+    else:
+        for name, found in results:
+            _print(name, found)
+    if any(result.state == "broken" for _, found in results for result in found):
         raise typer.Exit(1)
 
 
-def _chosen(what: list[str]) -> list[str]:
-    """The strategies meant: the names given, else all that the plugins register."""
+def _examine(
+    kind: str, name: str, only: list[str] | None, seed: int, data: Path | None
+) -> list[Result]:
     import gclip
+    from gclip.testing import examine
+    from gclip.training import examine_model, examine_problem
 
-    plugins = [each for each in what if _is_plugin(each)]
-    loaded = [name for plugin in plugins for name in gclip.load_plugins(plugin)]
-    strategies = gclip.names()
-    registered = [name for name in loaded if name in strategies]
-    if loaded and not registered and plugins == what:
-        raise gclip.UsageError(
-            f"the contract is one of strategies, and {', '.join(plugins)} registers none"
-        )
-    named = [gclip.get(each).name for each in what if each not in plugins]
-    return list(dict.fromkeys(named or registered))
+    if kind == "strategy":
+        return examine(gclip.get(name), only=only, seed=seed)
+    if kind == "problem":
+        return examine_problem(name, only=only, seed=seed, data=data)
+    return examine_model(name, only=only, seed=seed)
 
 
-def _is_plugin(text: str) -> bool:
-    """Names of strategies have neither a dot nor a slash; files and modules inside packages do."""
-    return any(mark in text for mark in "./\\")
+def _wanted(only: list[str] | None, kinds: set[str]) -> dict[str, list[str]] | None:
+    """The promises asked for that each kind has; None for all.
+
+    Raises:
+        UsageError: a promise that none of them has.
+    """
+    from gclip.errors import unknown
+    from gclip.testing import promises
+    from gclip.training import model_promises, problem_promises
+
+    if only is None:
+        return None
+    every: dict[str, list[str]] = {
+        "strategy": [each.name for each in promises()],
+        "problem": [each.name for each in problem_promises()],
+        "model": [each.name for each in model_promises()],
+    }
+    known = dict.fromkeys(name for kind, names in every.items() if kind in kinds for name in names)
+    for name in only:
+        if name not in known:
+            unknown("promise", name, known)
+    return {kind: [name for name in only if name in names] for kind, names in every.items()}
 
 
 def _print(name: str, results: list[Result]) -> None:

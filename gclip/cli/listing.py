@@ -1,4 +1,4 @@
-"""``gclip list``: what strategies are there, where do they work, and what do they remember?"""
+"""``gclip list``: what strategies, problems and models are there?"""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gclip.cli.list_plugins import list_plugins
 from gclip.cli.options import Json, Plugins, load_plugins
+from gclip.errors import UsageError
 from gclip.text import screen
 from gclip.text.progress import load
 from gclip.text.table import Column, TextTable
@@ -53,24 +55,38 @@ def show_strategies(
             show_default="all",
         ),
     ] = None,
+    problems: Annotated[
+        bool, typer.Option("--problems", help="List the problems (for --task) instead.")
+    ] = False,
+    models: Annotated[
+        bool, typer.Option("--models", help="List the models (for --model) instead.")
+    ] = False,
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
     """List the strategies by family: parameters, scope, side, memory, paper.
 
-    `gclip show NAME` says more about one of them.
+    Or the problems, with their fields, metrics and defaults; or the models, with their settings
+    and the inputs that they take. `gclip show NAME` says more about one of them.
 
     \b
     Examples:
       gclip list
       gclip list --family "past norms"
       gclip list --side update
+      gclip list --problems
+      gclip list --models --json
       gclip list --plugin my_strategies.py --json
     """
     load("torch")
     from gclip.describe import families
 
     load_plugins(plugin)
+    if problems or models:
+        if family is not None or side is not None:
+            raise UsageError("--family and --side choose strategies; leave them out here")
+        list_plugins(problems=problems, models=models, as_json=json)
+        return
     grouped = families(_chosen(family, side))
     if json:
         screen.echo_json({"strategies": [d.as_dict() for group in grouped.values() for d in group]})
@@ -89,7 +105,7 @@ def _chosen(family: str | None, side: str | None) -> list[Description]:
     import gclip
     from gclip.core.strategy import SIDES
     from gclip.describe import describe, families
-    from gclip.errors import UsageError, choose
+    from gclip.errors import choose
 
     every = [describe(gclip.get(name)) for name in gclip.names()]
     if side is not None:

@@ -1,15 +1,17 @@
-"""``gclip show``: one strategy, what can be set on it, and what it does to a few norms."""
+"""``gclip show``: one strategy, what can be set on it, and what it does to a few norms; or one
+problem or model."""
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gclip.cli.named import meant
 from gclip.cli.options import Json, Plugins, load_plugins
+from gclip.cli.show_plugin import show_plugin, wrapped
 from gclip.errors import UsageError
 from gclip.text import screen
 from gclip.text.progress import load
@@ -29,11 +31,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def show(
-    strategy: Annotated[
+    name: Annotated[
         str,
         typer.Argument(
-            metavar="STRATEGY",
-            help='A name or a spelling such as "norm(max_norm=0.1)".',
+            metavar="NAME",
+            help='A strategy, a task or a model, or a spelling such as "norm(max_norm=0.1)".',
             show_default=False,
         ),
     ],
@@ -49,25 +51,31 @@ def show(
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
-    """Show one strategy: what it does, its parameters, and an example.
+    """Show one strategy: what it does, its parameters, and an example; or one problem or model.
 
     \b
     Examples:
       gclip show agc
       gclip show "norm(max_norm=0.1)" --norms 1,2,0.05
       gclip show mine --plugin my_strategies.py
+      gclip show digits
+      gclip show model:mlp
     """
     load("torch")
     import gclip
     from gclip.describe import describe, example
 
     load_plugins(plugin)
+    kind, text = meant(name)
     example_norms = _norms(norms)
-    parsed = gclip.parse(strategy)
+    if kind != "strategy":
+        if example_norms is not None:
+            raise UsageError(f"--norms is for strategies, and {text} is a {kind}; leave it out")
+        show_plugin(kind, text, as_json=json)
+        return
+    parsed = gclip.parse(text)
     if not isinstance(parsed, gclip.Strategy):
-        raise UsageError(
-            f"show takes one strategy, not the chain {strategy!r}; show each by itself"
-        )
+        raise UsageError(f"show takes one strategy, not the chain {text!r}; show each by itself")
     description, shown = describe(type(parsed)), example(parsed, example_norms)
     if json:
         settings = {p.info.name: getattr(parsed, p.info.name) for p in description.parameters}
@@ -108,21 +116,6 @@ def _about(each: Description, strategy: Strategy) -> Iterator[str]:
         if fact:
             yield from fill(f"{name}: {fact}", screen.prose_width())
     yield ""
-
-
-def wrapped(body: str, width: int | None = None) -> Iterator[str]:
-    """A docstring for the terminal: paragraphs filled, blocks and lists as they are."""
-    width = screen.prose_width() if width is None else width
-    for place, paragraph in enumerate(re.split(r"\n\s*\n", body.replace("``", "`"))):
-        if place:
-            yield ""
-        lines = paragraph.splitlines()
-        if any(line.startswith((" ", "\t", "- ", "* ", "1. ")) for line in lines):
-            yield from (line.rstrip() for line in lines)
-        else:
-            yield from textwrap.wrap(
-                " ".join(paragraph.split()), width, break_long_words=False, break_on_hyphens=False
-            )
 
 
 def _parameters(each: Description, strategy: Strategy) -> TextTable:

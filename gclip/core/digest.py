@@ -119,9 +119,15 @@ def _module_code(module: ModuleType | None) -> str | None:
     """A module's code in one normal form, without comments, docstrings, equations and papers; None
     where there is no file."""
     try:
-        tree = ast.parse(inspect.getsource(module))  # type: ignore[arg-type]
+        return _normal_form(inspect.getsource(module))  # type: ignore[arg-type]
     except (OSError, TypeError, SyntaxError):
         return None
+
+
+@functools.lru_cache(maxsize=128)
+def _normal_form(source: str) -> str:
+    """A module's text without what does not count."""
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             continue

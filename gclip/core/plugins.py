@@ -27,6 +27,11 @@ def load_plugins(source: str | Path) -> tuple[str, ...]:
     Raises:
         UsageError: the file or module is missing, fails to import, or registers nothing.
     """
+    return tuple(name for kind in load_by_kind(source).values() for name in kind)
+
+
+def load_by_kind(source: str | Path) -> dict[str, tuple[str, ...]]:
+    """As `load_plugins`, the names by kind: ``{"strategy": ("mine",), "problem": ()}``."""
     registry.names()  # built-ins first: a plugin that takes one of their names must be told
     text = str(source)
     is_file = text.endswith(".py") or "/" in text or "\\" in text
@@ -50,14 +55,13 @@ def load_plugins(source: str | Path) -> tuple[str, ...]:
             f"the plugin {text!r} does not load: {type(error).__name__}: {error}{_line(error)}"
         ) from error
     found = registered_by(module.__name__)
-    names = tuple(name for kind in found.values() for name in kind)
-    if not names:
+    if not any(found.values()):
         raise UsageError(
             f"the plugin {text!r} registers no strategy, problem or model; decorate a class with "
             '@gclip.register("name") or @gclip.register_problem("name"), or a function with '
             '@gclip.register_model("name")'
         )
-    return names
+    return found
 
 
 def registered_by(module: str) -> dict[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,12 @@ from gclip.execution.run_all import train_missing
 from gclip.results.reading import reading_once
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from gclip.core.players import Players
     from gclip.core.strategy import Chain, Strategy
     from gclip.execution.comparison import Comparison
-    from gclip.training import RunConfig
+    from gclip.training import Problem, RunConfig
 
 MOST_SEEDS = 100_000
 """In one comparison: more is a slip of the hand."""
@@ -123,6 +125,8 @@ def compare(
     strategies: str | Strategy | Chain | Iterable[str | Strategy | Chain] | None = None,
     seeds: int | Iterable[int] | None = None,
     *,
+    problem: str | Problem | type[Problem] | None = None,
+    model: str | Callable[..., nn.Module] | None = None,
     base: RunConfig | None = None,
     store: str | Path = "runs",
     workers: int | None = None,
@@ -153,14 +157,19 @@ def compare(
             trained in this process, as other processes cannot load it.
         seeds: how many (0, 1, …), or which. By default as many as so many comparisons need to show
             a difference (`default_seeds`): ten for up to 26 strategies.
+        problem: what they minimise: a task's spelling (``"cifar10"``, ``"adding(length=200)"``), a
+            problem's class or an instance of it; ``task=`` is the same. One that is written in a
+            notebook is trained in this process, as such strategies are.
+        model: the network, where the problem takes one: its spelling, or the function that
+            `gclip.register_model` has decorated.
         base: everything else about the runs; the task's defaults if left out.
         baseline: what differences are to; `choose_baseline` says which by default.
-        plugins: files or modules that register strategies. Those that `gclip.load_plugins` or an
-            import has brought need not be named.
+        plugins: files or modules that register strategies, problems or models. Those that
+            `gclip.load_plugins` or an import has brought need not be named.
         progress: say on stderr how far the runs are.
         on_event: is told everything that happens instead.
-        settings: fields of `gclip.training.RunConfig` that differ from `base`: ``task="cifar10"``,
-            ``model="resnet9"``, ``optimizer="adam"``, ``lr=0.02``, ``epochs=3`` …
+        settings: fields of `gclip.training.RunConfig` that differ from `base`:
+            ``optimizer="adam"``, ``lr=0.02``, ``epochs=3`` …
 
     The other arguments are those of `run_all`.
 
@@ -173,7 +182,7 @@ def compare(
     plugins = tuple(plugins)
     for plugin in plugins:
         load_plugins(plugin)
-    base = _setting(base, settings)
+    base = _setting(base, {**settings, **_named(problem, model, settings)})
     chosen = registry.names() if strategies is None else _spelled(strategies)
     reference = choose_baseline(chosen, baseline) if chosen else ""
     configs = paired_configs(
@@ -255,6 +264,24 @@ def _listed(seeds: int | Iterable[int]) -> tuple[int, ...]:
     if isinstance(seeds, int):
         return tuple(range(bounded("seeds", seeds, MOST_SEEDS)))
     return tuple(seeds)
+
+
+def _named(problem: Any, model: Any, settings: dict[str, Any]) -> dict[str, str]:
+    """The spellings of the problem and the model that are asked for."""
+    from gclip.training import models
+    from gclip.training.tasks import problem_meant
+
+    found: dict[str, str] = {}
+    if problem is not None:
+        if "task" in settings:
+            raise UsageError(
+                f"task and problem are the same, and both are given ({settings['task']!r} and "
+                f"{problem!r}); leave one of them out"
+            )
+        found["task"] = str(problem_meant(problem))
+    if model is not None:
+        found["model"] = model if model == "" else models.spelling_of(model)
+    return found
 
 
 def _setting(base: RunConfig | None, settings: dict[str, Any]) -> RunConfig:

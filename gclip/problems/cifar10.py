@@ -30,6 +30,7 @@ class Cifar10(Supervised):
         "epochs": 10,
         "augment": True,
     }
+    small = {"epochs": 2, "fraction": 0.02, "model": "mlp(width=16)"}
 
     def data(self, source: Source) -> Dataset:
         """The official batches or class folders; downloaded where they are nowhere."""

@@ -21,6 +21,7 @@ class Digits(Supervised):
     """
 
     answers_for_itself = True
+    small = {"epochs": 2, "fraction": 0.1, "model": "mlp(width=16)"}
 
     def data(self, source: Source) -> Dataset:
         """The embedded images; no folder is looked at."""

@@ -21,6 +21,7 @@ class Images(Supervised):
     """
 
     defaults = {"optimizer": "adam", "lr": 1e-3, "batch_size": 32, "epochs": 10}
+    small = {"epochs": 2, "batch_size": 8, "model": "mlp(width=16)"}
 
     size: int = gclip.setting(32, at_least=1, doc="side of an image, in pixels")
     channels: int = gclip.setting(3, choices=(1, 3), doc="3 for colour, 1 for grey")

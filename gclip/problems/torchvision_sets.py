@@ -23,6 +23,7 @@ class TorchvisionSet(Supervised):
     """
 
     defaults = {"optimizer": "adam", "lr": 1e-3, "batch_size": 128, "epochs": 5}
+    small = {"epochs": 2, "fraction": 0.01, "model": "mlp(width=16)"}
 
     set: str = gclip.setting("FashionMNIST", doc="torchvision's name of it")
     size: int = gclip.setting(0, at_least=0, doc="side of an image, in pixels; 0 for the set's own")

@@ -30,13 +30,30 @@ from gclip.training.trainer import Progress as Progress
 from gclip.training.trainer import train as train
 
 if TYPE_CHECKING:
+    from gclip.training.contract import check_model as check_model
+    from gclip.training.contract import check_problem as check_problem
+    from gclip.training.contract import examine_model as examine_model
+    from gclip.training.contract import examine_problem as examine_problem
+    from gclip.training.contract import model_promises as model_promises
+    from gclip.training.contract import problem_promises as problem_promises
     from gclip.training.fleet.train import train_fleet as train_fleet
 
 
+_CONTRACT = (
+    *("check_model", "check_problem", "examine_model", "examine_problem"),
+    *("model_promises", "problem_promises"),
+)
+
+
 def __getattr__(name: str) -> Any:
-    # Fleets are made of what is here, so they can be imported only once all of it is.
+    # Fleets and the contract are made of what is here, so they can be imported only once all of it
+    # is.
     if name == "train_fleet":
         from gclip.training.fleet.train import train_fleet
 
         return train_fleet
+    if name in _CONTRACT:
+        from gclip.training import contract
+
+        return getattr(contract, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

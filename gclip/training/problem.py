@@ -68,6 +68,9 @@ class Problem(ABC):
             ``{"critic": 5}``.
         own_models: True where `players` builds its own networks, so that ``--model`` makes no
             sense; False where it builds ``config.model``.
+        small: fields of the problem, and of `gclip.training.RunConfig`, by which a run of it takes
+            a fraction of a second: ``{"epochs": 2, "length": 10}``. The contract's runs have them.
+        paper: where it comes from, for `gclip show`; no part of a run's identity.
         excused: promises of the contract (`gclip check`) that it cannot keep, and why.
     """
 
@@ -76,6 +79,8 @@ class Problem(ABC):
     defaults: ClassVar[Mapping[str, Any]] = {}
     updates: ClassVar[Mapping[str, int]] = {}
     own_models: ClassVar[bool] = True
+    small: ClassVar[Mapping[str, Any]] = {}
+    paper: ClassVar[str] = ""
     excused: ClassVar[Mapping[str, str]] = {}
     answers_for_itself: ClassVar[bool] = False
     """True for the tasks whose code is the trainer's own: it tells its changes by versions of its

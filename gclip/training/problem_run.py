@@ -113,7 +113,7 @@ class ProblemRun:
         problem, metric = self.problem, self.history.metric
         for network in self.state.players.values():
             network.eval()
-        with within(problem, "evaluate"), torch.no_grad():
+        with within(problem, "evaluate"), torch.no_grad(), self._precision():
             found = problem.evaluate(self.state.players, self.state, self.config.split)
         scores = checked_scores(problem, found, metric.name)
         value = scores[metric.name]

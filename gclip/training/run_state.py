@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gclip.errors import UsageError
-from gclip.training.seeds import derive
+from gclip.training import seeds
 
 if TYPE_CHECKING:
     from gclip.training.config import RunConfig
@@ -49,13 +49,20 @@ class RunState:
         The same seed gives the same draws, whatever other roles draw; checkpoints keep its state.
         """
         if role not in self._generators:
-            seed = derive(self.config.seed, f"problem/{role}")
+            seed = seeds.derive(self.config.seed, f"problem/{role}")
             self._generators[role] = torch.Generator().manual_seed(seed)
         return self._generators[role]
 
+    def trainer_generator(self, role: seeds.Role) -> torch.Generator:
+        """The generator that the fast path has for `role`, so that both paths draw the same."""
+        name = f"trainer/{role}"
+        if name not in self._generators:
+            self._generators[name] = seeds.generator(self.config.seed, role)
+        return self._generators[name]
+
     def seed(self, role: str) -> int:
         """A seed for `role`, for what wants a number: an environment, say. Below 2³¹."""
-        return derive(self.config.seed, f"problem/{role}") % 2**31
+        return seeds.derive(self.config.seed, f"problem/{role}") % 2**31
 
     def state_dict(self) -> dict[str, Any]:
         """The generators' states, and `keep`.

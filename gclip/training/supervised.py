@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gclip.errors import UsageError
 from gclip.training import models
 from gclip.training.dataset import Dataset
+from gclip.training.device import lay_out, memory_format
 from gclip.training.metric import ACCURACY, Metric, accuracy
 from gclip.training.problem import Losses, Problem, Source
 
@@ -89,10 +90,20 @@ class Supervised(Problem):
         if type(self).players is not Supervised.players:
             return self.players(state.config)
         config, data = state.config, cast(Dataset, state.data)
-        return models.build(config.model, data.inputs, data.outputs, config.seed, config.dropout)
+        net = models.build(config.model, data.inputs, data.outputs, config.seed, config.dropout)
+        return lay_out(net, memory_format(state.device, config.precision))
 
     def check_config(self, config: RunConfig) -> None:
-        """All settings of the trainer make sense; what the data refuses is said with the data."""
+        """All settings of the trainer make sense; what the data refuses is said with the data.
+
+        Raises:
+            UsageError: ``accumulate``, of a class that makes batches or losses of its own.
+        """
+        if config.accumulate != 1 and not has_fast_path(self):
+            raise UsageError(
+                f"accumulate={config.accumulate} makes no sense for task {self.name}, whose own "
+                "batches or losses make one step of each batch; take a larger batch_size"
+            )
 
     # -- for classes that override a part of the general path -----------------------------------
 

@@ -47,8 +47,9 @@ class SupervisedBatches:
     def draw(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of the next epoch, drawn from the run's seed."""
         state, config = self._state, self._state.config
-        augmentation = state.generator("augmentation") if config.augment else None
-        epoch = Epoch.draw(len(self._labels), state.generator("order"), augmentation, state.device)
+        augmentation = state.trainer_generator("augmentation") if config.augment else None
+        order = state.trainer_generator("order")
+        epoch = Epoch.draw(len(self._labels), order, augmentation, state.device)
         return batches(
             self._split.train_images, self._labels, config.batch_size, epoch, self._normalizer,
             self._layout,

@@ -79,6 +79,27 @@ def problem_of(task: str) -> Problem:
     return cls(**call.named)
 
 
+def problem_meant(what: str | Problem | type[Problem]) -> Problem:
+    """The problem that a spelling, an instance or a class means.
+
+    Raises:
+        UsageError: a spelling of none, something else, or a class that is not registered.
+    """
+    if isinstance(what, str):
+        return problem_of(what)
+    cls: Any = what if isinstance(what, type) else type(what)
+    if not issubclass(cls, Problem):
+        raise UsageError(
+            f"a problem is meant by its spelling, its class or an instance of it, but got {what!r}"
+        )
+    if not cls.name or not PROBLEMS.has(cls.name) or PROBLEMS.get(cls.name) is not cls:
+        raise UsageError(
+            f"{cls.__name__} is not registered, so no run can be made of it; decorate it with "
+            '@gclip.register_problem("name")'
+        )
+    return cls() if isinstance(what, type) else what
+
+
 def problem_code(problem: Problem) -> str:
     """12 hex digits that change when the problem's code does, though not when its comments do;
     "" for the tasks whose code is the trainer's own."""
@@ -175,12 +196,17 @@ def _check_defaults(cls: type[Problem]) -> None:
     from gclip.training.config import RunConfig
 
     known = RunConfig.setting_names()
-    for key in cls.defaults:
-        if key not in known:
-            raise UsageError(
-                f"{cls.__name__}.defaults: unknown field of RunConfig {key!r}"
-                f"{suggestion(key, known)} (choices: {', '.join(known)})"
-            )
+    own = field_names(cls)
+    for where, given, names in (
+        ("defaults", cls.defaults, known),
+        ("small", cls.small, (*own, *known)),
+    ):
+        for key in given:
+            if key not in names:
+                raise UsageError(
+                    f"{cls.__name__}.{where}: unknown field of RunConfig {key!r}"
+                    f"{suggestion(key, names)} (choices: {', '.join(names)})"
+                )
     for player, count in cls.updates.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise UsageError(

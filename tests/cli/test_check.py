@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from gclip.core.named_registry import registries
 
 Command = Any  # of conftest.py
 
@@ -88,7 +91,7 @@ def test_json_of_a_broken_promise(gclip: Command, plugin: str) -> None:
     ("arguments", "said"),
     [
         ([], "Missing argument"),
-        (["nrom"], "unknown strategy 'nrom'; did you mean 'norm'"),
+        (["nrom"], "unknown strategy, problem or model 'nrom'; did you mean 'norm'"),
         (["nowhere.py"], "there is no such file"),
         (["norm", "--only", "all"], "unknown promise 'all'"),
         (["norm", "--seed", "x"], "--seed"),
@@ -109,3 +112,71 @@ def test_help_has_examples(gclip: Command) -> None:
     assert answer.code == 0
     for example in ("gclip check my_strategies.py", "gclip check norm agc --json"):
         assert example in answer.out
+
+
+PROBLEM = '''
+from dataclasses import dataclass
+import gclip
+from torch import nn
+import torch
+
+@gclip.register_problem("mine-too")
+@dataclass(frozen=True, kw_only=True)
+class Line(gclip.Problem):
+    """Fit a line."""
+    metric = gclip.Metric("error", better="lower", worst=9.0, low=0)
+    slope: float = gclip.setting(3.0)
+
+    def players(self, config):
+        return nn.Linear(1, 1)
+
+    def batches(self, state, epoch):
+        for _ in range(3):
+            yield torch.randn(8, 1, generator=state.generator("batches"))
+
+    def losses(self, players, batch):
+        yield "model", (players["model"](batch) - self.slope * batch).square().mean()
+
+    def evaluate(self, players, state, split):
+        return {"error": (players["model"].weight - self.slope).square().mean()}
+
+@gclip.register_model("mine-too")
+def build(inputs, outputs):
+    """Linear."""
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(outputs))
+'''
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Iterator[str]:
+    before = [(each, each.names() and dict(each._entries)) for each in registries()]
+    (tmp_path / "my_problems.py").write_text(PROBLEM)
+    yield "my_problems.py"
+    for registry, entries in before:
+        registry._entries.clear()
+        registry._entries.update(entries)
+
+
+def test_problems_and_models_of_a_file(gclip: Command, problems: str) -> None:
+    answer = gclip("check", problems)
+    assert answer.code == 1
+    assert "slope has no doc" in answer.out
+    assert "mine-too: 14 kept, 1 broken, 3 do not apply" in answer.out
+    assert "mine-too: 10 kept, 0 broken" in answer.out
+
+
+def test_kinds_side_by_side(gclip: Command, problems: str) -> None:
+    only = ("--only", "same_seed", "--only", "documented", "--json")
+    found = gclip("check", problems, "norm", "problem:mine-too", "model:mine-too", *only)
+    assert found.code == 1
+    assert {k: list(v) for k, v in found.json.items()} == {
+        "strategies": ["norm"], "problems": ["mine-too"], "models": ["mine-too"],
+    }  # fmt: skip
+    names = {k: [r["promise"] for r in v.popitem()[1]] for k, v in found.json.items()}
+    both = ["documented", "same_seed"]
+    assert names == {"strategies": ["documented"], "problems": both, "models": both}
+    spelled = gclip("check", problems, "problem:mine-too(slope=2)", *only).json["problems"]
+    assert list(spelled) == ["mine-too(slope=2)"]
+    answer = gclip("check", problems, "mine-too")
+    assert answer.code == 2
+    assert "is a problem and a model; say which: problem:mine-too or model:mine-too" in answer.err

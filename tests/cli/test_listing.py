@@ -186,3 +186,39 @@ def test_a_plugin_may_say_neither(gclip: Command, tmp_path: Path) -> None:
     shown = gclip("show", "silent").out
     assert "equation:" not in shown
     assert "paper:" not in shown
+
+
+def test_problems(gclip: Command) -> None:
+    answer = gclip("list", "--problems")
+    assert (answer.code, answer.err) == (0, "")
+    assert "accuracy, higher is" in answer.out
+    assert "sgd lr 0.15," in answer.out
+    found = {each["name"]: each for each in gclip("list", "--problems", "--json").json["problems"]}
+    assert {"digits", "cifar10", "images", "torchvision"} <= set(found)
+    size, channels = found["images"]["fields"]
+    assert (size["name"], size["default"], size["at_least"]) == ("size", 32, 1)
+    assert channels["choices"] == [1, 3]
+    assert found["digits"]["metric"]["name"] == "accuracy"
+    assert found["cifar10"]["defaults"] == {
+        "model": "lenet", "optimizer": "adam", "lr": 0.001, "batch_size": 128, "epochs": 10,
+    }  # fmt: skip
+
+
+def test_models(gclip: Command) -> None:
+    answer = gclip("list", "--models")
+    assert (answer.code, answer.err) == (0, "")
+    assert "width=128, depth=2, dropout=0" in answer.out
+    both = gclip("list", "--models", "--problems", "--json").json
+    assert set(both) == {"models", "problems"}
+    found = {each["name"]: each for each in both["models"]}
+    assert found["mlp"]["inputs"] == ["features", "sequences", "images"]
+    assert found["lenet"]["inputs"] == ["images"]
+    assert found["mlp"]["settings"][0] == {
+        "name": "width", "default": 128, "types": ["int"], "choices": None,
+    }  # fmt: skip
+
+
+def test_families_are_of_strategies(gclip: Command) -> None:
+    answer = gclip("list", "--problems", "--family", "past norms")
+    assert answer.code == 2
+    assert "--family and --side choose strategies" in answer.err

@@ -10,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 
 import gclip as library
-from gclip.cli.show import wrapped
+from gclip.cli.show_plugin import wrapped
 from gclip.describe import NORMS, example
 
 Command = Any  # of conftest.py
@@ -117,3 +117,45 @@ def test_docstrings_are_wrapped_but_blocks_are_not() -> None:
     lines = list(wrapped(body, 30))
     assert lines[:6] == ["One two `three`.", "", "As in::", "", "    a  =  b", "      c"]
     assert max(map(len, lines)) <= 30
+
+
+def test_a_problem(gclip: Command) -> None:
+    answer = gclip("show", "images(size=9)")
+    assert (answer.code, answer.err) == (0, "")
+    lines = answer.out.splitlines()
+    assert lines[:2] == ["images · problem", "here: images(size=9)"]
+    assert "metric: accuracy, higher is better, from 0.0 % to 100.0 %, diverged: that of" in (
+        answer.out
+    )
+    assert "defaults: lenet, adam lr 0.001, batch 32, 10 epochs" in lines
+    assert any(line.split()[:4] == ["size", "9", "≥", "1"] for line in lines)
+    assert any(line.split()[:5] == ["channels", "3", "1", "|", "3"] for line in lines)
+    assert lines[-1] == 'gclip compare --task "images(size=9)" -s none -s norm'
+    found = gclip("show", "problem:digits", "--json").json
+    assert (found["kind"], found["spelling"], found["own_models"]) == ("problem", "digits", False)
+
+
+def test_a_model(gclip: Command) -> None:
+    answer = gclip("show", "mlp(depth=3)")
+    lines = answer.out.splitlines()
+    assert lines[:2] == ["mlp · model", "here: mlp(depth=3)"]
+    assert "inputs: features, sequences, images" in lines
+    assert any(line.split() == ["depth", "3", "int"] for line in lines)
+    assert any(line.split() == ["(not", "2)"] for line in lines)
+    found = gclip("show", "model:vit", "--json").json
+    assert (found["kind"], found["inputs"]) == ("model", ["sequences", "images"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["mlp(deep=3)"], "unknown setting 'deep' of the model mlp; did you mean 'depth'"),
+        (["digits(size=3)"], "digits: unknown field 'size'"),
+        (["mlp", "--norms", "1,2"], "--norms is for strategies, and mlp is a model"),
+        (["model:norm"], "unknown model 'norm'"),
+    ],
+)
+def test_wrong_problems_and_models(gclip: Command, arguments: list[str], said: str) -> None:
+    answer = gclip("show", *arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert said in answer.err

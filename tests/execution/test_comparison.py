@@ -182,3 +182,84 @@ def test_workers_load_what_the_caller_has_loaded(tmp_path: Path) -> None:
         ["elsewhere"], 2, store=tmp_path / "runs", workers=2, device="cpu", progress=False, **TINY
     )
     assert list(found.runs["status"]) == ["finished", "finished"]
+
+
+PROBLEM = """
+import sys
+from dataclasses import dataclass
+
+import gclip
+import torch
+from torch import nn
+
+
+@gclip.register_problem("local-line")
+@dataclass(frozen=True, kw_only=True)
+class Line(gclip.Problem):
+    metric = gclip.Metric("error", better="lower", worst=9.0, low=0)
+    defaults = {"epochs": 1, "lr": 0.1}
+    slope: float = gclip.setting(3.0)
+
+    def players(self, config):
+        return nn.Linear(1, 1)
+
+    def batches(self, state, epoch):
+        for _ in range(3):
+            yield torch.randn(8, 1, generator=state.generator("batches"))
+
+    def losses(self, players, batch):
+        yield "model", (players["model"](batch) - self.slope * batch).square().mean()
+
+    def evaluate(self, players, state, split):
+        return {"error": (players["model"].weight - self.slope).square().mean()}
+
+
+@gclip.register_model("local-net")
+def build(inputs, outputs, *, width: int = 4):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.Tanh(), nn.LazyLinear(outputs))
+
+"""
+USES = """
+common = dict(seeds=1, store=sys.argv[1], device="cpu", progress=False)
+for problem in (Line, Line(slope=2), "local-line(slope=2)"):
+    found = gclip.compare(["none", "norm"], problem=problem, **common)
+    assert not found.failed, found
+    print(found.runs["task"].unique().tolist(), found.metric.name)
+tiny = dict(fraction=0.1, epochs=1, **common)
+found = gclip.compare("norm", problem="digits", model=build, **tiny)
+print(found.runs["model"].tolist(), found.runs["status"].tolist())
+for arguments in (dict(problem=Line), dict(model="local-net(width=2)", **tiny)):
+    try:
+        gclip.compare("norm", workers=2, **{**common, **arguments})
+    except gclip.UsageError as error:
+        print(error)
+"""
+
+
+def test_a_problem_and_a_model_of_the_running_program(tmp_path: Path) -> None:
+    """As in a notebook: both are of ``__main__``."""
+    script = tmp_path / "program.py"
+    script.write_text(PROBLEM + USES)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "runs"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    first, second, third, fourth, *refused = done.stdout.splitlines()
+    assert first == "['local-line'] error"
+    assert second == third == "['local-line(slope=2)'] error"
+    assert fourth == "['local-net'] ['finished']"
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 5  # the third was only read
+    for name, line in zip(("local-line", "local-net"), refused, strict=True):
+        assert line.startswith(f"{name}: written in a notebook or in the running program")
+
+
+def test_a_problem_is_named_once(tmp_path: Path) -> None:
+    for wrong, said in (
+        ({"problem": "digits", "task": "digits"}, "task and problem are the same, and both"),
+        ({"problem": 3}, "a problem is meant by its spelling, its class or an instance"),
+        ({"problem": "digit"}, "unknown task 'digit'; did you mean 'digits'"),
+        ({"model": 3}, "a model is meant by its spelling or by the function"),
+        ({"model": "lenett"}, "unknown model 'lenett'; did you mean 'lenet'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            gclip.compare("none", 1, store=tmp_path / "runs", **wrong)

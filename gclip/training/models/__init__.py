@@ -18,7 +18,9 @@ from gclip.training.models.registry import register_model as register_model
 from gclip.training.models.settings import canonical as canonical
 from gclip.training.models.settings import names_with as names_with
 from gclip.training.models.settings import parse as parse
+from gclip.training.models.settings import spelling_of as spelling_of
 
 __all__ = [
     "build", "canonical", "code_digest", "get", "names", "names_with", "parse", "register_model",
+    "spelling_of",
 ]  # fmt: skip

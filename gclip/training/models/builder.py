@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from gclip.core.source_location import told
 from gclip.errors import UsageError
@@ -54,7 +56,7 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights"))
         try:
-            model: Any = builder(shape, outputs, **settings)
+            model: Any = _initialized(builder(shape, outputs, **settings), shape)
         except Exception as error:
             why = str(error) if isinstance(error, UsageError) else told(error)
             raise UsageError(
@@ -66,6 +68,18 @@ def build_model(
         )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UsageError(f"the model {spelling} has no trainable parameter")
+    return model
+
+
+def _initialized(model: Any, inputs: tuple[int, ...]) -> Any:
+    """The model, its lazy layers given their shapes by a pass of one example of zeros."""
+    if isinstance(model, nn.Module) and any(
+        is_lazy(each) for each in itertools.chain(model.parameters(), model.buffers())
+    ):
+        training = model.training
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *inputs))
+        model.train(training)
     return model
 
 

@@ -116,6 +116,23 @@ def canonical(spelling: str) -> str:
     return spell(*parse(spelling))
 
 
+def spelling_of(model: str | Builder) -> str:
+    """The canonical spelling of a model, which may be given by the function that builds it.
+
+    Raises:
+        UsageError: as `parse`; or a function that is not registered.
+    """
+    if isinstance(model, str):
+        return canonical(model)
+    for name in names():
+        if get(name) is model:
+            return name
+    raise UsageError(
+        "a model is meant by its spelling or by the function that @gclip.register_model has "
+        f"decorated, but got {model!r}"
+    )
+
+
 def spell(name: str, given: Mapping[str, Any]) -> str:
     """The spelling of a model with these settings."""
     shown = [f"{key}={_text(value)}" for key, value in given.items()]
