@@ -112,6 +112,8 @@ def train(
     if json:
         stored = {key: value for key, value in result.to_dict().items() if key != "steps"}
         measured = {"score": result.score, "metric": result.metric.to_dict()}
+        if result.layers is not None:
+            measured["layer_profiles"] = [each.as_dict() for each in result.layers.profiles()]
         stored = {**stored, **measured}
         screen.echo_json({"key": config.key, "folder": str(folder), "read": is_stored, **stored})
         return
@@ -133,6 +135,8 @@ def report(result: RunResult) -> list[str]:
     lines = [f"{where}: {score} in {screen.duration(result.seconds)}"]
     if clipping.get("verdict"):
         lines += _clipping(clipping)
+    if result.layers is not None:
+        lines += map(str, result.layers.profiles())
     if result.status == "finished" and result.message:
         lines.append(result.message)
     return lines
