@@ -103,8 +103,8 @@ class Heat:
         edges: where its points in time begin, and where the last ends, ``(points + 1,)``.
         before: norms ``(layers, points)``; inf where not finite, NaN where there is none.
         after: the same after clipping.
-        not_finite: whether any step of a point was not finite, before, ``(points,)``.
-        skipped: whether any was skipped, ``(points,)``.
+        not_finite: whether some, but not all, steps of a point were not finite, ``(points,)``.
+        skipped: whether some, but not all, were skipped, ``(points,)``.
         breaks: above which rows another player begins.
     """
 
@@ -149,7 +149,7 @@ class Heat:
                 lines.append(np.where(place < 0, math.nan, values[np.maximum(place, 0)]))
             return np.array(lines)
 
-        players = [player for player, _ in order]
+        players, skipped = [player for player, _ in order], course("skipped")
         return cls(
             seed=int(first["seed"].iloc[0]),
             diverged=first["key"].iloc[0] in set(diverged),
@@ -157,8 +157,8 @@ class Heat:
             edges=np.append(steps, steps[-1] + width),
             before=course("before"),
             after=course("after"),
-            not_finite=np.isinf(course("before_max")).any(axis=0),
-            skipped=np.asarray((course("skipped") > 0).any(axis=0)),
+            not_finite=(np.isinf(course("before_max")) & ~np.isinf(course("before"))).any(axis=0),
+            skipped=((skipped > 0) & (skipped < 1)).any(axis=0),
             breaks=tuple(i for i in range(1, len(players)) if players[i] != players[i - 1]),
         )
 
@@ -228,7 +228,7 @@ def _name_layers(axes: Axes, heat: Heat) -> None:
     places = [place for place in range(0, count, every) if count - 1 - place >= every]
     places.append(count - 1)
     axes.set_yticks(places, [heat.labels[place] for place in places], fontsize=6.5)
-    axes.set_ylabel("Layer, first on top" if count > _FEWEST_ROWS else "Layer", fontsize=8)
+    axes.set_ylabel("Layer", fontsize=8)
 
 
 def _legend() -> list[Any]:
@@ -250,7 +250,8 @@ def _notes(runs: pd.DataFrame, maps: dict[str, Heat]) -> list[str]:
     return [
         f"Of each strategy its first seed, of {seeds(runs)}.",
         f"Colours: {means or 'the norm at each step'}, on one scale for all panels.",
-        "Marks above: of some of these steps." if blocks else "",
+        "Each model's first layer is on top; a norm of 0 has the darkest colour.",
+        "Marks above: at some of the steps that a point stands for." if blocks else "",
         "A run that diverged ends where it stopped."
         if (runs["status"] == "diverged").any()
         else "",
