@@ -157,9 +157,10 @@ class LayerProfile:
         if math.isnan(self.ratio):
             return f"layers{whose}: no norms to compare {self.first} with {self.last}"
         after = "" if math.isnan(self.ratio_after) else f", {_times(self.ratio_after)} after it"
+        of = " of" if _times(self.ratio).startswith("1/") else ""
         return (
             f"layers{whose}: gradients {_word(self.ratio)} the first layer: the median norm in "
-            f"{self.first} is {_times(self.ratio)} that in {self.last} before clipping{after}; "
+            f"{self.first} is {_times(self.ratio)}{of} that in {self.last} before clipping{after}; "
             f"largest in {self.largest} ({self.largest_norm:.3g})"
         )
 
@@ -183,7 +184,7 @@ def _word(ratio: float) -> str:
 
 
 def _times(ratio: float) -> str:
-    """``3.2 times``, ``1/850 of``, and ``0 times``."""
+    """``3.2 times``, ``1/850``."""
     if 0 < ratio < 1 / ALIKE:
-        return f"1/{1 / ratio:,.0f} of"
+        return f"1/{1 / ratio:,.0f}"
     return f"{ratio:,.0f} times" if ratio >= 100 else f"{ratio:.2g} times"
