@@ -62,8 +62,8 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     diverged = results.runs["key"][results.runs["status"] == "diverged"]
     maps = {name: Heat.of(watched[watched["strategy"] == name], diverged) for name in shown}
     heights = [max(_FEWEST_ROWS, min(len(each.labels), 24)) for each in maps.values()]
-    high = [0.62 + 0.085 * rows for rows in heights]
-    figure = room(figure, 10.0, 1.75 + sum(high))
+    high = [0.35 + 0.085 * rows for rows in heights]
+    figure = room(figure, 10.0, 1.9 + sum(high) + 0.3 * len(high))
     grid: Any = figure.subplots(
         len(shown), 2, squeeze=False, sharex=True, sharey="row", height_ratios=high
     )
@@ -76,12 +76,12 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         for axes, side in zip(row, SIDES, strict=True):
             image = _panel(axes, heat, side, colours, norm)
             _end(axes, heat, end)
-            axes.tick_params(labelbottom=True)
             axes.spines["top"].set(color=look[name].colour, linewidth=3)
-        which = f"seed {heat.seed} of {counted(runs)}"
-        row[0].set_title(f"{wrapped(name, 44)}\n{SIDES['before']}, {which}", pad=10)
-        row[1].set_title(SIDES["after"], pad=10)
+        own = wrapped(f"{name}: seed {heat.seed} of {counted(runs)}", 60)
+        row[0].set_title(own, loc="left", pad=8, fontsize=8)
         _name_layers(row[0], heat)
+    for axes, side in zip(grid[0], SIDES, strict=True):
+        axes.set_title(SIDES[side].capitalize(), loc="right", pad=8)
     for axes in grid[-1]:
         axes.set_xlabel("Step")
     bar = figure.colorbar(image, ax=grid, aspect=40, pad=0.015, extend="both")
@@ -158,7 +158,7 @@ class Heat:
             before=course("before"),
             after=course("after"),
             not_finite=(np.isinf(course("before_max")) & ~np.isinf(course("before"))).any(axis=0),
-            skipped=((skipped > 0) & (skipped < 1)).any(axis=0),
+            skipped=np.any((skipped > 0) & (skipped < 1), axis=0),
             breaks=tuple(i for i in range(1, len(players)) if players[i] != players[i - 1]),
         )
 
@@ -228,7 +228,7 @@ def _name_layers(axes: Axes, heat: Heat) -> None:
     places = [place for place in range(0, count, every) if count - 1 - place >= every]
     places.append(count - 1)
     axes.set_yticks(places, [heat.labels[place] for place in places], fontsize=6.5)
-    axes.set_ylabel("Layer", fontsize=8)
+    axes.set_ylabel("Layer", fontsize=7)
 
 
 def _legend() -> list[Any]:

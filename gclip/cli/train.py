@@ -74,6 +74,7 @@ def train(
     Examples:
       gclip train -s agc
       gclip train -s "norm(max_norm=0.1)" --lr 0.4 --seed 3
+      gclip train --model plain -s agc --watch layer
       gclip train --recipe tutorial --data cifar-10-batches-py
       gclip train --task gan-digits --player generator=agc --player discriminator=norm
     """

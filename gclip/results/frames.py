@@ -39,6 +39,8 @@ _LATER = {
     "stepping": 0,
     "dropout": 0.0,
     "model_code": "",
+    "problem_code": "",
+    "watch": "",
 }
 # What a run is about; every other field of its config follows in alphabetical order.
 _CONFIG = ("task", "model", "optimizer", "lr", "strategy", "seed")
