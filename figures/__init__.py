@@ -2,7 +2,9 @@
 
 A figure is a module with ``draw(results: Results) -> Figure`` and a docstring that says what it
 shows. Drop the file here and it is listed, drawn and saved with the others. Files whose names start
-with an underscore are helpers. One that is broken does not keep the others from being drawn.
+with an underscore are helpers. One that not all runs have anything for says so with
+``applies(results: Results) -> bool``, and is left out where it does not. One that is broken does
+not keep the others from being drawn.
 
 Each draws into a place of yours, too, in your own style: a figure of one panel into an ``Axes``,
 one of several into a ``Figure`` or ``SubFigure``::
@@ -85,6 +87,16 @@ def draw(name: str, results: Results) -> Figure:
     return cast("Figure", finished(_module(name).draw)(results))
 
 
+def applies(name: str, results: Results) -> bool:
+    """Whether a figure has anything to show of these runs; most always have.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    asked = getattr(_module(name), "applies", None)
+    return asked is None or bool(asked(results))
+
+
 def draw_survey(
     norms: Mapping[str, NDArray[np.floating]], suggestions: Suggestions, setting: str = ""
 ) -> Figure:
@@ -163,7 +175,8 @@ def draw_all(
     Without `keys`, a store with several experiments (other tasks, other learning rates …) gives a
     folder for each; single runs, such as the trials of a study, are then left out, and of runs that
     differ only in their strategy's code the newest is drawn. A figure whose file raises is left out
-    with a `FigureWarning` that names its line.
+    with a `FigureWarning` that names its line; one that has nothing to show of these runs is left
+    out, too.
 
     Args:
         store: the store, or its folder.
@@ -198,6 +211,8 @@ def draw_all(
         results = Results.read(store, part["key"])
         for name in chosen:
             try:
+                if only is None and not applies(name, results):
+                    continue
                 figure = draw(name, results)
             except UsageError:
                 raise

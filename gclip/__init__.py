@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gclip.clipping.clipper import Clipper as Clipper
     from gclip.clipping.hooks import Attached as Attached
     from gclip.clipping.hooks import attach as attach
+    from gclip.clipping.layer_norms import LayerNorms as LayerNorms
+    from gclip.clipping.layer_record import LayerRecord as LayerRecord
     from gclip.clipping.per_sample.gradients import per_sample_gradients as per_sample_gradients
     from gclip.clipping.record import ClipSummary as ClipSummary
     from gclip.clipping.record import Record as Record
@@ -91,6 +93,8 @@ _HOME = {
     "load_plugins": "core.plugins",
     "ClipSummary": "clipping.record",
     "Record": "clipping.record",
+    "LayerNorms": "clipping.layer_norms",
+    "LayerRecord": "clipping.layer_record",
     "create": "core.registry",
     "get": "core.registry",
     "names": "core.registry",

@@ -76,7 +76,19 @@ def writing(names: dict[str, Any], folder: Path, out: str) -> None:
     assert "Does it help to leave the first steps alone?" in out
 
 
-CHECKED = {"survey.md": survey, "python.md": python, "writing-your-own.md": writing}
+def explosion(names: dict[str, Any], folder: Path, out: str) -> None:
+    assert set(names["layers"]["strategy"]) == {"none", "agc"}
+    assert names["record"].before.shape == (30, 2)
+    assert out.count("layers: gradients ") == 2  # of the command, and of the loop
+    assert "layers, learning_curves" in out
+
+
+CHECKED = {
+    "explosion.md": explosion,
+    "survey.md": survey,
+    "python.md": python,
+    "writing-your-own.md": writing,
+}
 
 
 @pytest.mark.parametrize("page", PAGES)

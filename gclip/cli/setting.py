@@ -215,7 +215,8 @@ class Setting:
         str | None,
         _setting(
             "--watch",
-            help="layer keeps each layer's norm over time, before and after clipping.",
+            help="layer keeps each layer's gradient norm over time, before and after clipping: "
+            "where gradients vanish or explode, in words and as the figure layers.",
             default="nothing",
             metavar="layer",
         ),

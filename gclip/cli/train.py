@@ -74,6 +74,7 @@ def train(
     Examples:
       gclip train -s agc
       gclip train -s "norm(max_norm=0.1)" --lr 0.4 --seed 3
+      gclip train --model plain -s agc --watch layer
       gclip train --recipe tutorial --data cifar-10-batches-py
       gclip train --task gan-digits --player generator=agc --player discriminator=norm
     """
@@ -112,6 +113,8 @@ def train(
     if json:
         stored = {key: value for key, value in result.to_dict().items() if key != "steps"}
         measured = {"score": result.score, "metric": result.metric.to_dict()}
+        if result.layers is not None:
+            measured["layer_profiles"] = [each.as_dict() for each in result.layers.profiles()]
         stored = {**stored, **measured}
         screen.echo_json({"key": config.key, "folder": str(folder), "read": is_stored, **stored})
         return
@@ -133,6 +136,8 @@ def report(result: RunResult) -> list[str]:
     lines = [f"{where}: {score} in {screen.duration(result.seconds)}"]
     if clipping.get("verdict"):
         lines += _clipping(clipping)
+    if result.layers is not None:
+        lines += map(str, result.layers.profiles())
     if result.status == "finished" and result.message:
         lines.append(result.message)
     return lines

@@ -73,6 +73,15 @@ class Comparison:
 
         return load_steps(self.store, self._all, points=points)
 
+    def layers(self) -> pd.DataFrame:
+        """One row a run, layer and point in time, as of `gclip.results.load_layers`.
+
+        Of runs with ``watch="layer"``: `before` and `after` clipping.
+        """
+        from gclip.results import load_layers
+
+        return load_layers(self.store, self._all)
+
     @cached_property
     def results(self) -> Results:
         """What figures take, failed runs left out: ``gclip.figures.draw("accuracy", …)``."""

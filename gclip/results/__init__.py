@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gclip.results.frames import Results as Results
     from gclip.results.frames import load as load
     from gclip.results.frames import load_curves as load_curves
+    from gclip.results.frames import load_layers as load_layers
     from gclip.results.frames import load_steps as load_steps
     from gclip.results.metrics import metric_of as metric_of
     from gclip.results.store import Store as Store
@@ -33,6 +34,7 @@ _HOME = {
     "experiments": "comparable",
     "load": "frames",
     "load_curves": "frames",
+    "load_layers": "frames",
     "load_steps": "frames",
     "metric_of": "metrics",
     "newest": "comparable",

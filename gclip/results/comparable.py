@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 # What may differ inside one experiment. Its code, and whether the rules of stepping have a say, go
 # with the strategy.
 _OF_STRATEGY = {"code", "stepping"}
-_FREE = {"strategy", "seed", *_OF_STRATEGY}
+# What is recorded beside a run changes nothing of it.
+_BESIDE = {"watch"}
+_FREE = {"strategy", "seed", *_OF_STRATEGY, *_BESIDE}
 
 
 def scored_runs(runs: pd.DataFrame) -> pd.DataFrame:
@@ -63,7 +65,7 @@ def settings(runs: pd.DataFrame) -> list[str]:
 
 def newest(runs: pd.DataFrame) -> pd.DataFrame:
     """One run for each experiment, strategy and seed: the newest, should its code have changed."""
-    same = [name for name in settings(runs) if name not in _OF_STRATEGY]
+    same = [name for name in settings(runs) if name not in _OF_STRATEGY | _BESIDE]
     order = runs["date"].fillna("").astype(str).sort_values(kind="stable").index
     chosen = runs.loc[order].drop_duplicates(same, keep="last")
     return runs.loc[runs.index.isin(chosen.index)].reset_index(drop=True)

@@ -1,8 +1,9 @@
-"""What do tables, statistics and figures read? Three data frames made from a store.
+"""What do tables, statistics and figures read? Data frames made from a store.
 
 ``runs`` has one row a run, ``curves`` one a run and epoch, ``steps`` one a run and step (or block
-of steps). Diverged runs are rows like any other: they score the worst value of their metric (of
-accuracy: chance) and count everywhere.
+of steps), ``layers`` one a run, layer and point in time, where layers were watched. Diverged runs
+are rows like any other: they score the worst value of their metric (of accuracy: chance) and count
+everywhere.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from gclip.clipping.verdicts import LIMITED
 from gclip.results.comparable import scored_runs
+from gclip.results.layer_frame import layers_frame
 from gclip.results.metrics import METRIC_COLUMNS, metric_cells
 from gclip.results.run_files import StoredRun
 from gclip.results.store import Store
@@ -37,6 +39,8 @@ _LATER = {
     "stepping": 0,
     "dropout": 0.0,
     "model_code": "",
+    "problem_code": "",
+    "watch": "",
 }
 # What a run is about; every other field of its config follows in alphabetical order.
 _CONFIG = ("task", "model", "optimizer", "lr", "strategy", "seed")
@@ -108,13 +112,30 @@ def load_steps(
     return _steps_frame(_stored(store, keys), points)
 
 
+def load_layers(store: Where, keys: Iterable[str] | None = None) -> pd.DataFrame:
+    """One row a run, layer and point in time (LAYER_COLUMNS), of runs with ``watch="layer"``.
+
+    A point stands for 1, 2, 4, … steps of a run, 256 points at most; ``step`` is its first.
+    ``before`` and ``after`` are geometric means over them of the L2 norm of a layer's gradient
+    before and after clipping, ``before_max`` and ``after_max`` the largest, inf where any was not
+    finite; `gclip.LayerRecord` says it in full. ``skipped`` is the share of these steps that were
+    skipped (``after`` is of the others), ``depth`` counts a player's layers from 0, its first.
+
+    Raises:
+        UsageError: the store is missing.
+    """
+    return layers_frame(_stored(store, keys))
+
+
 @dataclass(frozen=True)
 class Results:
-    """Everything a figure may read: the frames of ``load``, ``load_curves`` and ``load_steps``."""
+    """Everything a figure may read: the frames of ``load``, ``load_curves``, ``load_steps`` and
+    ``load_layers``."""
 
     runs: pd.DataFrame
     curves: pd.DataFrame
     steps: pd.DataFrame
+    layers: pd.DataFrame = field(default_factory=lambda: layers_frame(()))
 
     @classmethod
     def read(
@@ -126,16 +147,17 @@ class Results:
             UsageError: the store is missing.
         """
         stored = list(_stored(store, keys))
-        return cls(_runs_frame(stored), _curves_frame(stored), _steps_frame(stored, points))
+        steps, layers = _steps_frame(stored, points), layers_frame(stored)
+        return cls(_runs_frame(stored), _curves_frame(stored), steps, layers)
 
     def only(self, keys: Iterable[str]) -> Results:
         """The part about these runs."""
         wanted = set(keys)
-        runs, curves, steps = (
+        runs, curves, steps, layers = (
             frame[frame["key"].isin(wanted)].reset_index(drop=True)
-            for frame in (self.runs, self.curves, self.steps)
+            for frame in (self.runs, self.curves, self.steps, self.layers)
         )
-        return Results(runs, curves, steps)
+        return Results(runs, curves, steps, layers)
 
     def scored(self) -> Results:
         """The part about runs that came to an end: finished or diverged, not pruned or failed."""

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gclip.clipping.layer_record import PREFIX, LayerRecord
+
 CONFIG, RESULT, STEPS, ENVIRONMENT = "config.json", "result.json", "steps.npz", "environment.json"
 FILES = (CONFIG, RESULT, STEPS, ENVIRONMENT)
 _BLANK = "0" * 64
@@ -31,7 +33,8 @@ class Damaged(Exception):
 class StoredRun:
     """One run as it was read and verified: plain dictionaries, whatever gclip wrote them.
 
-    ``result`` has the status, scores, curve and clipping summary; ``steps`` one array a quantity.
+    ``result`` has the status, scores, curve and clipping summary; ``steps`` one array a quantity,
+    ``layers`` those of a run whose layers were watched.
     """
 
     key: str
@@ -48,12 +51,22 @@ class StoredRun:
     def steps(self) -> dict[str, NDArray[Any]]:
         """One array for each recorded quantity, with one entry a step (unpacked at every call)."""
         with np.load(io.BytesIO(self.archive), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            return {name: arrays[name] for name in arrays.files if not name.startswith(PREFIX)}
+
+    def layers(self) -> LayerRecord | None:
+        """The norms of the run's layers over time, where they were recorded (unpacked again)."""
+        names = self.result.get("layers")
+        if not names:
+            return None
+        with np.load(io.BytesIO(self.archive), allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files if name.startswith(PREFIX)}
+        return LayerRecord.from_arrays(names, self.result.get("layer_players") or (), found)
 
     def length(self) -> int:
         """How many steps were recorded."""
         with np.load(io.BytesIO(self.archive), allow_pickle=False) as arrays:
-            return max((len(arrays[name]) for name in arrays.files[:1]), default=0)
+            own = [name for name in arrays.files if not name.startswith(PREFIX)]
+            return max((len(arrays[name]) for name in own[:1]), default=0)
 
 
 def pack(

@@ -116,11 +116,12 @@ class Store:
         stored = self.read(key)
         if stored is None:
             raise UsageError(f"the store '{self.path}' has no run '{key}'")
+        layers = stored.layers()
         return RunResult.from_dict(
             {
                 **stored.result,
                 "config": stored.config,
-                "steps": stored.steps(),
+                "steps": {**stored.steps(), **(layers.arrays() if layers else {})},
                 "environment": stored.environment,
             }
         )
@@ -162,7 +163,8 @@ class Store:
         for part in ("config", "steps", "environment"):
             fields.pop(part, None)
         config = json.loads(result.config.to_json())
-        files = pack(key, config, fields, result.environment, result.steps)
+        arrays = {} if result.layers is None else result.layers.arrays()
+        files = pack(key, config, fields, result.environment, {**result.steps, **arrays})
         temporary = self._temporary / f"{key[:16]}-{uuid.uuid4().hex}"
         with self._reported(f"store run {key[:12]} in"):
             self._temporary.mkdir(parents=True, exist_ok=True)

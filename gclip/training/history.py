@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gclip.clipping.layer_norms import LayerNorms
 from gclip.clipping.record import Record
 from gclip.training.config import RunConfig
 from gclip.training.divergence import DivergenceMonitor
@@ -127,6 +128,7 @@ class RunHistory:
         seconds: float,
         environment: Mapping[str, Any],
         players: Mapping[str, Any] | None = None,
+        layers: LayerNorms | None = None,
     ) -> RunResult:
         """What came of the run.
 
@@ -139,6 +141,7 @@ class RunHistory:
             seconds: of wall clock.
             environment: the machine and versions.
             players: of `PlayerRecords.players`, where a run has several.
+            layers: the norms of its layers, where it was watched.
         """
         own = Record()
         own.load_state_dict({"rows": record.state_dict()["rows"][:step]})
@@ -174,6 +177,7 @@ class RunHistory:
             clipping=clipping,
             seconds=seconds,
             steps={name: values[:step] for name, values in steps.items()},
+            layers=None if layers is None else layers.record(step),
             environment=dict(environment),
         )
 

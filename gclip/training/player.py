@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gclip.clipping.clipper import Clipper
+from gclip.clipping.layer_norms import LayerNorms
 from gclip.clipping.report import ClipReport
 from gclip.core.strategy import Chain, Strategy
 from gclip.errors import UsageError
@@ -31,6 +32,7 @@ class Player:
         config: of the run.
         total_steps: the most it makes; None where nobody knows.
         alone: whether it is the only player, so that its loss reaches no other parameters.
+        layers: records the norms of its layers, where the run is watched.
 
     Attributes:
         before_step: called at each step, skipped ones too, when its gradients have been clipped.
@@ -53,9 +55,11 @@ class Player:
         alone: bool,
         disturbance: Disturbance,
         stream: RandomStream,
+        layers: LayerNorms | None = None,
     ) -> None:
         self.name, self.network = name, network
         self._config, self._disturbance, self._stream = config, disturbance, stream
+        self._layers = layers
         self._parameters = [p for p in network.parameters() if p.requires_grad]
         self._reached = None if alone else self._parameters
         self.optimizer = build_optimizer(config, network.parameters(), device)
@@ -97,13 +101,19 @@ class Player:
         torch.autograd.backward(loss, inputs=self._reached)
         if self._disturbance:
             self._disturbance.apply(self._parameters)
-        clipper = self.clipper
+        clipper, layers = self.clipper, self._layers
+        if layers is not None:
+            layers.before(self.name)
         with self._stream:
             report = clipper.step()
+        if layers is not None:
+            layers.after(report.skipped)
         if self.before_step is not None:
             self.before_step()
         with clipper.updating() if clipper.on_updates else contextlib.nullcontext():
             self._stepper.step(report.skipped)
+        if layers is not None and clipper.on_updates:  # which may have skipped the update
+            layers.skip(cast(ClipReport, clipper.report).skipped)
         clear()
         self.step_count += 1
         return report

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from gclip.clipping.layer_norms import LayerNorms
 from gclip.core import registry
 from gclip.core.players import by_player
 from gclip.errors import UsageError
@@ -65,6 +66,7 @@ class ProblemRun:
             self.problem.setup(self.state)
         with within(self.problem, "batches_per_epoch"):
             self._epoch_batches = self.problem.batches_per_epoch(self.state)
+        self._layers = LayerNorms(self.state.players) if config.watch == "layer" else None
         self.players = self._make_players()
         self.epoch = self.step = 0
         self._current = 1  # the epoch that is trained or measured
@@ -141,6 +143,7 @@ class ProblemRun:
             seconds=seconds,
             environment=environment,
             players=self._records.players(self.step),
+            layers=self._layers,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -155,6 +158,7 @@ class ProblemRun:
             "strategy": self._stream.state_dict(),
             "sequence": list(self._records.sequence),
             "rates": list(self.history.rates),
+            "layers": None if self._layers is None else self._layers.state_dict(),
             **self.history.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
@@ -170,6 +174,8 @@ class ProblemRun:
             torch.cuda.set_rng_state(state["chance_cuda"])
         self._stream.load_state_dict(state["strategy"])
         self._records.sequence[:] = state["sequence"]
+        if self._layers is not None:
+            self._layers.load_state_dict(state["layers"])
         self.history.rates[:] = state["rates"]
         self.history.load_state_dict(state)
         self.epoch, self.step = state["epoch"], state["step"]
@@ -194,6 +200,7 @@ class ProblemRun:
                     config.gradient_noise, config.spikes, config.seed, "" if index == 0 else name
                 ),
                 stream=self._stream,
+                layers=self._layers,
             )
             for index, (name, network) in enumerate(networks.items())
         }

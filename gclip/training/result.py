@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from gclip.clipping.layer_record import PREFIX, LayerRecord
 from gclip.clipping.record import ClipSummary
 from gclip.clipping.verdicts import MOSTLY_SKIPPED
 from gclip.errors import UsageError, choose
@@ -46,6 +47,7 @@ class RunResult:
         clipping: what clipping did: the record's summary.
         seconds: of wall clock, over all the pieces of a resumed run.
         steps: arrays of one entry per optimizer step: ``loss``, ``lr``, and the record's.
+        layers: the norm of each layer's gradient over time, where ``config.watch`` asks for it.
         environment: the machine and versions.
     """
 
@@ -63,6 +65,7 @@ class RunResult:
     clipping: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     steps: dict[str, Array] = field(default_factory=dict)
+    layers: LayerRecord | None = None
     environment: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -87,12 +90,19 @@ class RunResult:
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON would have it, but `steps`, which stay arrays.
 
+        Those of `layers` are among them, as ``layers/before`` …; their names are ``layers``.
         What JSON has no number for becomes "nan", "inf" and "-inf", which ``float`` reads.
         """
         other = self.metric.name != ACCURACY.name
-        measured = {"metric": self.metric.to_dict()} if other else {}
+        measured: dict[str, Any] = {"metric": self.metric.to_dict()} if other else {}
         if self.scores:
             measured["scores"] = _plain(self.scores)
+        arrays: dict[str, Array] = {}
+        if self.layers is not None:
+            arrays = self.layers.arrays()
+            measured["layers"] = list(self.layers.names)
+            if any(self.layers.players):
+                measured["layer_players"] = list(self.layers.players)
         return {
             "config": json.loads(self.config.to_json()),
             "status": self.status,
@@ -106,7 +116,7 @@ class RunResult:
             "curve": _plain(self.curve),
             "clipping": _plain(self.clipping),
             "seconds": self.seconds,
-            "steps": self.steps,
+            "steps": {**self.steps, **arrays},
             "environment": self.environment,
         }
 
@@ -135,7 +145,10 @@ class RunResult:
             rest["scores"] = {str(name): float(value) for name, value in scores.items()}
             curve = [_number_again(point) for point in values.get("curve") or []]
             clipping = _number_again(values.get("clipping") or {})
-            steps = {name: np.asarray(array) for name, array in (values.get("steps") or {}).items()}
+            arrays = {n: np.asarray(array) for n, array in (values.get("steps") or {}).items()}
+            steps = {n: array for n, array in arrays.items() if not n.startswith(PREFIX)}
+            names, owners = values.get("layers"), values.get("layer_players") or ()
+            layers = LayerRecord.from_arrays(names, owners, arrays) if names else None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"this is not the result of a run: {error!r}") from error
         choose(status, STATUSES, "status")
@@ -145,6 +158,7 @@ class RunResult:
             curve=curve,
             clipping=clipping,
             steps=steps,
+            layers=layers,
             **rest,
         )
 

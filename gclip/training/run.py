@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.clipper import Clipper
+from gclip.clipping.layer_norms import LayerNorms
 from gclip.clipping.report import ClipReport
 from gclip.training import models, optimizers, seeds
 from gclip.training.batches import Epoch
@@ -47,6 +48,7 @@ class Run(TrainingLoop[ClipReport]):
         self.model = lay_out(model.to(device), self._memory_format)
         self.optimizer = build_optimizer(config, self.model.parameters(), device)
         self._stepper = Stepper(self.optimizer)
+        self._layers = LayerNorms(self.model) if config.watch == "layer" else None
         self.before_step: Callable[[], None] | None = None
         self._order = seeds.generator(config.seed, "order")
         self._augmentation = seeds.generator(config.seed, "augmentation")
@@ -122,6 +124,7 @@ class Run(TrainingLoop[ClipReport]):
             record=self.clipper.record,
             seconds=seconds,
             environment=environment,
+            layers=self._layers,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -136,6 +139,7 @@ class Run(TrainingLoop[ClipReport]):
             "chance": torch.get_rng_state(),
             "chance_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
             "strategy": None if self._stream is None else self._stream.state_dict(),
+            "layers": None if self._layers is None else self._layers.state_dict(),
             **self.history.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
@@ -154,6 +158,8 @@ class Run(TrainingLoop[ClipReport]):
             torch.cuda.set_rng_state(state["chance_cuda"])
         if self._stream is not None:
             self._stream.load_state_dict(state["strategy"])
+        if self._layers is not None:
+            self._layers.load_state_dict(state["layers"])
         self.history.load_state_dict(state)
         self.epoch, self.step = state["epoch"], state["step"]
 
@@ -177,13 +183,19 @@ class Run(TrainingLoop[ClipReport]):
             self._disturbance.apply(parameters)
 
     def _clip_and_step(self) -> ClipReport:
-        clipper = self.clipper
+        clipper, layers = self.clipper, self._layers
+        if layers is not None:
+            layers.before()
         with self._stream or contextlib.nullcontext():
             report = clipper.step()
+        if layers is not None:
+            layers.after(report.skipped)
         if self.before_step is not None:
             self.before_step()
         with clipper.updating() if clipper.on_updates else contextlib.nullcontext():
             self._stepper.step(report.skipped)
+        if layers is not None and clipper.on_updates:  # which may have skipped the update
+            layers.skip(cast(ClipReport, clipper.report).skipped)
         return report
 
     def _mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -143,3 +143,18 @@ def test_several_processes_are_refused(
     assert not list(tmp_path.iterdir())
     monkeypatch.setenv("WORLD_SIZE", "1")  # one process may be started in this way, too
     assert gclip("train", *TINY).code == 0
+
+
+def test_watch_says_where_gradients_vanish_or_explode(gclip: Command, tmp_path: Path) -> None:
+    watched = ("train", "-s", "norm(max_norm=0.1)", "--watch", "layer", *TINY)
+    said = gclip(*watched).out.replace("\n", " ")
+    found = gclip(*watched, "--json").json
+    [profile] = found["layer_profiles"]
+    assert found["layers"] == ["conv1", "conv2", "fc1", "fc2", "fc3"]
+    assert (profile["first"], profile["last"], profile["layers"]) == ("conv1", "fc3", 5)
+    assert profile["ratio"] == profile["first_norm"] / profile["last_norm"]
+    assert "layers: gradients " in said
+    assert f"largest in {profile['largest']} ({profile['largest_norm']:.3g})" in said
+    plain = gclip("train", "-s", "norm(max_norm=0.1)", *TINY)
+    assert "layers:" not in plain.out
+    assert "layer_profiles" not in gclip("train", "-s", "norm(max_norm=0.1)", *TINY, "--json").json

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gclip.clipping.layer_record import LayerRecord
 from gclip.results import Store
 
 EPOCHS, STEPS = 5, 225
@@ -68,7 +69,9 @@ def run(strategy: str, rank: int, seed: int, **settings: Any) -> Any:
         for epoch in range(1, EPOCHS + 1)
         if 45 * epoch <= stop
     ]
+    watched = {"layers": list(LAYERS)} if config.get("watch") else {}
     result = {
+        **watched,
         "status": "diverged" if diverged else "finished",
         "stopped_at": stop if diverged else None,
         "accuracy": 0.1 if diverged else curve[-1]["accuracy"],
@@ -99,7 +102,27 @@ def run(strategy: str, rank: int, seed: int, **settings: Any) -> Any:
         status=result["status"],
         environment={"device": "cpu", "date": "2000-01-01"},
         steps={name: np.asarray(values, np.float32) for name, values in steps.items()},
+        layers=_layers(norm, clipped_norm) if config.get("watch") else None,
         to_dict=lambda: result,
+    )
+
+
+LAYERS = tuple(f"body.{place}" for place in range(20))
+
+
+def _layers(norm: Any, clipped_norm: Any) -> LayerRecord:
+    """Norms that grow tenfold from the last layer to the first."""
+    share = np.logspace(0, -1, len(LAYERS))
+    before, after = (each[:, None] * share for each in (norm, clipped_norm))
+    infinite = np.isinf(before)
+    return LayerRecord(
+        names=LAYERS,
+        step=np.arange(len(norm)),
+        before=before,
+        after=np.where(infinite, np.nan, after),
+        before_max=before,
+        after_max=np.where(infinite, np.nan, after),
+        skipped=infinite.astype(float),
     )
 
 

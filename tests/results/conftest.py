@@ -34,6 +34,7 @@ class Result:
     curve: list[dict[str, Any]] = field(default_factory=list)
     clipping: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, Any] = field(default_factory=dict)
+    layers: Any = None
     environment: dict[str, Any] = field(default_factory=dict)
     seconds: float = 1.0
     stopped_at: int | None = None

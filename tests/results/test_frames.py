@@ -144,6 +144,8 @@ def test_scored_runs_are_those_with_an_outcome(tmp_path: Path, make: Make) -> No
     results = Results.read(store)
     assert len(results.runs) == 5
     assert results.strategies == ("none", "norm")
-    for frame in vars(results.scored()).values():
+    parts = dict(vars(results.scored()))
+    assert parts.pop("layers").empty  # nobody watched any
+    for frame in parts.values():
         assert isinstance(frame, pd.DataFrame)
         assert set(frame["key"]) == set(results.runs["key"][results.runs["seed"] < 2])

@@ -45,6 +45,8 @@ def unsupported(config: RunConfig) -> str:
     problem = problem_of(config.task)
     if not has_fast_path(problem):
         return f"task {problem.name} makes its own steps, which are not stacked"
+    if config.watch:
+        return f"watch={config.watch} measures the layers of one run at a time"
     if any(part.side == "sample" for part in parts_of(registry.parse_for_run(config.strategy))):
         return f"{config.strategy} clips single examples, whose gradients are not stacked"
     if config.optimizer == "muon":
