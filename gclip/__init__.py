@@ -64,6 +64,8 @@ if TYPE_CHECKING:
     from gclip.survey.suggestions import Suggestions as Suggestions
     from gclip.survey.survey import Survey as Survey
     from gclip.training.metric import Metric as Metric
+    from gclip.training.models.builder import build_model as build_model
+    from gclip.training.models.registry import register_model as register_model
     from gclip.training.problem import Problem as Problem
     from gclip.training.run_state import RunState as RunState
     from gclip.training.supervised import Supervised as Supervised
@@ -121,6 +123,8 @@ _HOME = {
     "RunState": "training.run_state",
     "Supervised": "training.supervised",
     "register_problem": "training.tasks",
+    "build_model": "training.models.builder",
+    "register_model": "training.models.registry",
 }
 
 _PACKAGES = ("figures", "results")

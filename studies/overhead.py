@@ -211,7 +211,7 @@ class Bench:
 
         layout = memory_format(device, base.precision)
         self._base, self.device = base, device
-        self.model = models.build(base.model, 10, base.seed).to(device).to(memory_format=layout)
+        self.model = models.build(base.model, seed=base.seed).to(device).to(memory_format=layout)
         self.parameters = list(self.model.parameters())
         chance = torch.Generator().manual_seed(0)
         images = torch.randn(base.batch_size, 3, SIZE, SIZE, generator=chance)

@@ -60,7 +60,7 @@ def test_no_file_imports_itself_round_about() -> None:
 
 
 def test_the_library_does_not_lean_on_its_face() -> None:
-    outer = {"gclip.cli", *(f"gclip.{folder}" for folder in BESIDE)}
+    outer = {"gclip.cli", "gclip.problems", *(f"gclip.{folder}" for folder in BESIDE)}
     leaning = {name for name, arrows in ARROWS.items() if "gclip" in arrows}
     assert {name for name in leaning if _room(name) not in outer} == set()
 
@@ -71,6 +71,12 @@ def test_the_library_names_no_strategy_study_or_figure() -> None:
         if _room(name) not in {"gclip.cli", *beside}:
             named = {arrow for arrow in arrows if _room(arrow) in beside}
             assert named <= FACES.get(name, set()), name
+
+
+def test_the_library_names_no_problem() -> None:
+    for name, arrows in ARROWS.items():
+        if _room(name) != "gclip.problems":
+            assert "gclip.problems" not in set(map(_room, arrows)), name
 
 
 def test_what_lies_beside_the_library_keeps_its_arrows() -> None:

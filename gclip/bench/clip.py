@@ -49,7 +49,7 @@ def rows(
     progress("the bandwidth of this machine's memory")
     memory = roofline.measure()
     for model in models:
-        params = list(build(model, 10, seed=0).named_parameters())
+        params = list(build(model, seed=0).named_parameters())
         reset = give_gradients([p for _, p in params])
         size = 4 * sum(p.numel() for _, p in params)
         for case, ours, peer, theirs, passes in _cases(params):

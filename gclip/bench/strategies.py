@@ -69,7 +69,7 @@ def rows(
         where = "lenet" if strategy.side == "sample" else model
         row: dict[str, Any] = {"case": f"{where} {strategy.name}", "strategy": strategy.name}
         try:
-            pair = _PAIRS[strategy.side](strategy, build(where, 10, seed=0))
+            pair = _PAIRS[strategy.side](strategy, build(where, seed=0))
             row |= {"peer": pair.peer, **_measure(pair, seconds, warm)}
         except UsageError as error:
             row["reason"] = str(error)

@@ -34,7 +34,7 @@ Batches = Annotated[
 ]
 Optimizer = Annotated[
     str,
-    typer.Option("--optimizer", metavar="NAME", help="sgd, adam, adamw, rmsprop or adagrad."),
+    typer.Option("--optimizer", metavar="NAME", help="sgd, adam, adamw, rmsprop, adagrad or muon."),
 ]
 Seconds = Annotated[float, typer.Option("--seconds", help="How long to measure each row, about.")]
 
@@ -84,7 +84,7 @@ def data(
     load("torch")
     from gclip.bench import data as measured
 
-    with BenchProgress(len(measured.CASES), before="reading images") as progress:
+    with BenchProgress(len(measured.CASES), before="reading data") as progress:
         rows = measured.rows(data, progress)
     _report("data", rows, json, "ours_ms, peer_ms: milliseconds a batch.")
 

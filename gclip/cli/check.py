@@ -79,7 +79,13 @@ def _chosen(what: list[str]) -> list[str]:
     import gclip
 
     plugins = [each for each in what if _is_plugin(each)]
-    registered = [name for plugin in plugins for name in gclip.load_plugins(plugin)]
+    loaded = [name for plugin in plugins for name in gclip.load_plugins(plugin)]
+    strategies = gclip.names()
+    registered = [name for name in loaded if name in strategies]
+    if loaded and not registered and plugins == what:
+        raise gclip.UsageError(
+            f"the contract is one of strategies, and {', '.join(plugins)} registers none"
+        )
     named = [gclip.get(each).name for each in what if each not in plugins]
     return list(dict.fromkeys(named or registered))
 

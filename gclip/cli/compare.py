@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gclip.cli.failures import failure_code
 from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     FiguresFolder,
@@ -16,12 +17,14 @@ from gclip.cli.options import (
     Json,
     NoFigures,
     Place,
+    Player,
     Plugins,
     Strategies,
     Workers,
     expand,
     load_plugins,
     parse_seeds,
+    with_players,
 )
 from gclip.cli.setting import Setting
 from gclip.execution.compare import USUAL_BASELINES
@@ -49,6 +52,7 @@ def compare(
     run: Setting,
     place: Place,
     strategy: Strategies = None,
+    player: Player = None,
     seeds: Annotated[
         str | None,
         typer.Option(
@@ -87,6 +91,8 @@ def compare(
       gclip compare -s none -s agc -s "norm(max_norm=0.1)" --seeds 5
       gclip compare --plugin my_strategies.py -s mine -s norm
       gclip compare --task cifar10 --data cifar-10-batches-py --epochs 10
+      gclip compare --task adding -s none -s norm -s value -s agc
+      gclip compare --task gan-digits -s none --player generator=agc --player discriminator=norm
     """
     place.alone()
     how = place.execution(workers, fleet)
@@ -107,13 +113,14 @@ def compare(
         from gclip.training import RunConfig
 
         plugins = load_plugins(plugin)
-        names = tuple(strategy) if strategy else gclip.names()
+        chosen = with_players(strategy, player)
+        names = tuple(chosen) if chosen else gclip.names()
         seed_list = default_seeds(names) if seeds is None else parse_seeds(seeds)
         base = run.config()
         against = execution.choose_baseline(names, baseline)
         configs = paired_configs(names, seed_list, base)
         display.total = len(configs)
-        display.doing("reading images")
+        display.doing("reading data")
         how = dataclasses.replace(how, data=run.data, plugins=plugins, listener=display)
         comparison = execution.compare_configs(configs, against, place.store, how)
         if not no_figures:
@@ -123,13 +130,13 @@ def compare(
             if no_figures
             else _draw(comparison, out or place.store / "figures" / figures_folder(comparison))
         )
-    near_edge = base.replace(strategy="none", seed=0) == RunConfig()
+    near_edge = base.replace(strategy="none", seed=0, watch="") == RunConfig()
     if json:
         screen.echo_json(_as_json(comparison, base, display, files))
     else:
         _print(comparison, base, seed_list, display, files, near_edge, baseline)
     if comparison.failed:
-        raise typer.Exit(1)
+        raise typer.Exit(failure_code(run.message for run in comparison.failed))
 
 
 def _draw(comparison: Comparison, folder: Path) -> list[Path]:
@@ -181,14 +188,19 @@ def figures_folder(comparison: Comparison) -> str:
     configs = [run.config for run in comparison.outcomes]
     strategies = list(dict.fromkeys(config.strategy for config in configs))
     seeds = len({config.seed for config in configs})
-    plain = ["".join(c if c.isalnum() or c in "._" else "-" for c in s) for s in strategies]
-    names = "+".join(text.strip("-") for text in plain)
+    names = "+".join(_in_a_name(text) for text in strategies)
     if len(names) > _LONGEST_NAMES:
         names = f"{len(strategies)}-strategies"
     digest = hashlib.sha256(" ".join(sorted(config.key for config in configs)).encode())
     first = configs[0]
     seeds_text = screen.plural(seeds, "seed").replace(" ", "-")
-    return f"{first.task}-{first.model}-{names}-{seeds_text}-{digest.hexdigest()[:8]}"
+    what = "-".join(_in_a_name(text) for text in (first.task, first.model) if text)
+    return f"{what}-{names}-{seeds_text}-{digest.hexdigest()[:8]}"
+
+
+def _in_a_name(text: str) -> str:
+    """A spelling as a part of a folder's name."""
+    return "".join(c if c.isalnum() or c in "._" else "-" for c in text).strip("-")
 
 
 def _why_baseline(comparison: Comparison) -> str:
@@ -202,7 +214,8 @@ def _why_baseline(comparison: Comparison) -> str:
 
 def setting_text(config: RunConfig) -> str:
     """What was trained, in a line: ``digits, lenet, sgd lr 0.1, batch 32, 5 epochs``."""
-    parts = [config.task, config.model, f"{config.optimizer} lr {config.lr:g}"]
+    model = [config.model] if config.model else []
+    parts = [config.task, *model, f"{config.optimizer} lr {config.lr:g}"]
     if config.schedule != "constant":
         parts.append(config.schedule)
     if config.fraction != 1:

@@ -41,8 +41,17 @@ Plugins = Annotated[
     typer.Option(
         "--plugin",
         metavar="FILE|MODULE",
-        help="Python file or module that registers strategies; again for more.",
+        help="Python file or module that registers strategies, problems or models; again for more.",
         show_default="none",
+    ),
+]
+Player = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--player",
+        metavar="NAME=STRATEGY",
+        help="Where a task trains several networks: the strategy of this one; again for each.",
+        show_default="the same for all",
     ),
 ]
 Fleet = Annotated[
@@ -154,8 +163,28 @@ def expand(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def with_players(strategies: list[str] | None, players: list[str] | None) -> list[str] | None:
+    """The strategies of ``-s``, and the one that ``--player`` puts together: ``players(…)``.
+
+    Raises:
+        UsageError: a player without a strategy, or one named twice.
+    """
+    named: dict[str, str] = {}
+    for text in players or ():
+        name, equals, strategy = (part.strip() for part in text.partition("="))
+        if not (name and equals and strategy):
+            raise UsageError(f"--player takes NAME=STRATEGY such as critic=norm, but got {text!r}")
+        if name in named:
+            raise UsageError(f"--player {name} is there twice; give each player one strategy")
+        named[name] = strategy
+    if not named:
+        return strategies
+    together = ", ".join(f"{name}={strategy}" for name, strategy in named.items())
+    return [*(strategies or ()), f"players({together})"]
+
+
 def load_plugins(plugins: list[str] | None) -> tuple[str, ...]:
-    """Register the strategies of every `--plugin`, and return what workers must load too."""
+    """Register what every `--plugin` brings, and return what workers must load too."""
     import gclip
 
     for plugin in plugins or ():

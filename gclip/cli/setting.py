@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gclip.errors import UsageError
+
 if TYPE_CHECKING:
     from gclip.training import RunConfig
 
@@ -39,18 +41,29 @@ class Setting:
         str | None,
         _setting(
             "--task",
-            help="digits (embedded) or cifar10.",
+            help="What is learned: digits (embedded), cifar10, adding, …; gclip list --problems "
+            'has all, and their fields: "adding(length=200)".',
             default="digits",
-            metavar="NAME",
+            metavar="TASK",
         ),
     ] = None
     data: Annotated[
         Path | None,
         _setting(
             "--data",
-            help="Folder of the images: cifar-10-batches-py, or class folders in train/ and test/.",
+            help="Folder of the data: cifar-10-batches-py, or class folders in train/ and test/.",
             default="cifar10 is downloaded",
             metavar="DIR",
+        ),
+    ] = None
+    size: Annotated[
+        int | None,
+        _setting("--size", help="Side of the images of task images, in pixels.", default="32"),
+    ] = None
+    grayscale: Annotated[
+        bool | None,
+        _setting(
+            "--grayscale/--colour", help="Images of task images in one channel.", default="colour"
         ),
     ] = None
     fraction: Annotated[
@@ -65,17 +78,27 @@ class Setting:
         str | None,
         _setting(
             "--model",
-            help="lenet, resnet9 or resnet18.",
+            help="lenet, lstm, mlp, nfnet, plain, resnet18, resnet9, vit or a plugin's; with "
+            "settings: 'mlp(width=256)'.",
             default="lenet",
             metavar="NAME",
+        ),
+    ] = None
+    dropout: Annotated[
+        float | None,
+        _setting(
+            "--dropout",
+            help="Share of activations dropped, 0 to 1, for models that have dropout.",
+            default="0",
+            metavar="P",
         ),
     ] = None
     optimizer: Annotated[
         str | None,
         _setting(
             "--optimizer",
-            help="sgd, adam, adamw, rmsprop or adagrad.",
-            default="sgd; adam for cifar10",
+            help="sgd, adam, adamw, rmsprop, adagrad or muon.",
+            default="the task's: sgd for digits, adam for cifar10",
             metavar="NAME",
         ),
     ] = None
@@ -84,15 +107,15 @@ class Setting:
         _setting(
             "--lr",
             help="Learning rate.",
-            default="0.15; 0.001 for cifar10; the optimizer's where another is chosen",
+            default="the task's: 0.15 for digits; the optimizer's where another is chosen",
         ),
     ] = None
     momentum: Annotated[
         float | None,
         _setting(
             "--momentum",
-            help="Momentum, for sgd and rmsprop.",
-            default="0.9 of sgd, 0 of rmsprop",
+            help="Momentum, for sgd, rmsprop and muon.",
+            default="0.9 of sgd, 0 of rmsprop, 0.95 of muon",
         ),
     ] = None
     weight_decay: Annotated[
@@ -116,8 +139,8 @@ class Setting:
         int | None,
         _setting(
             "--batch-size",
-            help="Images a batch.",
-            default="32; 128 for cifar10",
+            help="Examples a batch.",
+            default="the task's: 32 for digits, 128 for cifar10",
         ),
     ] = None
     accumulate: Annotated[
@@ -132,8 +155,8 @@ class Setting:
         int | None,
         _setting(
             "--epochs",
-            help="Passes over the images.",
-            default="5; 10 for cifar10",
+            help="Passes over the data.",
+            default="the task's: 5 for digits, 10 for cifar10",
         ),
     ] = None
     augment: Annotated[
@@ -187,17 +210,47 @@ class Setting:
         ),
     ] = None
 
+    watch: Annotated[
+        str | None,
+        _setting(
+            "--watch",
+            help="layer keeps each layer's norm over time, before and after clipping.",
+            default="nothing",
+            metavar="layer",
+        ),
+    ] = None
+
     def config(self, **more: Any) -> RunConfig:
         """The config these options ask for; `more` are fields that other options set."""
         from gclip.training import recipes, task_defaults
 
-        if self.recipe is not None:
-            start = recipes[self.recipe]
-        else:
-            start = task_defaults(self.task or "digits")
+        task = self._task()
+        start = task_defaults(task or "digits") if self.recipe is None else recipes[self.recipe]
         given = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("recipe", "data") and getattr(self, field.name) is not None
+            if field.name not in _NO_FIELDS and getattr(self, field.name) is not None
         }
+        if task is not None:
+            given["task"] = task
         return start.replace(**{**given, **more})
+
+    def _task(self) -> str | None:
+        """The task, with the options that are its own as its fields."""
+        own = {}
+        if self.size is not None:
+            own["size"] = str(self.size)
+        if self.grayscale is not None:
+            own["channels"] = "1" if self.grayscale else "3"
+        if not own:
+            return self.task
+        if self.task != "images":
+            raise UsageError(
+                f"--size and --grayscale belong to --task images, but got --task "
+                f"{self.task or 'digits'}"
+            )
+        return f"images({', '.join(f'{name}={value}' for name, value in own.items())})"
+
+
+_NO_FIELDS = ("recipe", "data", "task", "size", "grayscale")
+"""Options that are no fields of a config by themselves."""

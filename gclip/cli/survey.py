@@ -43,6 +43,15 @@ def survey(
     run: Setting,
     place: Place,
     strategy: Strategies = None,
+    player: Annotated[
+        str | None,
+        typer.Option(
+            "--player",
+            metavar="NAME",
+            help="Whose norms are watched, where a task trains several networks.",
+            show_default="the first",
+        ),
+    ] = None,
     clip_rate: Annotated[
         float,
         typer.Option("--clip-rate", help="Share of the steps that a threshold is to limit."),
@@ -70,6 +79,7 @@ def survey(
       gclip survey --lr 0.01
       gclip survey --lr 0.01 -s norm -s agc -s "percentile(scope=tensor)" --clip-rate 0.05
       gclip survey --task cifar10 --data cifar-10-batches-py --seeds 3
+      gclip survey --task gan-digits --player discriminator
     """
     place.alone()
     _check(clip_rate, steps)
@@ -87,7 +97,7 @@ def survey(
         chosen = [_parsed(each) for each in strategy] if strategy else None
         config = run.config(strategy="none")
         device = resolve_device(place.device)
-        display.doing("reading images")
+        display.doing("reading data")
         config, dataset = load_data(config, run.data)
         folder = out or place.store / "figures"
         if not no_figures:
@@ -98,6 +108,7 @@ def survey(
                 survey_norms(
                     config.replace(seed=seed),
                     dataset,
+                    player=player,
                     steps=STEPS if steps is None else steps,
                     strategies=chosen,
                     device=str(device),
@@ -114,6 +125,8 @@ def survey(
             display.doing("drawing the figure")
         files = [] if no_figures else _draw(surveys, suggestions, setting, folder)
     notes = _notes(surveyed, seed_list)
+    if surveyed[0].player:
+        notes.insert(0, f"The norms are those of the player {surveyed[0].player}.")
     if json:
         screen.echo_json(
             {

@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gclip.cli.interrupts import interruptible
-from gclip.cli.options import Json, Place, Plugins, expand, load_data, load_plugins
+from gclip.cli.options import (
+    Json,
+    Place,
+    Player,
+    Plugins,
+    expand,
+    load_data,
+    load_plugins,
+    with_players,
+)
 from gclip.cli.progress import StepsDisplay
 from gclip.cli.setting import Setting
 from gclip.clipping.verdicts import DEFINITION
+from gclip.errors import UsageError
 from gclip.results.table_text import verdict_text
 from gclip.text import screen
 
@@ -38,11 +48,10 @@ def train(
             show_default="none, or the recipe's",
         ),
     ] = None,
+    player: Player = None,
     seed: Annotated[
         int | None,
-        typer.Option(
-            "--seed", help="Of weights, order of images and augmentation.", show_default="0"
-        ),
+        typer.Option("--seed", help="Of weights, batches and augmentation.", show_default="0"),
     ] = None,
     checkpoint: Annotated[
         Path | None,
@@ -65,6 +74,7 @@ def train(
       gclip train -s agc
       gclip train -s "norm(max_norm=0.1)" --lr 0.4 --seed 3
       gclip train --recipe tutorial --data cifar-10-batches-py
+      gclip train --task gan-digits --player generator=agc --player discriminator=norm
     """
     place.alone()
     with interruptible(lambda: _interrupted(checkpoint)), StepsDisplay() as display:
@@ -74,10 +84,13 @@ def train(
         from gclip.training import train as train_run
 
         load_plugins(plugin)
-        more: dict[str, Any] = {"strategy": strategy, "seed": seed}
+        if strategy is not None and player:
+            raise UsageError("give -s or --player, not both: a run has one strategy a player")
+        named = with_players([strategy] if strategy else None, player)
+        more: dict[str, Any] = {"strategy": named[0] if named else None, "seed": seed}
         config = run.config(**{name: value for name, value in more.items() if value is not None})
         device = resolve_device(place.device)
-        display.doing("reading images")
+        display.doing("reading data")
         config, dataset = load_data(config, run.data)
         store = Store(place.store, create=True)
         is_stored = store.has(config.key)
@@ -107,7 +120,8 @@ def train(
 def report(result: RunResult) -> list[str]:
     """What there is to say about a run: its score, what clipping did, and what that word means."""
     config, clipping = result.config, result.clipping
-    where = f"{config.strategy} on {config.task}, {config.model}, seed {config.seed}"
+    model = f", {config.model}" if config.model else ""
+    where = f"{config.strategy} on {config.task}{model}, seed {config.seed}"
     score = f"{screen.percent(result.accuracy)} % {config.split} accuracy"
     if result.status == "diverged":
         score = f"diverged at step {result.stopped_at}; scored as chance, {score}"

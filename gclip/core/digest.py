@@ -22,11 +22,11 @@ import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
-from types import ModuleType
+from types import FunctionType, ModuleType
 
-from gclip.core.bytecode import compiled
+from gclip.core.bytecode import compiled, compiled_function
 from gclip.core.players import Players
 from gclip.core.strategy import DOCUMENTATION, Chain, Strategy
 
@@ -73,6 +73,24 @@ def _code_of_classes(found: Iterable[type]) -> str:
     return "\n".join(_code(sys.modules.get(name), classes[name]) for name in sorted(classes))
 
 
+def digest_of_function(function: FunctionType) -> str:
+    """12 hex digits that change when the code of a registered function does: a model's.
+
+    What counts is the text of its module as for a strategy; of a function that was written in a
+    notebook, its compiled code and that of the functions and classes there that it names.
+    """
+    code = _module_code(sys.modules.get(function.__module__))
+    text = compiled_function(function) if code is None else code
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def ships_with_gclip(function: Callable[..., object]) -> bool:
+    """Whether a function or class is the library's, which answers for what it computes."""
+    return function.__module__.partition(".")[0] == "gclip" and _is_library_or_python(
+        function.__module__
+    )
+
+
 def _is_library_or_python(module: str) -> bool:
     root, _, inside = module.partition(".")
     if root == "gclip":
@@ -89,12 +107,21 @@ def _same_code() -> Mapping[str, str]:
 
 
 def _code(module: ModuleType | None, classes: Sequence[type]) -> str:
-    """A module's code in one normal form, without comments, docstrings, equations and papers."""
+    """The code of classes of a module: its text in one normal form, or what is compiled."""
+    found = _module_code(module)
+    if found is None:
+        # A notebook, a console or a frozen program: no file, but the classes themselves.
+        return "\n".join(compiled(cls) for cls in dict.fromkeys(classes))
+    return found
+
+
+def _module_code(module: ModuleType | None) -> str | None:
+    """A module's code in one normal form, without comments, docstrings, equations and papers; None
+    where there is no file."""
     try:
         tree = ast.parse(inspect.getsource(module))  # type: ignore[arg-type]
     except (OSError, TypeError, SyntaxError):
-        # A notebook, a console or a frozen program: no file, but the classes themselves.
-        return "\n".join(compiled(cls) for cls in dict.fromkeys(classes))
+        return None
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             continue

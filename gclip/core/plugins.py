@@ -16,13 +16,13 @@ from gclip.errors import UsageError
 
 
 def load_plugins(source: str | Path) -> tuple[str, ...]:
-    """Import a file (``"my_strategies.py"``) or module (``"my.module"``) that registers something:
-    strategies, problems or models.
+    """Import a file (``"my_plugin.py"``) or module (``"my.module"``) that registers strategies,
+    problems or models.
 
-    Loading the same file again reloads it, so an edited strategy takes effect.
+    Loading the same file again reloads it, so an edited one takes effect.
 
     Returns:
-        The names it registered.
+        The names it registered: strategies first.
 
     Raises:
         UsageError: the file or module is missing, fails to import, or registers nothing.

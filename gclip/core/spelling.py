@@ -30,8 +30,8 @@ _TOKEN = re.compile(
     r"|(?P<text>'[^']*'|\"[^\"]*\")"
     r"|(?P<mark>[(),=]))"
 )
-_WORDS = {"true": True, "false": False, "none": None, "inf": float("inf"),
-          "-inf": float("-inf"), "+inf": float("inf"), "nan": float("nan")}  # fmt: skip
+WORDS = {"true": True, "false": False, "none": None, "inf": float("inf"),
+         "-inf": float("-inf"), "+inf": float("inf"), "nan": float("nan")}  # fmt: skip
 
 
 _EXAMPLE = "agc(clip_factor=0.02, scope=tensor)"
@@ -45,13 +45,15 @@ class Call(NamedTuple):
     inner: tuple[Call, ...]
 
 
-def read(text: str, what: str = "strategy", example: str = _EXAMPLE) -> Call:
+def read(
+    text: str, *, what: str = "strategy", example: str = "agc(clip_factor=0.02, scope=tensor)"
+) -> Call:
     """Parse a spelling without looking the name up.
 
     Args:
         text: the spelling.
-        what: is spelled, as messages call it.
-        example: of a right spelling.
+        what: is spelled, for the sentences: a ``strategy``, a ``model``.
+        example: of one.
 
     Raises:
         UsageError: where the text does not follow the grammar, showing the place.
@@ -151,7 +153,7 @@ class _Reader:
         if self._opens_after(token):
             return self.schedule()
         self.take()
-        return _WORDS.get(token.lower(), token)
+        return WORDS.get(token.lower(), token)
 
     def schedule(self) -> Schedule:
         """``linear(1, 0.1)`` or ``cosine(1, 0.1, steps=500)``, where a value stands."""

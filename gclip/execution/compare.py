@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gclip.execution.comparison import Comparison
     from gclip.training import RunConfig
 
-_VARIED = ("strategy", "seed", "code", "data", "selection")
+_VARIED = ("strategy", "seed", "code", "model_code", "data", "selection")
 """What `compare` fills in for each run."""
 
 
@@ -197,7 +197,7 @@ def compare_configs(
         configs: the runs, without the identity of their data.
         baseline: the strategy that differences are to.
         store: the folder that keeps the runs.
-        execution: how they are trained; what strategies need is added to its plugins.
+        execution: how they are trained; what strategies and models need is added to its plugins.
 
     Raises:
         UsageError: before the first run trains, for anything that can be known to be wrong.

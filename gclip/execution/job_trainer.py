@@ -38,8 +38,8 @@ class JobTrainer:
         """Train one run.
 
         Raises:
-            ValueError: the strategy's code is not the one that was planned with; or what training
-                and storing raise.
+            ValueError: code of the run's is not what it was planned with; or what training and
+                storing raise.
         """
         from gclip.training import train
 
@@ -115,19 +115,23 @@ def describe_error(error: BaseException) -> str:
 
 
 def code_changed(config: RunConfig) -> str | None:
-    """A sentence if the strategy's or the problem's code is not what `config` was planned with."""
+    """A sentence if the code of the strategy, the problem or the model is not what `config` was
+    planned with."""
     from gclip.core import registry
     from gclip.core.digest import code_digest
+    from gclip.training import models
     from gclip.training.tasks import problem_code, problem_of
 
     if config.code and code_digest(registry.parse_for_run(config.strategy)) != config.code:
-        what = config.strategy
+        edited = config.strategy
     elif config.problem_code and problem_code(problem_of(config.task)) != config.problem_code:
-        what = f"task {config.task}"
+        edited = f"task {config.task}"
+    elif config.model and models.code_digest(config.model) != config.model_code:
+        edited = f"the model {config.model}"
     else:
         return None
     return (
-        f"the code of {what} was edited while the comparison ran; "
+        f"the code of {edited} was edited while the comparison ran; "
         "repeat the command to run it with the new code"
     )
 

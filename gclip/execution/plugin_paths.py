@@ -1,4 +1,4 @@
-"""Can another process load a strategy or a problem, and from where?
+"""Can another process load a strategy, a problem and a model, and from where?
 
 Worker processes find what ships with gclip and installed plugins by themselves, and import the
 files and modules that they are given. What was written in a notebook cell, a console or the program
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from gclip.core import registry
+from gclip.core.digest import ships_with_gclip
 from gclip.core.players import parts_of
 from gclip.errors import UsageError
 
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def plugins_of(configs: Iterable[RunConfig]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The files and modules that a worker must load for these runs: those that register their
-    strategies and problems; and the names of what it cannot load at all."""
+    """The files and modules that a worker must load for these runs, and the names of their
+    strategies, problems and models that it cannot load at all."""
     plugins: dict[str, None] = {}
     local: dict[str, None] = {}
-    for name, module in dict.fromkeys(each for config in configs for each in _registered(config)):
+    for name, module in dict.fromkeys(each for config in configs for each in _outside(config)):
         loaded = sys.modules.get(module)
         file, spec = getattr(loaded, "__file__", None), getattr(loaded, "__spec__", None)
         if file is None or spec is None or module == "__main__":
@@ -36,8 +37,9 @@ def plugins_of(configs: Iterable[RunConfig]) -> tuple[tuple[str, ...], tuple[str
     return tuple(plugins), tuple(local)
 
 
-def _registered(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """What a run uses that does not ship with gclip: names, and the modules that register them."""
+def _outside(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """The names of what a run uses and does not ship with gclip, and their modules."""
+    from gclip.training import models
     from gclip.training.tasks import problem_of
 
     for part in parts_of(registry.parse_for_run(config.strategy)):
@@ -46,10 +48,14 @@ def _registered(config: RunConfig) -> Iterator[tuple[str, str]]:
     problem = problem_of(config.task)
     if not type(problem).__module__.startswith("gclip."):
         yield problem.name, type(problem).__module__
+    if config.model:
+        model = models.parse(config.model)[0]
+        if not ships_with_gclip(models.get(model)):
+            yield model, models.get(model).__module__
 
 
 def workers_that_reach(local: tuple[str, ...], workers: int | None) -> int | None:
-    """How many workers may be used where the strategies `local` exist in this process alone: one.
+    """How many workers may be used where what `local` names exists in this process alone: one.
 
     Raises:
         UsageError: more were asked for.

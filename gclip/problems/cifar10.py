@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import gclip
 from gclip.training.data import load_dataset
 from gclip.training.dataset import Dataset
 from gclip.training.problem import Source
 from gclip.training.supervised import Supervised
-from gclip.training.tasks import register_problem
 
 
-@register_problem("cifar10")
+@gclip.register_problem("cifar10")
 @dataclass(frozen=True, kw_only=True)
 class Cifar10(Supervised):
     """Recognise the ten classes of CIFAR-10 (Krizhevsky, 2009).

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import gclip
 from gclip.errors import UsageError
 from gclip.training import digits
 from gclip.training.dataset import Dataset
 from gclip.training.problem import Source
 from gclip.training.supervised import Supervised
-from gclip.training.tasks import register_problem
 
 
-@register_problem("digits")
+@gclip.register_problem("digits")
 @dataclass(frozen=True, kw_only=True)
 class Digits(Supervised):
     """Recognise handwritten digits (1,797 real images, scikit-learn's, 8 × 8 made 32 × 32).

@@ -32,6 +32,8 @@ _LATER = {
     "spikes": 0.0,
     "selection": 0,
     "stepping": 0,
+    "dropout": 0.0,
+    "model_code": "",
 }
 # What a run is about; every other field of its config follows in alphabetical order.
 _CONFIG = ("task", "model", "optimizer", "lr", "strategy", "seed")

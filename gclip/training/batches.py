@@ -3,12 +3,14 @@
 Everything random about an epoch (order, flips, crops) is drawn at its start, on the CPU: so the
 batches depend on the seed alone, not on the device or on how many images are prepared at a time.
 
-Images lie in memory as rows of pixels, (N, 32, 32, 3). So gathering an image is one copy of 3,072
-bytes, a crop is 32 copies of 96, and normalising is one long multiply-add.
+Images lie in memory as rows of pixels, (N, H, W, C). So gathering one of 3×32×32 is one copy of
+3,072 bytes, a crop is 32 copies of 96, and normalising is one long multiply-add. Inputs that are no
+images are gathered only.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,12 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PAD = 4  # pixels of black around an image, before a crop of its old size is taken
-_CHUNK = 128  # images prepared at a time: few enough to stay in the processor's cache
+EVALUATION_BATCH = 500
+"""Examples in a forward pass without gradients, at most; of images larger than 3×32×32 fewer."""
+_CHUNK = 128 * 3072  # bytes prepared at a time: few enough to stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
 class Normalizer:
-    """Bytes to numbers: byte · scale + shift, for the 3,072 bytes of an image in memory."""
+    """Bytes to numbers: byte · scale + shift, for all bytes of an image in memory."""
 
     scale: Tensor
     shift: Tensor
@@ -32,29 +36,29 @@ class Normalizer:
         cls,
         mean: tuple[float, ...],
         std: tuple[float, ...],
-        side: int,
+        size: int | tuple[int, int],
         device: torch.device | str = "cpu",
     ) -> Normalizer:
         """(x − mean) / std for each channel, where x is the byte / 255.
 
         Args:
             mean, std: of each channel, on the scale 0 to 1.
-            side: of an image, in pixels.
+            size: of an image in pixels: height and width, or one number for both.
             device: of the images.
         """
         means = torch.tensor(mean, dtype=torch.float64)
         stds = torch.tensor(std, dtype=torch.float64)
         scale, shift = 1 / (255 * stds), -means / stds
-        pixels = side * side
+        pixels = math.prod(size) if isinstance(size, tuple) else size * size
         return cls(scale.float().repeat(pixels).to(device), shift.float().repeat(pixels).to(device))
 
 
 @dataclass(frozen=True, eq=False)
 class Epoch:
-    """What chance decided about one epoch, on the device of the images.
+    """What chance decided about one epoch, on the device of the inputs.
 
     Attributes:
-        order: (N,) indices of the images, as they come.
+        order: (N,) indices of the examples, as they come.
         flips: (N,) 1 where an image is mirrored, else 0; None without augmentation.
         rows, columns: (N,) where its crop begins in the padded image, 0 to 2 · `PAD`.
     """
@@ -100,23 +104,28 @@ def batches(
     labels: Tensor,
     batch_size: int,
     epoch: Epoch,
-    normalizer: Normalizer,
+    normalizer: Normalizer | None,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (images, labels): float32 (batch, 3, H, W) normalised, int64 (batch,).
+    """Yield (inputs, targets): images normalised, as float32 (batch, C, H, W), or inputs as they
+    are, and what `labels` has of them.
 
     Args:
-        images: uint8 (N, 3, H, W), the channels of a pixel side by side (``channels_last``).
-        labels: int64 (N,).
+        images: uint8 (N, C, H, W), the channels of a pixel side by side (``channels_last``); or
+            float32 (N, …).
+        labels: int64 (N,), or targets (N, …).
         batch_size: the last batch of the epoch may be smaller.
-        epoch: which images in which order, and how they are flipped and cropped.
-        normalizer: made for images of this size.
-        memory_format: of the images yielded.
+        epoch: which examples in which order, and how images are flipped and cropped.
+        normalizer: made for images of this size; None for inputs that are no images.
+        memory_format: of the inputs yielded, where they have the four dimensions of images.
     """
+    if normalizer is None:
+        yield from _gathered(images, labels, batch_size, epoch, memory_format)
+        return
     _, channels, height, width = images.shape
     flat = images.permute(0, 2, 3, 1).reshape(len(images), -1)
     count = len(epoch.order)
-    chunk = max(1, _CHUNK // batch_size) * batch_size
+    chunk = max(1, _CHUNK // (batch_size * flat.shape[1])) * batch_size
     for start in range(0, count, chunk):
         part = slice(start, min(start + chunk, count))
         chosen = epoch.order[part]
@@ -130,6 +139,20 @@ def batches(
         answers = labels.index_select(0, chosen)
         for first in range(0, len(chosen), batch_size):
             yield ready[first : first + batch_size], answers[first : first + batch_size]
+
+
+def _gathered(
+    inputs: Tensor,
+    targets: Tensor,
+    batch_size: int,
+    epoch: Epoch,
+    memory_format: torch.memory_format,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for chosen in torch.split(epoch.order, batch_size):
+        ready = inputs.index_select(0, chosen)
+        if ready.ndim == 4:
+            ready = ready.contiguous(memory_format=memory_format)
+        yield ready, targets.index_select(0, chosen)
 
 
 def _flip(pixels: Tensor, flips: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from gclip.core import registry
 from gclip.core.digest import code_digest
 from gclip.errors import UsageError, choose
 from gclip.training import data_split, models, optimizers, stepping, tasks
+from gclip.training.models.builder import checked_dropout
+from gclip.training.models.settings import spell
 from gclip.training.problem import Problem
 
 _Config: TypeAlias = Any
@@ -100,8 +102,13 @@ def _model(config: _Config) -> _Fields:
                 f"task {problem.name} builds networks of its own and takes no model, but got "
                 f"{config.model!r}"
             )
+        if config.dropout:
+            raise UsageError(
+                f"task {problem.name} builds networks of its own and takes no dropout, but got "
+                f"{config.dropout!r}"
+            )
         return {}
-    return _choice(config.model, models.names(), "model")
+    return _built_model(config)
 
 
 def _fits(config: _Config) -> _Fields:
@@ -201,6 +208,21 @@ def _momentum(config: _Config, default: float | None) -> _Fields:
             f"{config.momentum!r}"
         )
     return _number("momentum", config.momentum, "in [0, 1)", lambda x: 0 <= x < 1)
+
+
+def _built_model(config: _Config) -> _Fields:
+    # With a digest it is canonical already: as with `_strategy`, its plugin need not be loaded.
+    _typed("model", config.model, str, "a model's spelling")
+    _typed("model_code", config.model_code, str, "text")
+    found = _number("dropout", config.dropout, "in [0, 1)", lambda x: 0 <= x < 1)
+    if config.model_code:
+        return found
+    name, settings = models.parse(config.model)
+    if found["dropout"]:
+        checked_dropout(config.model, found["dropout"])
+    if settings.get("dropout"):  # one run, however it is asked for
+        found["dropout"] = settings.pop("dropout")
+    return {"model": spell(name, settings), "model_code": models.code_digest(name), **found}
 
 
 def _settings(config: _Config) -> _Fields:

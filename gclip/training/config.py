@@ -46,10 +46,15 @@ class RunConfig:
         selection: version of the rules by which `fraction` and `split` choose images and
             normalise them (`data_split.VERSION`), filled in; 0 where they have no say, and in runs
             stored before there were versions.
-        model: one of `models.names`; "" where the problem builds networks of its own.
+        model: the spelling of a model, one of `models.names`, made canonical; "" where the problem
+            builds networks of its own.
+        model_code: digest of the source of a plugin's model, so that editing it makes another run;
+            "" for those that ship with gclip.
+        dropout: share of the activations dropped in training, in [0, 1), of a model that has such
+            a setting; 0 for what the model's spelling says.
         optimizer: one of `optimizers.names`.
         lr: the (highest) learning rate; the optimizer's own by default.
-        momentum: of sgd (0.9 by default) and rmsprop (0); None for the others.
+        momentum: of sgd (0.9 by default), rmsprop (0) and muon (0.95); None for the others.
         weight_decay: as torch's optimizers take it.
         optimizer_settings: further arguments of torch's optimizer, such as ``{"eps": 1e-7}``.
         schedule: of the learning rate per step, skipped ones included: ``constant``, ``cosine`` or
@@ -95,6 +100,8 @@ class RunConfig:
     split: str = "test"
     selection: int = _FILLED
     model: str = _FILLED
+    model_code: str = ""
+    dropout: float = 0.0
     optimizer: str = _FILLED
     lr: float = _FILLED
     momentum: float | None = None
@@ -182,10 +189,10 @@ class RunConfig:
     def replace(self, **changes: Any) -> RunConfig:
         """A copy with some fields changed; what depended on an old value is filled in anew.
 
-        Another strategy brings the digest of its own code; another optimizer its own learning
-        rate, momentum and settings, as far as the changes do not name them; another task is
-        other data; another split, fraction or normalisation follows today's rules of selection,
-        another strategy or schedule today's of stepping.
+        Another strategy or model brings the digest of its own code; another optimizer its own
+        learning rate, momentum and settings, as far as the changes do not name them; another task
+        is other data and code; another split, fraction or normalisation follows today's rules of
+        selection, another strategy or schedule today's of stepping.
         """
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for cause, effects in _DEPENDENT.items():
@@ -222,7 +229,7 @@ class RunConfig:
 
 _LATER = (
     *("label_noise", "gradient_noise", "spikes", "selection", "stepping"),
-    *("problem_code", "watch"),
+    *("problem_code", "watch", "dropout", "model_code"),
 )
 # What a config that was written before there was such a field says, where it is not the default.
 _BEFORE = {"selection": 0, "stepping": 0}
@@ -230,6 +237,7 @@ _BEFORE = {"selection": 0, "stepping": 0}
 _DEPENDENT: dict[str, dict[str, Any]] = {
     "strategy": {"code": "", "stepping": None},
     "schedule": {"stepping": None},
+    "model": {"model_code": ""},
     "optimizer": {"lr": None, "momentum": None, "optimizer_settings": ()},
     "task": {"data": "", "problem_code": ""},
     **{cause: {"selection": None} for cause in ("fraction", "split", "normalize")},

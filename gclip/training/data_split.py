@@ -1,4 +1,4 @@
-"""Which images does a run learn from, which is it measured on, and how are they normalised?
+"""Which examples does a run learn from, which is it measured on, and how are they normalised?
 
 The answer is part of a run's identity: `RunConfig.selection` holds the version of the rules below
 wherever they matter, so that runs made under other rules are never taken for these.
@@ -20,17 +20,17 @@ VERSION = 2
 """Of the rules. Version 1 held validation images out over all classes together, and normalised by
 all training images, those that the run did not learn from among them."""
 
-Channels = tuple[float, float, float]
+Channels = tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The images one run learns from, and those it is measured on.
+    """The examples one run learns from, and those it is measured on.
 
     Attributes:
-        train_images, test_images: uint8 of shape (N, 3, 32, 32).
-        train_labels, test_labels: int64 of shape (N,).
-        mean, std: of each channel of ``train_images``, on the scale 0 to 1.
+        train_images, test_images, train_labels, test_labels: as in `Dataset`.
+        mean, std: of each channel of ``train_images``, on the scale 0 to 1; empty where they are no
+            images.
     """
 
     train_images: Tensor
@@ -71,8 +71,8 @@ def select_for(
             "make it anew with config.replace(selection=None)"
         )
     found = select(dataset, fraction=fraction, split=split)
-    if normalize == "half":
-        half = (0.5, 0.5, 0.5)
+    if normalize == "half" and dataset.is_images:
+        half = (0.5,) * dataset.inputs[0]
         images = (found.train_images, found.train_labels, found.test_images, found.test_labels)
         return Split(*images, half, half)
     return found
@@ -84,7 +84,8 @@ def select(dataset: Dataset, *, fraction: float = 1.0, split: str = "test") -> S
     Which images those are depends on the labels alone, not on a seed: every class keeps its share
     of the training images, at least one, and with ``split="validation"`` a tenth of every class
     (at least one, and never all of them) takes the test images' place. Of a smaller fraction both
-    parts lie in those of a larger one, apart from classes of fewer than five images.
+    parts lie in those of a larger one, apart from classes of fewer than five images. The examples
+    of a regression are chosen as if they were of one class.
 
     Raises:
         UsageError: a class has one image, which cannot be both learned from and held out.
@@ -94,18 +95,20 @@ def select(dataset: Dataset, *, fraction: float = 1.0, split: str = "test") -> S
         return Split(
             images, labels, dataset.test_images, dataset.test_labels, dataset.mean, dataset.std
         )
-    classes = by_class(labels.cpu().numpy(), fraction)
+    alike = labels if dataset.is_classification else torch.zeros(len(labels), dtype=torch.int64)
+    classes = by_class(alike.cpu().numpy(), fraction)
     if split == "test":
         train = _indices(classes, labels)
-        return Split(
-            images[train],
-            labels[train],
-            dataset.test_images,
-            dataset.test_labels,
-            *channel_statistics(images[train]),
+        return _split(dataset, train, dataset.test_images, dataset.test_labels)
+    single = [label for label, members in classes.items() if len(members) == 1]
+    if single and not dataset.is_classification:
+        raise UsageError(
+            f"split validation holds out at least one training example and learns from the others, "
+            f"but at fraction {fraction:g} there is a single one; take a larger fraction, or split "
+            "test"
         )
-    alone = [dataset.classes[label] for label, members in classes.items() if len(members) == 1]
-    if alone:
+    if single:
+        alone = [dataset.classes[label] for label in single]
         raise UsageError(
             f"split validation holds out at least one training image of every class and learns "
             f"from the others, but at fraction {fraction:g} {len(alone)} of {len(classes)} classes "
@@ -114,9 +117,13 @@ def select(dataset: Dataset, *, fraction: float = 1.0, split: str = "test") -> S
     held_out = {label: held_out_mask(len(members)) for label, members in classes.items()}
     train = _indices({label: m[~held_out[label]] for label, m in classes.items()}, labels)
     test = _indices({label: m[held_out[label]] for label, m in classes.items()}, labels)
-    return Split(
-        images[train], labels[train], images[test], labels[test], *channel_statistics(images[train])
-    )
+    return _split(dataset, train, images[test], labels[test])
+
+
+def _split(dataset: Dataset, train: Tensor, test_images: Tensor, test_labels: Tensor) -> Split:
+    images = dataset.train_images[train]
+    mean, std = channel_statistics(images) if dataset.is_images else ((), ())
+    return Split(images, dataset.train_labels[train], test_images, test_labels, mean, std)
 
 
 def by_class(labels: NDArray[np.int64], fraction: float) -> dict[int, NDArray[np.int64]]:

@@ -8,10 +8,11 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from gclip.errors import UsageError, choose
 from gclip.training import stepping
@@ -59,6 +60,13 @@ def memory_format(device: torch.device, precision: str) -> torch.memory_format:
     """
     last = device.type == "cpu" or (device.type == "cuda" and precision == "bf16")
     return torch.channels_last if last else torch.contiguous_format
+
+
+def lay_out(model: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """`model` with its filters in `layout`, which torch knows for those of images alone."""
+    if any(parameter.ndim == 5 for parameter in model.parameters()):
+        return model
+    return cast(nn.Module, cast(Any, model).to(memory_format=layout))
 
 
 @contextlib.contextmanager

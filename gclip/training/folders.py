@@ -11,17 +11,16 @@ import os
 import unicodedata
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from gclip.errors import UsageError
-from gclip.training import cache, images
-from gclip.training.dataset import SIZE, Dataset
+from gclip.training import cache, decoded, images
+from gclip.training.dataset import Dataset
 from gclip.training.image_listing import OTHER, Listing, class_of, list_images, suffixes
-from gclip.training.images import SUFFIXES, shown
+from gclip.training.images import SUFFIXES, USUAL, PixelForm, shown
 
 _PARTS = ("train", "test")
 _DECODING = 2  # counts up when the same files are decoded to other bytes than before
@@ -47,8 +46,8 @@ def _has_folders(folder: Path) -> bool:
         return any(entry.is_symlink() or entry.is_dir() for entry in entries)
 
 
-def load(folder: Path, name: str) -> Dataset:
-    """The images under `folder`; larger or smaller ones are resized to 32×32.
+def load(folder: Path, name: str, form: PixelForm = USUAL) -> Dataset:
+    """The images under `folder`, in one form: of 32×32 with 3 channels by default.
 
     Warns once of all that is not used: files that are no images, hidden ones, further frames,
     transparency, and classes of ``train`` without images in ``test``.
@@ -59,10 +58,10 @@ def load(folder: Path, name: str) -> Dataset:
     """
     train, test = (list_images(folder / part) for part in _PARTS)
     classes, label_of = _classes(train, test)
-    cached = _cache_path(folder, train, test)
-    found = None if cached is None else _read_cached(cached, name)
+    cached = _cache_path(folder, form, train, test)
+    found = None if cached is None else decoded.read(cached, name)
     if found is None:
-        found = _decode(cached, name, (train, test), classes, label_of)
+        found = _decode(cached, name, form, (train, test), classes, label_of)
     dataset, notes = found
     _warn_unused(folder, train, test, {**_missing(train, test), **notes})
     return dataset
@@ -110,36 +109,19 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _cache_path(folder: Path, *parts: Listing) -> Path | None:
+def _cache_path(folder: Path, form: PixelForm, *parts: Listing) -> Path | None:
     """Where these images are cached, decoded: a name for where they lie and what they are."""
-    what = [_DECODING, SIZE, str(folder.resolve()), [[p.classes, p.files] for p in parts]]
+    # The usual form is its size alone: so those decoded before there were others are still found.
+    into = form.size if form == USUAL else astuple(form)
+    what = [_DECODING, into, str(folder.resolve()), [[p.classes, p.files] for p in parts]]
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
-    try:
-        return cache.cache_folder() / "images" / name
-    except UsageError as error:
-        cache.warn_not_cached("decoded images", error)
-        return None
-
-
-def _read_cached(cached: Path, name: str) -> tuple[Dataset, dict[str, int]] | None:
-    """The decoded images, if they are in the cache whole; a damaged copy is dropped."""
-    found = cache.read(cached)
-    if found is None:
-        return None
-    arrays, facts = found
-    try:
-        dataset = _dataset(name, tuple(facts["classes"]), arrays)
-        if dataset.digest == facts["digest"]:
-            return dataset, dict(facts["notes"])
-    except (ValueError, KeyError, TypeError):
-        pass
-    cache.drop(cached)
-    return None
+    return decoded.place(name)
 
 
 def _decode(
     cached: Path | None,
     name: str,
+    form: PixelForm,
     parts: Iterable[Listing],
     classes: tuple[str, ...],
     label_of: Mapping[str, int],
@@ -148,26 +130,18 @@ def _decode(
     notes: dict[str, int] = {}
     for key, part in zip(_PARTS, parts, strict=True):
         arrays[f"{key}_images"], image_notes = images.decode(
-            [part.folder / f for f, *_ in part.files]
+            [part.folder / f for f, *_ in part.files], form
         )
         labels = [label_of[class_of(path)] for path, *_ in part.files]
         arrays[f"{key}_labels"] = np.array(labels, dtype=np.int64)
         notes = {
             each: notes.get(each, 0) + image_notes.get(each, 0) for each in (*notes, *image_notes)
         }
-    dataset = _dataset(name, classes, arrays)
+    dataset = decoded.dataset(name, classes, arrays)
     # What was changed meanwhile is in the images, but not what the name stands for.
     if cached is not None and all(list_images(part.folder).files == part.files for part in parts):
-        facts = {"classes": classes, "digest": dataset.digest, "notes": notes}
-        cache.write(cached, arrays, facts)
+        decoded.write(cached, dataset, arrays, notes)
     return dataset, notes
-
-
-def _dataset(name: str, classes: tuple[str, ...], arrays: cache.Arrays) -> Dataset:
-    tensors: dict[str, Any] = {key: torch.from_numpy(value) for key, value in arrays.items()}
-    for key in ("train_images", "test_images"):
-        tensors[key] = tensors[key].permute(0, 3, 1, 2)
-    return Dataset(name=name, classes=classes, **tensors)
 
 
 def _missing(train: Listing, test: Listing) -> dict[str, int]:

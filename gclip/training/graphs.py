@@ -167,13 +167,14 @@ class ForwardBackward:
 
 
 def recorder(
-    device: torch.device, steps: int, *, whole: bool
+    device: torch.device, steps: int, *, whole: bool, chance: bool = False
 ) -> tuple[type[CudaGraph] | None, str]:
     """What records graphs for a run, or None and why there are to be none.
 
     Args:
         steps: that are to come.
         whole: whether one pass makes a step's gradients, by ``loss.backward()``.
+        chance: whether the model draws random numbers, so that no two passes are alike.
     """
     if device.type != "cuda":
         return None, ""
@@ -181,6 +182,8 @@ def recorder(
         return None, f"none: {SWITCH}=0"
     if not whole:
         return None, "none: a step's gradients are of several passes, or of single examples"
+    if chance:
+        return None, "none: dropout draws anew in every pass"
     if steps < LEAST_STEPS:
         return None, f"none: fewer than {LEAST_STEPS} steps do not pay for it"
     return CudaGraph, ""

@@ -1,4 +1,4 @@
-"""Image files as 32×32 RGB bytes: of any depth, colour, rotation and number of frames.
+"""Image files as bytes of one size: of any depth, colour, rotation and number of frames.
 
 What a file has beyond that (transparency, further frames) is counted, not dropped in silence, and
 a file that cannot be read right is refused in a sentence that names it.
@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,11 +42,48 @@ TRANSPARENT = "images partly transparent, whose colours are read and whose trans
 DARK = "images of 16 bits without a value above 4095, which come out nearly black"
 
 
-def decode(paths: Sequence[Path]) -> tuple[NDArray[np.uint8], dict[str, int]]:
-    """All images as (N, 32, 32, 3), and how many of them have what is not in those bytes.
+@dataclass(frozen=True)
+class PixelForm:
+    """What images are made into.
 
-    Grey images get three equal channels, 16 bits become their upper 8, Exif's orientation is
-    applied, and other sizes are resized bilinearly.
+    Attributes:
+        size: of both sides, in pixels.
+        channels: 3 for RGB, 1 for grey.
+        crop: what becomes of images that are no squares: the middle of them is taken, or they are
+            stretched.
+    """
+
+    size: int = SIZE
+    channels: int = 3
+    crop: bool = False
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """An image of mode RGB or L as (size, size, channels), resized bilinearly."""
+        from PIL import Image, ImageOps
+
+        side, method = (self.size, self.size), Image.Resampling.BILINEAR
+        if image.size != side:
+            image = ImageOps.fit(image, side, method) if self.crop else image.resize(side, method)
+        return in_channels(image, self.channels)
+
+
+USUAL = PixelForm()
+"""That of CIFAR-10."""
+
+
+def in_channels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
+    """An image of mode RGB or L as (H, W, channels): 3 for RGB, 1 for grey."""
+    image = image.convert("L" if channels == 1 else "RGB")
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def decode(
+    paths: Sequence[Path], form: PixelForm = USUAL
+) -> tuple[NDArray[np.uint8], dict[str, int]]:
+    """All images as (N, size, size, channels), and how many have what is not in those bytes.
+
+    Grey images get three equal channels where there are to be three, 16 bits become their upper 8,
+    Exif's orientation is applied, and other sizes are made that of `form`.
 
     Raises:
         UsageError: images that do not read; names the first, and how many there are.
@@ -53,7 +91,7 @@ def decode(paths: Sequence[Path]) -> tuple[NDArray[np.uint8], dict[str, int]]:
     from PIL import Image
 
     Image.init()
-    images = np.empty((len(paths), SIZE, SIZE, 3), dtype=np.uint8)
+    images = np.empty((len(paths), form.size, form.size, form.channels), dtype=np.uint8)
     workers = os.cpu_count() or 1
     parts = np.array_split(np.arange(len(paths)), max(1, min(workers, len(paths))))
 
@@ -62,7 +100,7 @@ def decode(paths: Sequence[Path]) -> tuple[NDArray[np.uint8], dict[str, int]]:
         failed = []
         for index in indices:
             try:
-                images[index], image_notes = _decode(paths[index])
+                images[index], image_notes = _decode(paths[index], form)
                 notes.update(image_notes)
             except Exception as error:  # damaged bytes make Pillow's plugins raise anything
                 failed.append(f"{shown(paths[index])} does not read: {_reason(error)}")
@@ -91,7 +129,7 @@ def shown(path: str | os.PathLike[str]) -> str:
     return os.fspath(path).encode("utf-8", "backslashreplace").decode()
 
 
-def _decode(path: Path) -> tuple[NDArray[np.uint8], list[str]]:
+def _decode(path: Path, form: PixelForm) -> tuple[NDArray[np.uint8], list[str]]:
     from PIL import Image
 
     formats = [each for each in _FORMATS if each in Image.OPEN]
@@ -111,9 +149,7 @@ def _decode(path: Path) -> tuple[NDArray[np.uint8], list[str]]:
     turn = _turn(orientation)
     if turn is not None:
         colour = colour.transpose(turn)
-    if colour.size != (SIZE, SIZE):
-        colour = colour.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-    return np.asarray(colour), notes
+    return form.pixels(colour), notes
 
 
 def _colour(image: Image.Image) -> tuple[Image.Image, list[str]]:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from gclip.training import optimizers
-from gclip.training.batches import Epoch, Normalizer, batches
+from gclip.training.batches import EVALUATION_BATCH, Epoch, Normalizer, batches
 from gclip.training.config import RunConfig
-from gclip.training.dataset import SIZE, Dataset
+from gclip.training.dataset import Dataset
 from gclip.training.device import memory_format
+from gclip.training.fits import check_fits
 from gclip.training.graphs import ForwardBackward
 from gclip.training.supervised import Supervised
 from gclip.training.tasks import problem_of
@@ -23,8 +24,7 @@ from gclip.training.tasks import problem_of
 Report = TypeVar("Report")
 Batches = Iterator[tuple[Tensor, Tensor]]
 
-EVALUATION_BATCH = 500
-"""Images in a forward pass without gradients, at most."""
+_LEAST_EVALUATION_BATCH = 16
 
 
 def build_optimizer(
@@ -58,10 +58,15 @@ class TrainingLoop(ABC, Generic[Report]):
     backward: ForwardBackward
 
     def __init__(self, config: RunConfig, dataset: Dataset, device: torch.device) -> None:
+        check_fits(config, dataset)
         self.config, self.device = config, device
         self.problem = cast(Supervised, problem_of(config.task))
         self._data = config.select_from(dataset.to(device))
-        self._normalizer = Normalizer.of(self._data.mean, self._data.std, SIZE, device)
+        self._normalizer = None
+        if dataset.is_images:
+            _, height, width = dataset.inputs
+            mean, std = self._data.mean, self._data.std
+            self._normalizer = Normalizer.of(mean, std, (height, width), device)
         self._memory_format = memory_format(device, config.precision)
         self._count = len(self._data.train_labels)
         self._images_per_step = config.batch_size * config.accumulate
@@ -96,8 +101,8 @@ class TrainingLoop(ABC, Generic[Report]):
         images_left, losses = images, []
         while images_left:
             inputs, labels = next(stream)
-            losses.append(self._add_gradients(inputs, labels, labels.shape[-1] / images))
-            images_left -= labels.shape[-1]
+            losses.append(self._add_gradients(inputs, labels, len(inputs) / images))
+            images_left -= len(inputs)
         loss: Tensor = losses[0]
         for each in losses[1:]:
             loss = loss + each
@@ -130,10 +135,16 @@ class TrainingLoop(ABC, Generic[Report]):
 
     @torch.inference_mode()
     def _evaluate(self, batch_size: int = EVALUATION_BATCH) -> tuple[Tensor, Tensor]:
-        """The metric on ``config.split`` and the mean loss, float64 on the CPU."""
+        """The mean score on ``config.split`` and the mean loss, float64 on the CPU.
+
+        Args:
+            batch_size: in a forward pass, at most.
+        """
         images, labels = self._data.test_images, self._data.test_labels
+        fitting = EVALUATION_BATCH * 3 * 32 * 32 // images[0].numel()
+        batch_size = min(batch_size, max(_LEAST_EVALUATION_BATCH, fitting))
         everything = Epoch.in_order(len(labels), self.device)
-        right: list[Tensor] = []
+        scores: list[Tensor] = []
         losses: list[Tensor] = []
         self.model.eval()
         precision = self._precision()
@@ -142,11 +153,11 @@ class TrainingLoop(ABC, Generic[Report]):
         ):
             with precision:
                 logits = self.model(batch)
-            right.append(self.problem.score(logits.float(), answers).sum(-1))
+            scores.append(self._summed_score(logits, answers))
             losses.append(self._summed_loss(logits, answers))
         # A Mac's GPU has no float64; over one batch of images float32 is exact enough.
-        right_sum, loss_sum = (torch.stack(each).cpu().double().sum(0) for each in (right, losses))
-        return right_sum / len(labels), loss_sum / len(labels)
+        score, loss = (torch.stack(each).cpu().double().sum(0) for each in (scores, losses))
+        return score / len(labels), loss / len(labels)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.precision == "bf16":
@@ -164,6 +175,10 @@ class TrainingLoop(ABC, Generic[Report]):
     @abstractmethod
     def _clip_and_step(self) -> Report:
         """Clip the gradients and let the optimizer make its step."""
+
+    @abstractmethod
+    def _summed_score(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The sum of a batch's scores: one number, or one a run."""
 
     @abstractmethod
     def _mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:

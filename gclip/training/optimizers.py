@@ -13,6 +13,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from gclip.errors import UsageError, choose, suggestion
+from gclip.training.muon import MuonWithAdamW
 
 # These follow from the run's other settings or from the device, and are not for the user to set.
 _OURS = frozenset(
@@ -50,6 +51,10 @@ _SPECS: dict[str, OptimizerSpec] = {
     ),
     "rmsprop": OptimizerSpec(make=torch.optim.RMSprop, lr=1e-3, momentum=0.0, fused=frozenset()),
     "adagrad": OptimizerSpec(make=torch.optim.Adagrad, lr=1e-2, fused=frozenset(("cpu",))),
+    # The form is that of AdamW, which steps what Muon does not.
+    "muon": OptimizerSpec(
+        make=MuonWithAdamW, lr=3e-3, momentum=0.95, fused=frozenset(("cpu", "cuda", "mps"))
+    ),
 }
 
 

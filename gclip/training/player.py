@@ -33,6 +33,7 @@ class Player:
         alone: whether it is the only player, so that its loss reaches no other parameters.
 
     Attributes:
+        before_step: called at each step, skipped ones too, when its gradients have been clipped.
         step_count: optimizer steps done, skipped ones too.
         lr: the learning rate of the latest step.
 
@@ -82,6 +83,7 @@ class Player:
                 f"{strategy} clips single examples, whose gradients task {config.task} does not "
                 "give: it makes one loss of a batch; take a strategy of the side gradient or update"
             )
+        self.before_step: Callable[[], None] | None = None
         self.step_count, self.lr = 0, config.lr
 
     def train_step(self, loss: Tensor, clear: Callable[[], None]) -> ClipReport:
@@ -98,6 +100,8 @@ class Player:
         clipper = self.clipper
         with self._stream:
             report = clipper.step()
+        if self.before_step is not None:
+            self.before_step()
         with clipper.updating() if clipper.on_updates else contextlib.nullcontext():
             self._stepper.step(report.skipped)
         clear()

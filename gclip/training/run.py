@@ -15,6 +15,7 @@ from gclip.training import models, optimizers, seeds
 from gclip.training.batches import Epoch
 from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
+from gclip.training.device import lay_out
 from gclip.training.disturbances import Disturbance, wrong_labels
 from gclip.training.graphs import ForwardBackward, recorder
 from gclip.training.history import RunHistory
@@ -35,13 +36,13 @@ class Run(TrainingLoop[ClipReport]):
 
     def __init__(self, config: RunConfig, dataset: Dataset, device: torch.device) -> None:
         super().__init__(config, dataset, device)
-        classes = len(dataset.classes)
+        outputs = dataset.outputs
         self._train_labels = wrong_labels(
-            self._data.train_labels, config.label_noise, classes, config.seed
+            self._data.train_labels, config.label_noise, outputs, config.seed
         )
         self._disturbance = Disturbance(config.gradient_noise, config.spikes, config.seed)
-        model = models.build(config.model, classes, config.seed)
-        self.model = model.to(device).to(memory_format=self._memory_format)
+        model = models.build(config.model, dataset.inputs, outputs, config.seed, config.dropout)
+        self.model = lay_out(model.to(device), self._memory_format)
         self.optimizer = build_optimizer(config, self.model.parameters(), device)
         self._stepper = Stepper(self.optimizer)
         self.before_step: Callable[[], None] | None = None
@@ -156,7 +157,9 @@ class Run(TrainingLoop[ClipReport]):
         if not self.clipper.per_sample:
             return super()._add_gradients(images, labels, share)
         with self._precision():
-            loss = self.clipper.backward(images, labels, scale=share, chunk=_EXAMPLES)
+            loss = self.clipper.backward(
+                images, labels, self._mean_loss, scale=share, chunk=_EXAMPLES
+            )
         return loss.detach()
 
     def _disturb(self, parameters: Sequence[Tensor]) -> None:
@@ -177,3 +180,6 @@ class Run(TrainingLoop[ClipReport]):
 
     def _summed_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self.problem.loss(logits.float(), labels, reduction="sum")
+
+    def _summed_score(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.problem.score(logits.float(), labels).sum(-1)

@@ -89,7 +89,7 @@ class Supervised(Problem):
         if type(self).players is not Supervised.players:
             return self.players(state.config)
         config, data = state.config, cast(Dataset, state.data)
-        return models.build(config.model, len(data.classes), config.seed)
+        return models.build(config.model, data.inputs, data.outputs, config.seed, config.dropout)
 
     def check_config(self, config: RunConfig) -> None:
         """All settings of the trainer make sense; what the data refuses is said with the data."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from gclip.training.batches import Epoch, Normalizer, batches
+from gclip.training.batches import EVALUATION_BATCH, Epoch, Normalizer, batches
 from gclip.training.dataset import Dataset
 from gclip.training.device import memory_format
 from gclip.training.disturbances import wrong_labels
-from gclip.training.loop import EVALUATION_BATCH
+from gclip.training.fits import check_fits
 
 if TYPE_CHECKING:
     from gclip.training.run_state import RunState
@@ -31,12 +31,16 @@ class SupervisedBatches:
     def __init__(self, state: RunState) -> None:
         config = state.config
         dataset = cast(Dataset, state.data)
+        check_fits(config, dataset)
         self._state, self._split = state, config.select_from(dataset)
         self._labels = wrong_labels(
             self._split.train_labels, config.label_noise, len(dataset.classes), config.seed
         )
-        size = dataset.train_images.shape[-1]
-        self._normalizer = Normalizer.of(self._split.mean, self._split.std, size, state.device)
+        self._normalizer = None
+        if dataset.is_images:
+            mean, std = self._split.mean, self._split.std
+            sides = (dataset.inputs[1], dataset.inputs[2])
+            self._normalizer = Normalizer.of(mean, std, sides, state.device)
         self._layout = memory_format(state.device, config.precision)
         self.count = math.ceil(len(self._labels) / config.batch_size)
 

@@ -15,7 +15,7 @@ from gclip.core.digest import class_digest
 from gclip.core.fields import field_names
 from gclip.core.named_registry import NamedRegistry
 from gclip.core.spelling import read
-from gclip.errors import UsageError, suggestion
+from gclip.errors import UsageError, suggestion, unknown
 from gclip.training import cache
 from gclip.training.metric import Metric
 from gclip.training.problem import Problem, Source
@@ -65,7 +65,9 @@ def problem_of(task: str) -> Problem:
     if colon and "(" not in name and PROBLEMS.has(name.strip()):
         cls = PROBLEMS.get(name.strip())
         return cls(**{field_names(cls)[0]: rest.strip()})
-    call = read(task, "task", _EXAMPLE)
+    call = read(task, what="task", example=_EXAMPLE)
+    if not PROBLEMS.has(call.name):
+        unknown("task", call.name, PROBLEMS.names())
     cls = PROBLEMS.get(call.name)
     known = field_names(cls)
     for key in call.named:

@@ -15,6 +15,7 @@ from gclip.core import registry
 from gclip.core.digest import code_digest
 from gclip.errors import UsageError
 from gclip.training import checkpoint as checkpoints
+from gclip.training import models
 from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
@@ -210,6 +211,11 @@ def identified_config(config: RunConfig, dataset: Dataset | ProblemData) -> RunC
         raise UsageError(
             f"the code of {config.strategy} is not what the config was made with; make it anew "
             "with config.replace(code='')"
+        )
+    if models.code_digest(config.model) != config.model_code:
+        raise UsageError(
+            f"the code of the model {config.model} is not what the config was made with; make it "
+            "anew with config.replace(model_code='')"
         )
     if config.stepping != config.replace(stepping=None).stepping:
         raise UsageError(

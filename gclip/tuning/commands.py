@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from gclip.training import RunConfig
 
 # Given by other options, found out from the data, or the study's own.
-_APART = {"task", "data", "split", "selection", "strategy", "code", "stepping", "seed", "lr"}
+_APART = {
+    *("task", "data", "split", "selection", "strategy", "code", "model_code", "stepping"),
+    *("seed", "lr"),
+}
 # These have no option: whoever sets them does so in a study file or in Python.
 _UNSPOKEN = {"optimizer_settings", "nonfinite"}
 
@@ -38,7 +41,11 @@ def as_options(config: RunConfig, execution: Execution) -> str:
         if isinstance(value, bool):
             parts.append(flag if value else flag.replace("--", "--no-", 1))
         else:
-            parts.append(f"{flag} {value:g}" if isinstance(value, float) else f"{flag} {value}")
+            parts.append(
+                f"{flag} {value:g}"
+                if isinstance(value, float)
+                else f"{flag} {shlex.quote(str(value))}"
+            )
     parts.append(f"--lr {config.lr:g}")
     parts += [f"--plugin {shlex.quote(str(plugin))}" for plugin in execution.plugins]
     return " " + " ".join(parts)

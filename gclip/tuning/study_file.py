@@ -45,7 +45,7 @@ _KINDS: dict[str, OptionKind] = {
     ),
     "plugins": names_such_as('["my_strategies.py"]'),
 }
-_NOT_IN_RUN = {"split", "selection", "strategy", "code", "stepping", "seed"}
+_NOT_IN_RUN = {"split", "selection", "strategy", "code", "model_code", "stepping", "seed"}
 
 
 @dataclass(frozen=True, kw_only=True)

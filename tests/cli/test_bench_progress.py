@@ -29,7 +29,7 @@ def test_a_line_each_and_in_a_terminal_the_seconds(
 ) -> None:
     screen = Screen(terminal)
     monkeypatch.setattr(sys, "stderr", screen)
-    progress = BenchProgress(2, before="reading images")
+    progress = BenchProgress(2, before="reading data")
     monkeypatch.setattr(progress, "_clock", threading.Thread(target=lambda: None))
     with progress:
         progress("one")
@@ -41,8 +41,8 @@ def test_a_line_each_and_in_a_terminal_the_seconds(
     lines = [line for line in screen.getvalue().replace("\r", "").split("\n") if line]
     clear = "\033[K"
     if terminal:
-        assert lines[0] == "reading images"
+        assert lines[0] == "reading data"
         assert lines[1].removeprefix(clear) == "measuring one, 1 of 2"
         assert lines[2] == f"1:15{clear}1:15{clear}{clear}"
     else:
-        assert lines == ["reading images", "measuring one, 1 of 2"]
+        assert lines == ["reading data", "measuring one, 1 of 2"]

@@ -21,7 +21,7 @@ SETTING = {
     *("--recipe", "--task", "--data", "--fraction", "--model", "--optimizer", "--lr"),
     *("--momentum", "--weight-decay", "--schedule", "--batch-size", "--accumulate", "--epochs"),
     *("--augment", "--no-augment", "--normalize", "--precision"),
-    *("--label-noise", "--gradient-noise", "--spikes"),
+    *("--label-noise", "--gradient-noise", "--spikes", "--dropout"),
 }
 PLACE = {"--store", "--device", "--threads"}
 # The names that people's scripts rely on: taking one away is a change of the interface.

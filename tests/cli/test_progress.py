@@ -59,7 +59,7 @@ def test_in_a_file_there_is_a_line_for_what_takes_its_time(
     at_once: threading.Event, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with RunsDisplay(2) as display:
-        for what in ("reading images", "measuring whether fleets pay"):
+        for what in ("reading data", "measuring whether fleets pay"):
             display.doing(what)
             wait_for(at_once)
         display(event("started"))
@@ -67,7 +67,7 @@ def test_in_a_file_there_is_a_line_for_what_takes_its_time(
         display.doing("drawing figures")
         wait_for(at_once)
     assert capsys.readouterr().err.splitlines() == [
-        "reading images",
+        "reading data",
         "measuring whether fleets pay",
         "1 of 2 runs",
         "drawing figures",
@@ -79,7 +79,7 @@ def test_what_is_quick_is_not_said(
 ) -> None:
     monkeypatch.setattr(progress, "_QUIET", 3600.0)
     with Display() as display:
-        display.doing("reading images")
+        display.doing("reading data")
         display._refresh()
         display.doing("")
     assert capsys.readouterr().err == ""

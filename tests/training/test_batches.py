@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,12 +29,13 @@ def labels():
 
 def one(image, flip, row, column):
     """The reference: one image, step by step, in float64."""
+    channels, height, width = image.shape
     if flip:
-        image = image[:, :, torch.arange(SIDE - 1, -1, -1)]
+        image = image[:, :, torch.arange(width - 1, -1, -1)]
     padded = F.pad(image, (PAD, PAD, PAD, PAD))
-    cut = padded[:, row : row + SIDE, column : column + SIDE].double() / 255
-    mean = torch.tensor(MEAN, dtype=torch.float64).view(3, 1, 1)
-    std = torch.tensor(STD, dtype=torch.float64).view(3, 1, 1)
+    cut = padded[:, row : row + height, column : column + width].double() / 255
+    mean = torch.tensor(MEAN[:channels], dtype=torch.float64).view(-1, 1, 1)
+    std = torch.tensor(STD[:channels], dtype=torch.float64).view(-1, 1, 1)
     return (cut - mean) / std
 
 
@@ -63,6 +66,43 @@ def test_flip_crop_and_normalise_as_one_by_one(images, labels, batch_size, layou
             torch.testing.assert_close(image.double(), expected, rtol=1e-5, atol=2e-6)
             place += 1
     assert place == COUNT
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 64, 48), (3, 48, 64), (2, 5, 3)])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_images_of_any_size_and_channels(labels, shape, layout):
+    images = torch.randint(
+        0, 256, (COUNT, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    ).contiguous(memory_format=torch.channels_last)
+    epoch, size = draw(), shape[1:]
+    normalizer = Normalizer.of(MEAN[: shape[0]], STD[: shape[0]], size)
+    made = list(batches(images, labels, 7, epoch, normalizer, layout))
+    assert torch.equal(torch.cat([y for _, y in made]), epoch.order)
+    assert all(x.is_contiguous(memory_format=layout) for x, _ in made)
+    chances = zip(epoch.order, epoch.flips, epoch.rows, epoch.columns, strict=True)
+    expected = torch.stack([one(images[place], *more) for place, *more in chances])
+    found = torch.cat([x for x, _ in made])
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(14,), (7, 2), (2, 7, 1), (1, 2, 3, 4)])
+def test_other_inputs_are_gathered_only(shape):
+    inputs = torch.randn(COUNT, *shape, generator=torch.Generator().manual_seed(0))
+    targets = torch.randn(COUNT, 2)
+    epoch = draw(augment=False)
+    made = list(batches(inputs, targets, 32, epoch, None))
+    assert [len(x) for x, _ in made] == [32] * 9 + [12]
+    assert torch.equal(torch.cat([x for x, _ in made]), inputs[epoch.order])
+    assert torch.equal(torch.cat([y for _, y in made]), targets[epoch.order])
+
+
+def test_the_batches_of_digits_are_these_bits(digits):
+    epoch = Epoch.draw(500, *(torch.Generator().manual_seed(seed) for seed in (1, 2)))
+    normalizer = Normalizer.of(digits.mean, digits.std, SIDE)
+    sha = hashlib.sha256()
+    for x, _ in batches(digits.train_images, digits.train_labels, 33, epoch, normalizer):
+        sha.update(x.contiguous().numpy().data)
+    assert sha.hexdigest() == "714554eb283873df66c3b90cf305318fb5595aa4f6ebd7ca73007921b949ad32"
 
 
 def test_without_augmentation_images_are_normalised_only(images, labels):

@@ -20,6 +20,8 @@ CHANGES = {
     "split": "validation",
     "selection": 0,
     "model": "resnet9",
+    "model_code": "0123456789ab",
+    "dropout": 0.1,
     "optimizer": "adam",
     "lr": 0.25,
     "momentum": 0.8,
@@ -39,6 +41,8 @@ CHANGES = {
     "label_noise": 0.1,
     "gradient_noise": 0.1,
     "spikes": 0.1,
+    "problem_code": "0123456789ab",
+    "watch": "layer",
     "seed": 1,
 }
 
@@ -135,7 +139,10 @@ def test_the_data_is_part_of_it(class_folders, digits):
         ({"lr": -1.0}, r"lr must be > 0, but got -1\.0"),
         ({"lr": float("nan")}, "lr must be > 0, but got nan"),
         ({"momentum": 1}, r"momentum must be in \[0, 1\), but got 1"),
-        ({"optimizer": "adam", "momentum": 0.9}, "momentum belongs to the optimizers sgd, rmsprop"),
+        (
+            {"optimizer": "adam", "momentum": 0.9},
+            "momentum belongs to the optimizers sgd, rmsprop, muon",
+        ),
         ({"weight_decay": "x"}, "weight_decay must be a number ≥ 0, but got 'x'"),
         ({"batch_size": 0}, "batch_size must be a whole number ≥ 1, but got 0"),
         ({"batch_size": 3.5}, "batch_size must be a whole number ≥ 1"),

@@ -69,6 +69,19 @@ def test_a_channel_that_never_varies_does_not_divide_by_zero():
     assert made.mean == pytest.approx((9 / 255,) * 3)
 
 
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 64, 48), (4, 5, 3)])
+def test_mean_and_deviation_of_images_of_any_shape(shape):
+    images = torch.randint(
+        256, (1100, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    labels = torch.arange(1100) % 2
+    found = Dataset.from_tensors(images, labels, images[:1], labels[:1], name="cifar10")
+    exact = images.double() / 255
+    assert found.mean == pytest.approx(exact.mean((0, 2, 3)).tolist(), rel=1e-12)
+    assert found.std == pytest.approx(exact.std((0, 2, 3), correction=0).tolist(), rel=1e-9)
+    assert found.train_images.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_class_folders(class_folders, pixels):
     found = load_dataset("cifar10", class_folders)
     assert found.classes == ("cat", "dog")
@@ -223,8 +236,88 @@ def test_a_folder_without_images_is_said(tmp_path):
         load_dataset("cifar10", tmp_path)
 
 
+@pytest.fixture
+def odd_folders(tmp_path):
+    """Class folders with images of 64×48, 30×90, a grey one, and one of 40×40."""
+    from PIL import Image
+
+    chance = np.random.RandomState(0)
+    made = [
+        Image.fromarray(chance.randint(0, 256, (48, 64, 3), dtype=np.uint8)),
+        Image.fromarray(chance.randint(0, 256, (90, 30, 3), dtype=np.uint8)),
+        Image.fromarray(chance.randint(0, 256, (48, 64), dtype=np.uint8)),
+        Image.fromarray(chance.randint(0, 256, (40, 40, 3), dtype=np.uint8)),
+    ]
+    for part in ("train", "test"):
+        (tmp_path / "odd" / part / "cat").mkdir(parents=True)
+        for number, image in enumerate(made):
+            image.save(tmp_path / "odd" / part / "cat" / f"{number}.png")
+    return tmp_path / "odd", made
+
+
+def test_images_are_resized_and_their_middle_is_taken(odd_folders):
+    from PIL import Image
+
+    folder, made = odd_folders
+    found = load_dataset("images", folder, size=24)
+    assert (found.name, found.inputs) == ("images", (3, 24, 24))
+    middles = [(8, 0, 56, 48), (0, 30, 30, 60), (8, 0, 56, 48), (0, 0, 40, 40)]
+    for image, middle, ours in zip(made, middles, found.train_images, strict=True):
+        resized = image.convert("RGB").resize((24, 24), Image.Resampling.BILINEAR, box=middle)
+        assert np.array_equal(ours.permute(1, 2, 0).numpy(), np.asarray(resized))
+    usual = load_dataset("images", folder)
+    assert usual.inputs == (3, 32, 32)
+    stretched = load_dataset("cifar10", folder)
+    assert torch.equal(usual.train_images[3], stretched.train_images[3])
+    assert not torch.equal(usual.train_images[0], stretched.train_images[0])
+
+
+def test_grey_images_have_one_channel_where_one_is_asked_for(odd_folders):
+    from PIL import Image
+
+    folder, made = odd_folders
+    grey = load_dataset("images", folder, size=48, channels=1)
+    colour = load_dataset("images", folder, size=48)
+    assert grey.inputs == (1, 48, 48)
+    assert np.array_equal(grey.train_images[2, 0].numpy(), np.asarray(made[2])[:, 8:56])
+    assert torch.equal(colour.train_images[2], grey.train_images[2].expand(3, -1, -1))
+    rgb = colour.train_images[0].permute(1, 2, 0).contiguous().numpy()
+    assert np.array_equal(
+        grey.train_images[0, 0].numpy(), np.asarray(Image.fromarray(rgb).convert("L"))
+    )
+
+
+def test_every_size_is_another_data_set_and_cached_by_itself(odd_folders, cache, monkeypatch):
+    folder, _ = odd_folders
+    forms = [{}, {"size": 24}, {"size": 24, "channels": 1}]
+    first = [load_dataset("images", folder, **form).identity for form in forms]
+    first.append(load_dataset("cifar10", folder).identity)
+    assert len(set(first)) == 4
+    assert len(list((cache / "images").iterdir())) == 4
+    monkeypatch.setattr(images, "decode", None)
+    again = [load_dataset("images", folder, **form).identity for form in forms]
+    assert [*again, load_dataset("cifar10", folder).identity] == first
+
+
+def test_the_usual_images_are_the_same_data_in_both_tasks(class_folders):
+    one, other = (load_dataset(task, class_folders) for task in ("cifar10", "images"))
+    assert one.digest == other.digest
+    assert (one.name, other.name) == ("cifar10", "images")
+    below = load_dataset("images", class_folders.parent)  # found one folder below, too
+    assert below.digest == one.digest
+
+
+def test_images_need_class_folders(tmp_path):
+    with pytest.raises(UsageError, match="task images needs --data: a folder with train/<class>"):
+        load_dataset("images")
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"")
+    with pytest.raises(UsageError, match="no images were found in .*: it must have train/<class>"):
+        load_dataset("images", tmp_path)
+
+
 def test_images_of_another_shape_are_refused(digits):
-    with pytest.raises(UsageError, match=r"must be bytes of shape \(N, 3, 32, 32\)"):
+    with pytest.raises(UsageError, match="train_images and test_images must be alike"):
         Dataset(
             name="cifar10", classes=("a",), train_images=torch.zeros(2, 3, 28, 28),
             train_labels=torch.zeros(2), test_images=digits.test_images,

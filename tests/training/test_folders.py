@@ -230,9 +230,9 @@ def test_a_changed_file_is_noticed_though_its_time_was_restored(class_folders):
 def test_images_that_change_while_they_are_read_are_not_kept(class_folders, cache, monkeypatch):
     decode = folders.images.decode
 
-    def slow(paths):
+    def slow(paths, form):
         put(class_folders / "train" / "cat" / "late.png")
-        return decode(paths)
+        return decode(paths, form)
 
     monkeypatch.setattr(folders.images, "decode", slow)
     load(class_folders)

@@ -273,9 +273,9 @@ def test_what_pillow_warns_about_is_counted(tmp_path, monkeypatch):
     saved(path)
     load = images._decode
 
-    def warning(path):
+    def warning(path, form):
         warnings.warn_explicit("odd tags", UserWarning, "x.py", 1, module="PIL.TiffImagePlugin")
-        return load(path)
+        return load(path, form)
 
     monkeypatch.setattr(images, "_decode", warning)
     _, notes = images.decode([path, path])

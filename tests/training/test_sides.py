@@ -63,7 +63,7 @@ def test_single_examples_by_hand(accumulate, digits):
     from gclip.training.data_split import select
 
     data = select(digits, fraction=config.fraction, split=config.split)
-    model = models.build(config.model, 10, config.seed)
+    model = models.build(config.model, seed=config.seed)
     order = torch.randperm(len(data.train_labels), generator=seeds.generator(config.seed, "order"))[
         : 16 * accumulate
     ]

@@ -15,7 +15,7 @@ from torch import Tensor
 from gclip.clipping.async_copy import AsyncCopy
 from gclip.clipping.record import Record
 from gclip.training import models, optimizers, seeds
-from gclip.training.batches import Epoch
+from gclip.training.batches import EVALUATION_BATCH, Epoch
 from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.disturbances import Disturbance, wrong_labels
@@ -25,7 +25,7 @@ from gclip.training.fleet.optimizer import StackedOptimizer
 from gclip.training.fleet.report import FleetReport
 from gclip.training.fleet.stack import select_runs, stack
 from gclip.training.graphs import ForwardBackward, recorder
-from gclip.training.loop import EVALUATION_BATCH, TrainingLoop
+from gclip.training.loop import TrainingLoop
 
 _LOOK = 64  # steps whose losses are looked at together
 _EVALUATION_IMAGES = 1000  # images · runs in a forward pass without gradients; they fit the cache
@@ -43,7 +43,7 @@ class FleetRun(TrainingLoop[FleetReport]):
         self, configs: Sequence[RunConfig], dataset: Dataset, device: torch.device
     ) -> None:
         super().__init__(configs[0], dataset, device)
-        classes = len(dataset.classes)
+        outputs = dataset.outputs
         self.members = [
             FleetMember(
                 each,
@@ -54,7 +54,7 @@ class FleetRun(TrainingLoop[FleetReport]):
             for each in configs
         ]
         self.present = list(range(len(configs)))
-        models_built = [models.build(c.model, classes, c.seed) for c in configs]
+        models_built = [models.build(c.model, dataset.inputs, outputs, c.seed) for c in configs]
         self.model = stack(models_built).to(device)
         self._optimizer = StackedOptimizer(self.config, list(self.model.parameters()), device)
         self.clipper = FleetClipper(
@@ -68,7 +68,7 @@ class FleetRun(TrainingLoop[FleetReport]):
         )
         self._streams = _Streams(configs)
         self._labels = [
-            wrong_labels(self._data.train_labels, noise, classes, seed)
+            wrong_labels(self._data.train_labels, noise, outputs, seed)
             for seed, noise in self._streams.keys
         ]
         self._disturbances = [Disturbance(c.gradient_noise, c.spikes, c.seed) for c in configs]
@@ -121,8 +121,9 @@ class FleetRun(TrainingLoop[FleetReport]):
     # -- inside ------------------------------------------------------------------------------
 
     def _epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of the present runs: images for all or ``(batch, runs · channels, H, W)``;
-        labels ``(batch,)`` or ``(runs, batch)``."""
+        """The batches of the present runs: inputs ``(batch, first, …)`` for all, or those of runs
+        of several seeds along dimension 1, ``(batch, runs · first, …)``: of images ``(batch, runs ·
+        channels, H, W)``. Targets ``(batch, …)`` for all, or ``(runs, batch, …)``."""
         epochs = self._streams.draw(self._count, self.config.augment, self.device)
         stream_of_run = self._streams.of(self.present)
         used = sorted(set(stream_of_run))
@@ -173,14 +174,24 @@ class FleetRun(TrainingLoop[FleetReport]):
         return ForwardBackward(self.model, self._compute, record, why)
 
     def _mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Of each run, ``(runs,)``, from logits ``(runs, batch, classes)``."""
-        runs, batch, classes = logits.shape
-        flat = logits.float().reshape(-1, classes)
-        answers = labels.expand(runs, batch).reshape(-1)
-        return self.problem.loss(flat, answers, reduction="none").view(runs, batch).mean(1)
+        """Of each run, ``(runs,)``, from logits ``(runs, batch, outputs)``."""
+        outputs, targets = self._examples(logits, labels)
+        each = self.problem.loss(outputs, targets, reduction="none")
+        return each.view(len(logits), -1).mean(1)
 
     def _summed_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self._mean_loss(logits, labels) * len(labels)
+
+    def _summed_score(self, logits: Tensor, labels: Tensor) -> Tensor:
+        scores = self.problem.score(*self._examples(logits, labels))
+        return scores.view(len(logits), -1).sum(1)
+
+    def _examples(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs ``(runs · batch, outputs)`` and targets of all runs, as one batch."""
+        runs, batch = logits.shape[:2]
+        shared = labels.dim() == self._data.train_labels.dim()
+        own = labels.expand(runs, *labels.shape) if shared else labels
+        return logits.float().flatten(0, 1), own.reshape(runs * batch, *own.shape[2:])
 
     def _look(self, losses: list[Tensor], finites: list[Tensor], last: bool = False) -> bool:
         """Look at what happened since the last time; False if no present run goes on.

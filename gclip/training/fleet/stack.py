@@ -1,4 +1,10 @@
-"""One model that is many: a copy of it whose layers hold the weights of all runs, stacked."""
+"""One model that is many: a copy of it whose layers hold the weights of all runs, stacked.
+
+Models made of layers that are known here go through their own forward pass, with the channels of
+all runs side by side (see `gclip.training.fleet.stacked_modules`). That is right only of a forward
+pass that was written for it, so it is done for torch's and the library's modules; all others are
+mapped over the runs by torch (see `gclip.training.fleet.mapped`), where that gives the same.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +15,33 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from gclip.core.digest import ships_with_gclip
 from gclip.errors import UsageError
+from gclip.training.fleet.mapped import MappedModel, check_ties, unmappable
 from gclip.training.fleet.stacked_modules import RUN_INDEPENDENT, STACKED
 
 
-def stack(models: Sequence[nn.Module]) -> nn.Module:
+def stack(models: Sequence[nn.Module], inputs: tuple[int, ...] = (3, 32, 32)) -> nn.Module:
     """A module whose parameters and buffers have the names of the models' and a leading dimension
     of runs; its `forward` is theirs.
 
-    Given images ``(batch, channels, H, W)`` for all runs, or ``(batch, runs · channels, H, W)``,
-    those of a run side by side, it returns logits ``(runs, batch, classes)``.
+    Given examples ``(batch, *inputs)`` for all runs, or ``(batch, runs · inputs[0], …)``, those of
+    a run side by side, it returns outputs ``(runs, batch, outputs)``.
 
     Args:
         models: of one architecture, on one device.
+        inputs: the shape of one example, ``(channels, height, width)`` of an image.
 
     Raises:
-        UsageError: a layer that cannot be stacked.
+        UsageError: a model that can be neither stacked nor mapped.
     """
     first = models[0]
+    check_ties(first)
+    if unsupported_layer(first):
+        reason = unmappable(first, inputs)
+        if reason:
+            raise UsageError(reason)
+        return MappedModel(models, inputs)
     stacked = copy.deepcopy(first)
     _replace(stacked, len(models), type(first).__name__)
     states = [dict(_state(model)) for model in models]
@@ -46,15 +61,28 @@ def select_runs(stacked: nn.Module, indices: Sequence[int]) -> None:
     index = torch.tensor(indices, device=next(stacked.parameters()).device)
     for module in stacked.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(parameter.detach()[index].clone()))
+            setattr(module, name, _chosen(parameter, index))
         for name, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, name, buffer[index].clone())
         if hasattr(module, "runs"):
             setattr(module, "runs", len(indices))  # noqa: B010 - a plain number, not a module
 
 
+def _chosen(parameter: nn.Parameter, index: Tensor) -> nn.Parameter:
+    return nn.Parameter(parameter.detach()[index].clone(), parameter.requires_grad)
+
+
+def unsupported_model(model: nn.Module, inputs: tuple[int, ...] = (3, 32, 32)) -> str:
+    """Why models like this one cannot be one, in a sentence; empty where they can be."""
+    try:
+        check_ties(model)
+    except UsageError as error:
+        return str(error)
+    return unmappable(model, inputs) if unsupported_layer(model) else ""
+
+
 def unsupported_layer(model: nn.Module) -> str:
-    """Why a model cannot be stacked, in a sentence naming the layer; empty where it can be."""
+    """Why a model's layers cannot be stacked, in a sentence naming one; empty where they can be."""
     try:
         _replace(copy.deepcopy(model), 1, type(model).__name__)
     except UsageError as error:
@@ -70,6 +98,11 @@ def _state(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 def _replace(parent: nn.Module, runs: int, path: str) -> None:
     own = [name for name, _ in parent.named_parameters(recurse=False)]
+    kind = type(parent)
+    if not ships_with_gclip(kind) and not kind.__module__.startswith("torch."):
+        raise UsageError(
+            f"{path} ({kind.__name__}) cannot be stacked: its forward pass is not the library's"
+        )
     if own:
         raise UsageError(
             f"{path} ({type(parent).__name__}) cannot be stacked: it has weights of its own"

@@ -15,7 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gclip.errors import UsageError
-from gclip.training.models import SpatialMean
+from gclip.training.models.layers import (
+    FlattenExamples,
+    ScaledConv2d,
+    ScaledReLU,
+    SkipGain,
+    SpatialMean,
+    standardized,
+)
 
 # From so many weights a run on, a CPU is slower at convolutions in groups than at one after another
 # (4 runs, batch 4, forward and backward: 256-512 channels 108 against 78 ms, 512-512 152 against
@@ -37,21 +44,26 @@ class StackedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The activations of all runs, ``(batch, runs · channels, H, W)``."""
-        if x.device.type == "cpu" and self.weight[0].numel() >= _MANY_WEIGHTS:
-            return self._one_by_one(x)
+        weights = self._weights()
+        if x.device.type == "cpu" and weights[0].numel() >= _MANY_WEIGHTS:
+            return self._one_by_one(x, weights)
         groups = self.groups * self.runs
         if x.shape[1] == self.inputs and self.runs > 1:
             if self.groups == 1:
                 groups = 1  # the same images for all: no copy of them is needed
             else:
                 x = x.repeat(1, self.runs, 1, 1)
-        weight = self.weight.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        weight = weights.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         bias = None if self.bias is None else self.bias.flatten()
         return F.conv2d(
             x, weight, bias, self.stride, cast(Any, self.padding), self.dilation, groups
         )
 
-    def _one_by_one(self, x: Tensor) -> Tensor:
+    def _weights(self) -> Tensor:
+        """The filters that are used, ``(runs, out, in, kH, kW)``."""
+        return self.weight
+
+    def _one_by_one(self, x: Tensor, weights: Tensor) -> Tensor:
         """One convolution after another; so large are they that calling each costs nothing."""
         shared = x.shape[1] == self.inputs
         images = [x] * self.runs if shared else x.chunk(self.runs, 1)
@@ -62,7 +74,7 @@ class StackedConv2d(nn.Module):
                 own.contiguous(memory_format=last), weight.contiguous(memory_format=last), bias,
                 self.stride, cast(Any, self.padding), self.dilation, self.groups,
             )
-            for own, weight, bias in zip(images, self.weight.unbind(), biases, strict=True)
+            for own, weight, bias in zip(images, weights.unbind(), biases, strict=True)
         ]  # fmt: skip
         return torch.cat(each, 1)
 
@@ -132,7 +144,7 @@ class StackedBatchNorm2d(nn.Module):
 
 
 class StackedFlatten(nn.Module):
-    """``(batch, runs · channels, H, W)`` to ``(runs, batch, channels · H · W)``."""
+    """``(batch, runs · channels, …)`` to ``(runs, batch, channels · …)``."""
 
     def __init__(self, layer: nn.Flatten, runs: int) -> None:
         super().__init__()
@@ -141,10 +153,47 @@ class StackedFlatten(nn.Module):
         self.runs = runs
 
     def forward(self, x: Tensor) -> Tensor:
-        """The features, ``(runs, batch, channels · H · W)``."""
-        batch, channels, height, width = x.shape
-        own = x.reshape(batch, self.runs, channels // self.runs, height, width)
-        return own.transpose(0, 1).flatten(2)
+        """The features, ``(runs, batch, channels · …)``."""
+        return _apart(x, self.runs).flatten(2)
+
+
+class StackedFlattenExamples(nn.Module):
+    """Examples ``(batch, *inputs)`` for all runs, or ``(batch, runs · inputs[0], …)``, those of a
+    run side by side, to ``(runs, batch, features)``."""
+
+    def __init__(self, layer: FlattenExamples, runs: int) -> None:
+        super().__init__()
+        self.runs, self.inputs = runs, layer.inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The features, ``(runs, batch, features)``."""
+        if x.shape[1] == self.inputs[0]:
+            return x.flatten(1).expand(self.runs, -1, -1)
+        return _apart(x, self.runs).flatten(2)
+
+
+class StackedScaledConv2d(StackedConv2d):
+    """The convolutions of all runs, with each run's weights standardised."""
+
+    def __init__(self, layer: ScaledConv2d, runs: int) -> None:
+        super().__init__(layer, runs)
+        self.gain = _stacked_parameter(layer.gain, runs)
+
+    def _weights(self) -> Tensor:
+        return standardized(self.weight, self.gain)
+
+
+class StackedSkipGain(nn.Module):
+    """Every run's factor on its own channels of ``(batch, runs · channels, H, W)``."""
+
+    def __init__(self, layer: SkipGain, runs: int) -> None:
+        super().__init__()
+        self.gain = _stacked_parameter(layer.gain, runs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The products, of the shape of `x`."""
+        each = self.gain.repeat_interleave(x.shape[1] // len(self.gain))
+        return x * each.view(-1, 1, 1)
 
 
 class StackedSpatialMean(nn.Module):
@@ -165,12 +214,23 @@ STACKED: dict[type[nn.Module], Any] = {
     nn.Linear: StackedLinear,
     nn.BatchNorm2d: StackedBatchNorm2d,
     nn.Flatten: StackedFlatten,
+    FlattenExamples: StackedFlattenExamples,
+    ScaledConv2d: StackedScaledConv2d,
+    SkipGain: StackedSkipGain,
     SpatialMean: StackedSpatialMean,
 }
 """How each kind of layer is stacked."""
 
-RUN_INDEPENDENT = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Identity, nn.GELU, nn.Tanh, nn.SiLU)
+RUN_INDEPENDENT = (
+    *(nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Identity, nn.GELU, nn.Tanh, nn.SiLU),
+    ScaledReLU,
+)
 """Layers that work on each number or channel by itself."""
+
+
+def _apart(x: Tensor, runs: int) -> Tensor:
+    """``(batch, runs · channels, …)`` as ``(runs, batch, channels, …)``."""
+    return x.unflatten(1, (runs, -1)).transpose(0, 1)
 
 
 def _repeat(value: Tensor, runs: int) -> Tensor:
@@ -178,4 +238,4 @@ def _repeat(value: Tensor, runs: int) -> Tensor:
 
 
 def _stacked_parameter(value: Tensor, runs: int) -> nn.Parameter:
-    return nn.Parameter(_repeat(value, runs))
+    return nn.Parameter(_repeat(value, runs), value.requires_grad)

@@ -17,7 +17,8 @@ from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
 from gclip.training.fleet.run import FleetRun
-from gclip.training.fleet.stack import unsupported_layer
+from gclip.training.fleet.stack import unsupported_model
+from gclip.training.models.layers import draws_chance
 from gclip.training.result import RunResult
 from gclip.training.supervised import has_fast_path
 from gclip.training.tasks import ProblemData, load_data, problem_of
@@ -46,12 +47,20 @@ def unsupported(config: RunConfig) -> str:
         return f"task {problem.name} makes its own steps, which are not stacked"
     if any(part.side == "sample" for part in parts_of(registry.parse_for_run(config.strategy))):
         return f"{config.strategy} clips single examples, whose gradients are not stacked"
-    return _unstackable(config.model)
+    if config.optimizer == "muon":
+        return "muon makes one matrix of a step orthogonal at a time, so its runs are not stacked"
+    return _unstackable(config.model, config.model_code, config.dropout)
 
 
 @functools.cache
-def _unstackable(model: str) -> str:
-    return unsupported_layer(models.build(model))
+def _unstackable(model: str, _code: str, dropout: float) -> str:
+    built = models.build(model, dropout=dropout)
+    if draws_chance(built):
+        return (
+            f"the model {model} has dropout, and what a run drops is drawn anew in every pass, "
+            "which many runs cannot do side by side"
+        )
+    return unsupported_model(built)
 
 
 def train_fleet(

@@ -103,6 +103,21 @@ def test_who_diverges_or_is_stopped_leaves_and_the_others_do_not_notice() -> Non
     assert len(found[1].steps["loss"]) == single.stopped_at
 
 
+@pytest.mark.parametrize(
+    "model", ["mlp(width=16)", "plain(depth=4)", "nfnet(width=4)", "vit(dim=8, depth=1, heads=2)"]
+)
+def test_every_model_that_can(model: str) -> None:
+    base = TAME.replace(model=model, fraction=0.05, epochs=1)
+    configs = [
+        base.replace(strategy="norm"),
+        base.replace(strategy="agc", lr=0.02),
+        base.replace(seed=1, strategy="norm(max_norm=0.5, scope=layer)"),
+    ]
+    for shared in (configs[:2], configs):  # of one seed, and of two
+        for result, config in zip(fleet(shared), shared, strict=True):
+            assert_same(result, alone(config))
+
+
 def test_what_cannot_be_one_fleet_is_said() -> None:
     with pytest.raises(UsageError, match="at least one run"):
         fleet([])
