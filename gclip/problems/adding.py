@@ -68,15 +68,15 @@ class Adder(nn.Module):
             self._begin_at_identity()
 
     def _begin_at_identity(self) -> None:
-        # As in section 4 of the paper: W = I, no biases, all else from a normal distribution of
-        # deviation 0.001.
+        # Le, Jaitly & Hinton (2015), but that all else has a deviation of 0.1 in place of 0.001,
+        # from which it takes longer to begin to learn than a default run lasts.
         for name, parameter in self.named_parameters():
             if name == "recurrent.weight_hh_l0":
                 nn.init.eye_(parameter)
             elif "bias" in name:
                 nn.init.zeros_(parameter)
             else:
-                nn.init.normal_(parameter, std=0.001)
+                nn.init.normal_(parameter, std=0.1)
 
     def forward(self, sequences: Tensor) -> Tensor:
         """``(batch, length, 2)`` → ``(batch,)``."""
@@ -91,13 +91,13 @@ class Adding(Problem):
     """Add the two marked numbers of a long sequence (Hochreiter & Schmidhuber, 1997).
     """
 
-    length: int = setting(60, at_least=2, doc="steps of a sequence")
+    length: int = setting(20, at_least=2, doc="steps of a sequence")
     cell: Cell = setting("irnn", choices=("rnn", "irnn", "lstm", "gru"), doc="recurrent layer")
-    hidden: int = setting(64, at_least=1, doc="units of the recurrent layer")
+    hidden: int = setting(32, at_least=1, doc="units of the recurrent layer")
     steps: int = setting(150, at_least=1, doc="batches an epoch")
 
     metric = Metric("mean squared error", better="lower", worst=1 / 6, low=0.0, decimals=4)
-    defaults = {"optimizer": "sgd", "lr": 0.01, "batch_size": 32, "epochs": 10}
+    defaults = {"optimizer": "sgd", "lr": 0.01, "momentum": 0.9, "batch_size": 32, "epochs": 8}
 
     def data(self, source: Source) -> dict[str, Batch]:
         """1,000 sequences to test on and 1,000 to validate on, the same in every run."""

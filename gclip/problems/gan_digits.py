@@ -108,7 +108,7 @@ class GanDigits(Problem):
     hidden: int = setting(128, at_least=1, doc="units of each hidden layer")
 
     metric = Metric("Fréchet distance", better="lower", worst=1000.0, low=0.0, decimals=1)
-    defaults = {"optimizer": "adam", "lr": 2e-3, "batch_size": 64, "epochs": 20}
+    defaults = {"optimizer": "sgd", "lr": 0.2, "momentum": 0.5, "batch_size": 64, "epochs": 20}
 
     def data(self, source: Source) -> dict[str, Any]:
         """Images in ±1, float32 ``(N, 64)``; and what the generator is measured by.

@@ -212,7 +212,7 @@ def identified_config(config: RunConfig, dataset: Dataset | ProblemData) -> RunC
             f"the code of {config.strategy} is not what the config was made with; make it anew "
             "with config.replace(code='')"
         )
-    if models.code_digest(config.model) != config.model_code:
+    if config.model and models.code_digest(config.model) != config.model_code:
         raise UsageError(
             f"the code of the model {config.model} is not what the config was made with; make it "
             "anew with config.replace(model_code='')"
