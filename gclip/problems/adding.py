@@ -97,7 +97,7 @@ class Adding(Problem):
     steps: int = setting(150, at_least=1, doc="batches an epoch")
 
     metric = Metric("mean squared error", better="lower", worst=1 / 6, low=0.0, decimals=4)
-    defaults = {"optimizer": "sgd", "lr": 0.01, "momentum": 0.9, "batch_size": 32, "epochs": 8}
+    defaults = {"optimizer": "sgd", "lr": 0.01, "batch_size": 32, "epochs": 8}
 
     def data(self, source: Source) -> dict[str, Batch]:
         """1,000 sequences to test on and 1,000 to validate on, the same in every run."""

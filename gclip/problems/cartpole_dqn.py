@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gclip.core.fields import setting
+from gclip.errors import UsageError
 from gclip.problems.cartpole import (
     ACTIONS,
     OBSERVED,
@@ -100,7 +101,16 @@ class CartPoleDQN(CartPole):
     warmup: int = setting(1000, at_least=1, doc="of them made at random before training")
     target_every: int = setting(50, at_least=1, doc="batches between two copies of the network")
 
-    defaults = {"optimizer": "sgd", "lr": 0.01, "momentum": 0.0, "batch_size": 64, "epochs": 10}
+    defaults = {"optimizer": "sgd", "lr": 0.05, "batch_size": 64, "epochs": 10}
+
+    def validate(self) -> None:
+        """The buffer holds its warm-up, and a step of all environments."""
+        for name in ("warmup", "environments"):
+            if getattr(self, name) > self.capacity:
+                raise UsageError(
+                    f"{self.name}: {name} must be at most capacity={self.capacity}, but got "
+                    f"{getattr(self, name)}"
+                )
 
     def setup(self, state: RunState) -> None:
         """Fill the buffer with random actions; copy the network."""

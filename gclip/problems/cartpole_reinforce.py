@@ -45,7 +45,7 @@ class CartPoleReinforce(CartPole):
     discount: float = setting(0.99, at_least=0, at_most=1, doc="of the rewards to come")
     baseline: bool = setting(True, doc="take the batch's mean return-to-go off every one")
 
-    defaults = {"optimizer": "sgd", "lr": 0.01, "momentum": 0.0, "batch_size": 8, "epochs": 8}
+    defaults = {"optimizer": "sgd", "lr": 0.01, "batch_size": 8, "epochs": 6}
 
     def setup(self, state: RunState) -> None:
         """As many environments as there are episodes in a batch."""

@@ -74,7 +74,7 @@ class Chars(Problem):
     metric = Metric(
         "bits per character", better="lower", worst=math.log2(len(VOCABULARY)), low=0.0
     )
-    defaults = {"optimizer": "sgd", "lr": 2.0, "momentum": 0.0, "batch_size": 32, "epochs": 2}
+    defaults = {"optimizer": "sgd", "lr": 8.0, "batch_size": 32, "epochs": 2}
 
     def data(self, source: Source) -> dict[str, Tensor]:
         """The text as indices, uint8: the last tenth to test on, that before it to validate on."""

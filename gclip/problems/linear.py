@@ -48,7 +48,7 @@ class Linear(Supervised):
 
     The defaults (gradient descent on batches of 32, at a rate that descends without clipping)
     show what clipping costs where nothing explodes: gradients are long while the line is wrong, so
-    that a clipped run goes more slowly. At ``--lr 0.6`` the descent without clipping diverges.
+    that a clipped run goes more slowly. At ``--lr 2`` the descent without clipping diverges.
     """
 
     slope: float = setting(3.0, doc="of the true line")
@@ -58,7 +58,7 @@ class Linear(Supervised):
 
     own_models = True
     metric = Metric("mean squared error", better="lower", worst=31.25, low=0.0)
-    defaults = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.0, "batch_size": 32, "epochs": 10}
+    defaults = {"optimizer": "sgd", "lr": 0.05, "batch_size": 32, "epochs": 10}
 
     def data(self, source: Source) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The points, the same in every run: inputs ``(N, 1)`` and targets ``(N,)``."""
