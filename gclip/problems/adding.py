@@ -88,11 +88,12 @@ class Adder(nn.Module):
 @register_problem("adding")
 @dataclass(frozen=True, kw_only=True)
 class Adding(Problem):
-    """Add the two marked numbers of a long sequence (Hochreiter & Schmidhuber, 1997).
-    """
+    """Add the two marked numbers of a long sequence (Hochreiter & Schmidhuber, 1997)."""
 
     length: int = setting(20, at_least=2, doc="steps of a sequence")
-    cell: Cell = setting("irnn", choices=("rnn", "irnn", "lstm", "gru"), doc="recurrent layer")
+    cell: Literal["rnn", "irnn", "lstm", "gru"] = setting(
+        "irnn", choices=("rnn", "irnn", "lstm", "gru"), doc="recurrent layer"
+    )
     hidden: int = setting(32, at_least=1, doc="units of the recurrent layer")
     steps: int = setting(150, at_least=1, doc="batches an epoch")
 

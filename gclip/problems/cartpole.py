@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,9 +125,7 @@ def epoch_seed(state: RunState) -> int:
 
 
 @torch.no_grad()
-def best_actions(
-    model: nn.Module, seen: Observations, device: torch.device
-) -> NDArray[np.int64]:
+def best_actions(model: nn.Module, seen: Observations, device: torch.device) -> NDArray[np.int64]:
     """The actions for which `model` gives the highest numbers, ``(environments,)``."""
     actions: NDArray[np.int64] = model(on_device(seen, device)).argmax(1).cpu().numpy()
     return actions

@@ -63,8 +63,9 @@ class ReplayBuffer:
     def sample(self, count: int, generator: torch.Generator) -> Transitions:
         """Any `count` of them, with replacement."""
         rows = self.rows[torch.randint(len(self), (count,), generator=generator)]
-        seen, then, rest = rows.split((OBSERVED, OBSERVED, 3), 1)
-        return Transitions(seen, rest[:, 0].long(), rest[:, 1], then, rest[:, 2].bool())
+        seen, then = rows[:, :OBSERVED], rows[:, OBSERVED : 2 * OBSERVED]
+        action, reward, fallen = rows[:, 2 * OBSERVED :].T
+        return Transitions(seen, action.long(), reward, then, fallen.bool())
 
     def state_dict(self) -> dict[str, Any]:
         """The rows, and how many were ever added."""
@@ -89,8 +90,7 @@ def td_targets(rewards: Tensor, values: Tensor, fallen: Tensor, discount: float)
 @register_problem("cartpole-dqn")
 @dataclass(frozen=True, kw_only=True)
 class CartPoleDQN(CartPole):
-    """Balance a pole by deep Q-learning (Mnih et al., 2015).
-    """
+    """Balance a pole by deep Q-learning (Mnih et al., 2015)."""
 
     steps: int = setting(250, at_least=1, doc="batches an epoch")
     environments: int = setting(8, at_least=1, doc="that are stepped once a batch")

@@ -38,8 +38,7 @@ def returns_to_go(rewards: Tensor, discount: float) -> Tensor:
 @register_problem("cartpole-reinforce")
 @dataclass(frozen=True, kw_only=True)
 class CartPoleReinforce(CartPole):
-    """Balance a pole by REINFORCE (Williams, 1992).
-    """
+    """Balance a pole by REINFORCE (Williams, 1992)."""
 
     steps: int = setting(10, at_least=1, doc="batches an epoch")
     discount: float = setting(0.99, at_least=0, at_most=1, doc="of the rewards to come")

@@ -65,15 +65,12 @@ class CharacterModel(nn.Module):
 @register_problem("chars")
 @dataclass(frozen=True, kw_only=True)
 class Chars(Problem):
-    """Guess each character of Python source code from those before it (Mikolov, 2012).
-    """
+    """Guess each character of Python source code from those before it (Mikolov, 2012)."""
 
     hidden: int = setting(64, at_least=1, doc="units of the LSTM")
     context: int = setting(48, at_least=1, doc="characters that a gradient goes back over")
 
-    metric = Metric(
-        "bits per character", better="lower", worst=math.log2(len(VOCABULARY)), low=0.0
-    )
+    metric = Metric("bits per character", better="lower", worst=math.log2(len(VOCABULARY)), low=0.0)
     defaults = {"optimizer": "sgd", "lr": 8.0, "batch_size": 32, "epochs": 2}
 
     def data(self, source: Source) -> dict[str, Tensor]:
@@ -91,8 +88,11 @@ class Chars(Problem):
                 ) from error
         text = encode("".join(texts))
         part = len(text) // _HELD_OUT
-        train, validation, test = text.split((len(text) - 2 * part, part, part))
-        return {"train": train, "validation": validation, "test": test}
+        return {
+            "train": text[: -2 * part],
+            "validation": text[-2 * part : -part],
+            "test": text[-part:],
+        }
 
     def identity(self, data: dict[str, Tensor]) -> str:
         """Digest of the text, which differs from one version of Python to the next."""

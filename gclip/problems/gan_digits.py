@@ -74,7 +74,7 @@ def train_classifier(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Te
         for _ in range(100):
             loss = F.cross_entropy(features_of(images, *weights) @ last, labels)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
     return first.detach(), bias.detach(), second.detach()
 
@@ -101,8 +101,7 @@ class Perceptron(nn.Sequential):
 @register_problem("gan-digits")
 @dataclass(frozen=True, kw_only=True)
 class GanDigits(Problem):
-    """Draw handwritten digits with a GAN (Goodfellow et al., 2014), 8 × 8 pixels.
-    """
+    """Draw handwritten digits with a GAN (Goodfellow et al., 2014), 8 × 8 pixels."""
 
     latent: int = setting(16, at_least=1, doc="numbers that an image is drawn from")
     hidden: int = setting(128, at_least=1, doc="units of each hidden layer")
@@ -154,9 +153,8 @@ class GanDigits(Problem):
         real, noise = batch
         generator, discriminator = players["generator"], players["discriminator"]
         drawn = generator(noise)
-        yield "discriminator", (
-            F.softplus(-discriminator(real)).mean() + F.softplus(discriminator(drawn.detach())).mean()
-        )
+        on_real = F.softplus(-discriminator(real)).mean()
+        yield "discriminator", on_real + F.softplus(discriminator(drawn.detach())).mean()
         yield "generator", F.softplus(-discriminator(drawn)).mean()
 
     def evaluate(

@@ -34,7 +34,8 @@ def least_squares(inputs: Tensor, targets: Tensor) -> Tensor:
     """
     x = inputs.double().reshape(-1, 1)
     design = torch.cat((x, torch.ones_like(x)), 1)
-    return torch.linalg.lstsq(design, targets.double().reshape(-1, 1)).solution.flatten()
+    solved: Tensor = torch.linalg.lstsq(design, targets.double().reshape(-1, 1)).solution
+    return solved.flatten()
 
 
 @register_problem("linear")
@@ -58,7 +59,7 @@ class Linear(Supervised):
 
     own_models = True
     metric = Metric("mean squared error", better="lower", worst=31.25, low=0.0)
-    defaults = {"optimizer": "sgd", "lr": 0.05, "batch_size": 32, "epochs": 10}
+    defaults = {"optimizer": "sgd", "lr": 0.01, "batch_size": 32, "epochs": 10}
 
     def data(self, source: Source) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The points, the same in every run: inputs ``(N, 1)`` and targets ``(N,)``."""

@@ -28,13 +28,15 @@ def test_targets_by_hand() -> None:
     torch.testing.assert_close(found, torch.tensor([1 + 0.9 * 3, 0.5 + 0.9 * 5, 1.0]))
 
 
-@pytest.mark.parametrize(("loss", "expected"), [("mse", (0.25 + 9) / 2), ("huber", (0.125 + 2.5) / 2)])
+@pytest.mark.parametrize(
+    ("loss", "expected"), [("mse", (0.25 + 9) / 2), ("huber", (0.125 + 2.5) / 2)]
+)
 def test_losses_by_hand(loss: str, expected: float) -> None:
     model = nn.Linear(2, 2, bias=False)
     model.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     seen = torch.tensor([[2.0, 9.0], [9.0, 4.0]])
     actions, targets = torch.tensor([0, 1]), torch.tensor([1.5, 7.0])  # errors 0.5 and −3
-    (name, found), = CartPoleDQN(loss=loss).losses({"model": model}, (seen, actions, targets))
+    ((name, found),) = CartPoleDQN(loss=loss).losses({"model": model}, (seen, actions, targets))
     assert name == "model"
     assert float(found.detach()) == pytest.approx(expected)
 

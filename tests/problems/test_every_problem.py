@@ -55,7 +55,9 @@ def assert_same_bits(one: RunResult, other: RunResult) -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("task", SMALL)
-def test_a_run_resumes_to_the_same_bits(task: str, optimizer: str, text: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_to_the_same_bits(
+    task: str, optimizer: str, text: Path, tmp_path: Path
+) -> None:
     asked = config(task, optimizer)
     whole = run(asked, text)
     assert np.isfinite(whole.steps["loss"]).all()
@@ -75,9 +77,7 @@ def test_another_seed_is_another_run(task: str, text: Path) -> None:
 
 @pytest.mark.parametrize("task", SMALL)
 def test_strategies_see_the_same_start(task: str, text: Path) -> None:
-    one, other = (
-        run(config(task, strategy=each, epochs=1), text) for each in ("none", "value")
-    )
+    one, other = (run(config(task, strategy=each, epochs=1), text) for each in ("none", "value"))
     assert one.steps["loss"][0] == other.steps["loss"][0]
 
 

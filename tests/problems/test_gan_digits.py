@@ -137,9 +137,7 @@ def test_the_generator_is_left_alone_by_the_discriminators_loss() -> None:
 def test_each_player_is_clipped_by_its_own_strategy() -> None:
     task = "gan-digits(hidden=8, latent=2)"
     strategy = "players(generator=agc, discriminator=norm(max_norm=0.01))"
-    result = train(
-        RunConfig(task=task, strategy=strategy, batch_size=256, epochs=1), device="cpu"
-    )
+    result = train(RunConfig(task=task, strategy=strategy, batch_size=256, epochs=1), device="cpu")
     own = result.clipping["players"]
     assert own["discriminator"]["clip_rate"] == 1.0
     assert result.steps["player"].tolist() == [1, 0] * 4
