@@ -88,7 +88,18 @@ class Adder(nn.Module):
 @register_problem("adding")
 @dataclass(frozen=True, kw_only=True)
 class Adding(Problem):
-    """Add the two marked numbers of a long sequence (Hochreiter & Schmidhuber, 1997)."""
+    """Add the two marked numbers of a long sequence (Hochreiter & Schmidhuber, 1997).
+
+    Always answering 1 makes an error of 1/6, which is what a diverged run scores.
+
+    The default network is one of ReLUs that begins at the identity (Le, Jaitly & Hinton, 2015, who
+    clip), so that its gradients reach far back, and explode. The defaults are found by a short
+    search over rates and optimizers on three seeds: at this rate gradient descent with ``norm``
+    learns in 1,200 steps, and without clipping a few huge steps leave most networks with dead units
+    that answer a constant. Adam needs no clipping to learn here (``--optimizer adam --lr 0.003``),
+    though it too ends closer with it; a tanh network (``cell=rnn``) learns nothing in so few steps
+    either way.
+    """
 
     length: int = setting(20, at_least=2, doc="steps of a sequence")
     cell: Literal["rnn", "irnn", "lstm", "gru"] = setting(

@@ -65,7 +65,16 @@ class CharacterModel(nn.Module):
 @register_problem("chars")
 @dataclass(frozen=True, kw_only=True)
 class Chars(Problem):
-    """Guess each character of Python source code from those before it (Mikolov, 2012)."""
+    """Guess each character of Python source code from those before it (Mikolov, 2012).
+
+    The text is that of eight modules of Python's own standard library, 330,000 characters, so that
+    no network is needed; which version's they are is a part of a run's identity. An even guess
+    takes log₂ 96 = 6.58 bits, which is what a diverged run scores.
+
+    The defaults are found by a short search over rates of gradient descent: at ``--lr 2`` runs with
+    and without clipping end alike (2.4 bits), at 4 they begin to differ, and at the default 8 a few
+    steps at the start spoil a run without clipping, which ``norm`` clips: one step in 350.
+    """
 
     hidden: int = setting(64, at_least=1, doc="units of the LSTM")
     context: int = setting(48, at_least=1, doc="characters that a gradient goes back over")

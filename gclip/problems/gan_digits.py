@@ -101,12 +101,23 @@ class Perceptron(nn.Sequential):
 @register_problem("gan-digits")
 @dataclass(frozen=True, kw_only=True)
 class GanDigits(Problem):
-    """Draw handwritten digits with a GAN (Goodfellow et al., 2014), 8 × 8 pixels."""
+    """Draw handwritten digits with a GAN (Goodfellow et al., 2014), 8 × 8 pixels.
+
+    Two players, generator and discriminator, each with an optimizer and a strategy of its own:
+    ``-s "players(generator=agc, discriminator=norm)"``. The images drawn are measured by their
+    Fréchet distance to real ones (Heusel et al., 2017), in the features of a small classifier that
+    is the same in every run. Real images that were learned from are 3 away from those held out;
+    uniform noise is 305 away, which is what a diverged run scores.
+
+    The defaults are found by a short search over the rate of gradient descent for one at which
+    clipping matters: at half of it runs with and without clipping end alike, at ``--lr 0.4``
+    without clipping most seeds diverge, and with ``norm`` none does.
+    """
 
     latent: int = setting(16, at_least=1, doc="numbers that an image is drawn from")
     hidden: int = setting(128, at_least=1, doc="units of each hidden layer")
 
-    metric = Metric("Fréchet distance", better="lower", worst=250.0, low=0.0, decimals=1)
+    metric = Metric("Fréchet distance", better="lower", worst=305.0, low=0.0, decimals=1)
     defaults = {"optimizer": "sgd", "lr": 0.4, "momentum": 0.5, "batch_size": 64, "epochs": 20}
 
     def data(self, source: Source) -> dict[str, Any]:

@@ -47,9 +47,10 @@ class Linear(Supervised):
     finds can be held against the right answer: beside the error stands the distance of slope and
     intercept to those of least squares on the same points.
 
-    The defaults (gradient descent on batches of 32, at a rate that descends without clipping)
-    show what clipping costs where nothing explodes: gradients are long while the line is wrong, so
-    that a clipped run goes more slowly. At ``--lr 2`` the descent without clipping diverges.
+    Nothing explodes at the default rate, and a problem without trouble is the control: clipping a
+    gradient's norm or values at 1 changes next to nothing, and strategies that hold every step
+    small beside the weights (``agc``) are not there yet when the run ends. At ``--lr 2`` the
+    descent without clipping diverges.
     """
 
     slope: float = setting(3.0, doc="of the true line")
