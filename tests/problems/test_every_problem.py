@@ -87,3 +87,13 @@ def test_validation_measures_on_other_data_than_the_test(task: str, text: Path) 
         run(config(task, split=split, epochs=1), text) for split in ("test", "validation")
     )
     assert test.score != validation.score
+
+
+def test_a_problems_own_momentum_goes_with_its_own_optimizer() -> None:
+    asked = RunConfig(task="gan-digits")
+    assert (asked.optimizer, asked.lr, asked.momentum) == ("sgd", 0.4, 0.5)
+    assert asked.replace(momentum=0.9).momentum == 0.9
+    adam = RunConfig(task="gan-digits", optimizer="adam")
+    assert (adam.lr, adam.momentum) == (1e-3, None)
+    sgd = RunConfig(task="gan-digits", optimizer="sgd")
+    assert (sgd.lr, sgd.momentum) == (0.15, 0.9)
