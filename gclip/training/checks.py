@@ -86,8 +86,9 @@ def _task(config: _Config) -> _Fields:
     if problem.own_models and "model" not in problem.defaults:
         usual["model"] = ""
     found = {name: usual[name] for name in _USUAL if getattr(config, name) is None}
-    if "optimizer" in found and config.lr is None and "lr" in problem.defaults:
-        found["lr"] = None if problem.answers_for_itself else problem.defaults["lr"]
+    if "optimizer" in found and not problem.answers_for_itself:
+        own = ("lr", "momentum")
+        found |= {n: problem.defaults.get(n) for n in own if getattr(config, n) is None}
     code = config.problem_code or tasks.problem_code(problem)
     return {**found, "task": str(problem), "problem_code": code}
 

@@ -19,9 +19,9 @@ def load() -> Dataset:
 
     Of each class every fifth image is a test image.
     """
-    table = torch.from_numpy(_table())
-    images = enlarge(table[:, :-1].view(-1, 8, 8))
-    labels = table[:, -1].clone()
+    rows = torch.from_numpy(table())
+    images = enlarge(rows[:, :-1].view(-1, 8, 8))
+    labels = rows[:, -1].clone()
     test = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(10):
         test[(labels == label).nonzero().flatten()[4::5]] = True
@@ -36,7 +36,7 @@ def load() -> Dataset:
     )
 
 
-def _table() -> NDArray[np.int64]:
+def table() -> NDArray[np.int64]:
     """(1797, 65) int64: the 64 pixels of each image, and its label."""
     # scikit-learn's own file, read without importing scikit-learn: that takes seconds, and every
     # worker would wait for it.

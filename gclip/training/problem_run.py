@@ -6,6 +6,7 @@ What `gclip.training.run.Run` is to problems with a fast path.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -225,7 +226,7 @@ class ProblemRun:
         finite = report.finite
         if len(self.players) > 1:
             self._finite[name] = finite
-            finite = torch.stack(list(self._finite.values())).all(0)
+            finite = functools.reduce(torch.logical_and, self._finite.values())
         return self.history.monitor.note(loss.detach(), finite)
 
     def _clear(self) -> None:

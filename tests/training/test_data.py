@@ -37,7 +37,7 @@ def test_digits_are_scikit_learns():
     from sklearn.datasets import load_digits
 
     raw = load_digits()
-    table = digits_module._table()
+    table = digits_module.table()
     assert np.array_equal(table[:, :-1], raw.data)
     assert np.array_equal(table[:, -1], raw.target)
 
