@@ -35,7 +35,7 @@ def names_of(kind: str) -> tuple[str, ...]:
     """All that is registered of a kind."""
     import gclip
     from gclip.training import models
-    from gclip.training.tasks import PROBLEMS
+    from gclip.training.problem_registry import PROBLEMS
 
     return {"strategy": gclip.names, "problem": PROBLEMS.names, "model": models.names}[kind]()
 

@@ -12,8 +12,8 @@ from gclip.describe.parameters import Parameter
 from gclip.training.config import RunConfig
 from gclip.training.metric import Metric
 from gclip.training.problem import Problem
+from gclip.training.problem_registry import PROBLEMS
 from gclip.training.recipes import task_defaults
-from gclip.training.tasks import PROBLEMS
 
 DEFAULTS = ("model", "optimizer", "lr", "batch_size", "epochs")
 """What of a run's settings is shown."""

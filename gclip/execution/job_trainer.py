@@ -120,7 +120,8 @@ def code_changed(config: RunConfig) -> str | None:
     from gclip.core import registry
     from gclip.core.digest import code_digest
     from gclip.training import models
-    from gclip.training.tasks import problem_code, problem_of
+    from gclip.training.problem_registry import problem_code
+    from gclip.training.tasks import problem_of
 
     if config.code and code_digest(registry.parse_for_run(config.strategy)) != config.code:
         edited = config.strategy

@@ -18,12 +18,12 @@ from gclip.training.device import resolve_device as resolve_device
 from gclip.training.metric import Metric as Metric
 from gclip.training.problem import Problem as Problem
 from gclip.training.problem import Source as Source
+from gclip.training.problem_data import ProblemData as ProblemData
 from gclip.training.recipes import recipes as recipes
 from gclip.training.recipes import task_defaults as task_defaults
 from gclip.training.result import RunResult as RunResult
 from gclip.training.run_state import RunState as RunState
 from gclip.training.supervised import Supervised as Supervised
-from gclip.training.tasks import ProblemData as ProblemData
 from gclip.training.tasks import load_data as load_data
 from gclip.training.tasks import register_problem as register_problem
 from gclip.training.trainer import Progress as Progress

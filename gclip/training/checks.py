@@ -12,10 +12,10 @@ from gclip.core import registry
 from gclip.core.digest import code_digest
 from gclip.core.numbers import as_number, as_whole, shown
 from gclip.errors import UsageError, choose
-from gclip.training import data_split, models, optimizers, stepping, tasks
+from gclip.training import data_split, models, optimizers, stepping
 from gclip.training.models.builder import checked_dropout
 from gclip.training.models.settings import spell
-from gclip.training.problem import Problem
+from gclip.training.problem_registry import find_problem, problem_code
 
 _Config: TypeAlias = Any
 """A `RunConfig`, which is made of what is checked here and so is not known yet."""
@@ -65,11 +65,11 @@ def check(config: _Config) -> _Fields:
     )
 
 
-def _known_problem(config: _Config) -> Problem | None:
+def _known_problem(config: _Config) -> Any:
     """The problem; None for a stored run's, of a plugin that is not loaded here."""
     _typed("task", config.task, str, "a problem's spelling")
     try:
-        return tasks.problem_of(config.task)
+        return find_problem(config.task)
     except UsageError:
         if config.code and config.problem_code:  # it was complete when it was written
             return None
@@ -89,7 +89,7 @@ def _task(config: _Config) -> _Fields:
     if "optimizer" in found and not problem.answers_for_itself:
         own = ("lr", "momentum")
         found |= {n: problem.defaults.get(n) for n in own if getattr(config, n) is None}
-    code = config.problem_code or tasks.problem_code(problem)
+    code = config.problem_code or problem_code(problem)
     return {**found, "task": str(problem), "problem_code": code}
 
 

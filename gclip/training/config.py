@@ -20,7 +20,7 @@ from gclip.training.data_split import Split, select_for
 
 if TYPE_CHECKING:
     from gclip.training.dataset import Dataset
-    from gclip.training.tasks import ProblemData
+    from gclip.training.problem_data import ProblemData
 
 _FILLED: Any = None  # the default of a field that is filled in from others
 
@@ -217,14 +217,6 @@ class RunConfig:
     def with_data(self, data: Dataset | ProblemData) -> RunConfig:
         """A copy whose `data` names the data actually used."""
         return self.replace(data=data.identity)
-
-    @classmethod
-    def setting_names(cls) -> tuple[str, ...]:
-        """The fields that a problem may give defaults for, and a comparison may set."""
-        filled = ("task", "data", "selection", "strategy", "code", "stepping", "problem_code")
-        return tuple(
-            f.name for f in dataclasses.fields(cls) if f.name not in (*filled, "seed", "model_code")
-        )
 
 
 _LATER = (

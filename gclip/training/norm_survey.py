@@ -15,8 +15,8 @@ from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.device import reproducible, resolve_device
 from gclip.training.player import Player
+from gclip.training.problem_data import ProblemData
 from gclip.training.run import Run
-from gclip.training.tasks import ProblemData
 from gclip.training.trainer import begin_run
 
 STEPS = 300  # by default; fewer where the run has no more

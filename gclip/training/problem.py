@@ -32,6 +32,7 @@ from gclip.training.metric import Metric
 
 if TYPE_CHECKING:
     from gclip.training.config import RunConfig
+    from gclip.training.dataset import Dataset
     from gclip.training.run_state import RunState
 
 Losses = Iterable[tuple[str, Tensor]]
@@ -156,6 +157,10 @@ class Problem(ABC):
 
         Called at every epoch's end without gradients, the players in evaluation mode.
         """
+
+    def as_dataset(self, value: Any) -> Dataset | None:
+        """What `data` gave as a data set, where the problem learns from one."""
+        return None
 
     # -- what the trainer asks ------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from gclip.training.history import RunHistory
 from gclip.training.player import Player
 from gclip.training.player_records import PlayerRecords
 from gclip.training.problem import losses_of
+from gclip.training.problem_data import ProblemData
 from gclip.training.problem_errors import (
     checked_loss,
     checked_players,
@@ -34,7 +35,7 @@ from gclip.training.problem_errors import (
 from gclip.training.random_streams import RandomStream
 from gclip.training.result import RunResult, Status
 from gclip.training.run_state import RunState
-from gclip.training.tasks import ProblemData, problem_of
+from gclip.training.tasks import problem_of
 
 
 class ProblemRun:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gclip.errors import UsageError
 from gclip.training import seeds
+from gclip.training.problem_data import moved
 
 if TYPE_CHECKING:
     from gclip.training.config import RunConfig
@@ -81,19 +82,6 @@ class RunState:
             self.generator(role).set_state(saved)
         for name, saved in state["keep"].items():
             self.keep[name] = _loaded(self.keep.get(name), saved, self.device)
-
-
-def moved(value: Any, device: torch.device) -> Any:
-    """`value` with its tensors on `device`: in lists, tuples and dicts, and where it has ``to``."""
-    if isinstance(value, Mapping):
-        return {key: moved(each, device) for key, each in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(moved(each, device) for each in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(moved(each, device) for each in value)
-    if isinstance(value, Tensor) or callable(getattr(value, "to", None)):
-        return value.to(device)
-    return value
 
 
 def _saved(name: str, value: Any) -> Any:

@@ -79,6 +79,22 @@ class Supervised(Problem):
         network of your own; `gclip.register_model` is the faster way."""
         raise UsageError("must be written where it is called")
 
+    def as_dataset(self, value: Any) -> Dataset:
+        """What `data` gave, as a data set.
+
+        Raises:
+            UsageError: it is neither a data set nor four tensors.
+        """
+        if isinstance(value, Dataset):
+            return value.named(str(self))
+        if isinstance(value, list | tuple) and len(value) == 4:
+            return Dataset.from_tensors(*value, name=str(self))
+        raise UsageError(
+            f"problem {self.name}: data must return a gclip.training.Dataset or four tensors "
+            "(inputs and targets to learn from, inputs and targets to be tested on), but got "
+            f"{type(value).__name__}"
+        )
+
     def metric_of(self, data: Any) -> Metric:
         """Accuracy with that of guessing as the worst, where the metric is accuracy."""
         if self.metric.name != ACCURACY.name:
@@ -148,21 +164,4 @@ def has_fast_path(problem: Problem) -> bool:
     cls = type(problem)
     return isinstance(problem, Supervised) and all(
         getattr(cls, name) is getattr(Supervised, name) for name in (*_GENERAL, "build_players")
-    )
-
-
-def as_dataset(problem: Supervised, value: Any) -> Dataset:
-    """What `Supervised.data` gave, as a data set.
-
-    Raises:
-        UsageError: it is neither a data set nor four tensors.
-    """
-    if isinstance(value, Dataset):
-        return value.named(str(problem))
-    if isinstance(value, list | tuple) and len(value) == 4:
-        return Dataset.from_tensors(*value, name=str(problem))
-    raise UsageError(
-        f"problem {problem.name}: data must return a gclip.training.Dataset or four tensors "
-        "(inputs and targets to learn from, inputs and targets to be tested on), but got "
-        f"{type(value).__name__}"
     )

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import torch
-
-from gclip.core.digest import class_digest
 from gclip.core.fields import field_names
-from gclip.core.named_registry import NamedRegistry
-from gclip.core.spelling import read
-from gclip.errors import UsageError, suggestion, unknown
+from gclip.errors import UsageError, suggestion
 from gclip.training import cache
 from gclip.training.metric import Metric
 from gclip.training.problem import Problem, Source
-from gclip.training.run_state import moved
+from gclip.training.problem_data import ProblemData
+from gclip.training.problem_errors import within
+from gclip.training.problem_registry import PROBLEMS, SETTINGS, find_problem
 
 if TYPE_CHECKING:
     from gclip.training.dataset import Dataset
 
 P = TypeVar("P", bound=type[Problem])
-
-_EXAMPLE = "adding(length=200)"
-PROBLEMS: NamedRegistry[type[Problem]] = NamedRegistry(
-    "problem", "gclip.problems", "gclip.problems"
-)
 
 
 def register_problem(name: str) -> Callable[[P], P]:
@@ -45,7 +36,7 @@ def register_problem(name: str) -> Callable[[P], P]:
         _check_class(cls, name)
         PROBLEMS.add(name, cls)
         cls.name = name
-        problem_of.cache_clear()
+        find_problem.cache_clear()
         return cls
 
     if not isinstance(name, str):
@@ -53,7 +44,6 @@ def register_problem(name: str) -> Callable[[P], P]:
     return decorate
 
 
-@functools.lru_cache(maxsize=256)
 def problem_of(task: str) -> Problem:
     """The problem that a task's spelling means: ``adding``, ``adding(length=200)``,
     ``torchvision:FashionMNIST``.
@@ -61,22 +51,7 @@ def problem_of(task: str) -> Problem:
     Raises:
         UsageError: an unknown name or field, or a value that a field refuses.
     """
-    name, colon, rest = task.partition(":") if isinstance(task, str) else (task, "", "")
-    if colon and "(" not in name and PROBLEMS.has(name.strip()):
-        cls = PROBLEMS.get(name.strip())
-        return cls(**{field_names(cls)[0]: rest.strip()})
-    call = read(task, what="task", example=_EXAMPLE)
-    if not PROBLEMS.has(call.name):
-        unknown("task", call.name, PROBLEMS.names())
-    cls = PROBLEMS.get(call.name)
-    known = field_names(cls)
-    for key in call.named:
-        if key not in known:
-            choices = ", ".join(known) or "none"
-            raise UsageError(
-                f"{cls.name}: unknown field {key!r}{suggestion(key, known)} (choices: {choices})"
-            )
-    return cls(**call.named)
+    return cast(Problem, find_problem(task))
 
 
 def problem_meant(what: str | Problem | type[Problem]) -> Problem:
@@ -100,32 +75,6 @@ def problem_meant(what: str | Problem | type[Problem]) -> Problem:
     return cls() if isinstance(what, type) else what
 
 
-def problem_code(problem: Problem) -> str:
-    """12 hex digits that change when the problem's code does, though not when its comments do;
-    "" for the tasks whose code is the trainer's own."""
-    return "" if problem.answers_for_itself else class_digest(type(problem))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ProblemData:
-    """What `Problem.data` gave, with the names it goes by.
-
-    Attributes:
-        name: the task's spelling.
-        value: the data itself.
-        identity: what ``RunConfig.data`` holds.
-    """
-
-    name: str
-    value: Any
-    identity: str = ""
-
-    def to(self, device: torch.device | str) -> ProblemData:
-        """The same on another device."""
-        there = moved(self.value, torch.device(device))
-        return ProblemData(name=self.name, value=there, identity=self.identity)
-
-
 def load_data(
     task: str, folder: str | Path | None = None, download: bool = True
 ) -> Dataset | ProblemData:
@@ -140,16 +89,14 @@ def load_data(
         UsageError: in one sentence: an unknown task, no such folder, nothing usable in it, no
             network, or an error of a plugin's `data`.
     """
-    from gclip.training.problem_errors import within
-    from gclip.training.supervised import Supervised, as_dataset
-
     problem = problem_of(task)
     place = None if folder is None else cache.without_tilde(folder, "the data folder")
     with within(problem, "data"):
         value = problem.data(Source(folder=place, download=download))
     name = str(problem)
-    if isinstance(problem, Supervised):
-        return as_dataset(problem, value)
+    dataset = problem.as_dataset(value)
+    if dataset is not None:
+        return dataset
     with within(problem, "identity"):
         identity = problem.identity(value)
     if not isinstance(identity, str):
@@ -193,9 +140,7 @@ def _check_class(cls: Any, name: str) -> None:
 
 
 def _check_defaults(cls: type[Problem]) -> None:
-    from gclip.training.config import RunConfig
-
-    known = RunConfig.setting_names()
+    known = SETTINGS
     own = field_names(cls)
     for where, given, names in (
         ("defaults", cls.defaults, known),

@@ -21,11 +21,13 @@ from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
 from gclip.training.metric import ACCURACY, Metric
+from gclip.training.problem_data import ProblemData
+from gclip.training.problem_registry import problem_code
 from gclip.training.problem_run import ProblemRun
 from gclip.training.result import RunResult, Status
 from gclip.training.run import Run
 from gclip.training.supervised import has_fast_path
-from gclip.training.tasks import ProblemData, load_data, problem_code, problem_of
+from gclip.training.tasks import load_data, problem_of
 
 _EVERY = 0.25  # seconds between two reports within an epoch
 

@@ -13,7 +13,7 @@ import pytest
 from gclip import execution
 from gclip.training import RunConfig, models, optimizers, recipes
 from gclip.training.checks import NORMALIZATIONS, PRECISIONS
-from gclip.training.tasks import PROBLEMS
+from gclip.training.problem_registry import PROBLEMS
 from tests.cli.commands import commands
 
 Command = Any  # of conftest.py

@@ -18,8 +18,8 @@ from torch import nn
 from gclip import results
 from gclip.core.plugins import load_plugins
 from gclip.training import RunConfig, load_data, seeds, train
+from gclip.training.problem_data import ProblemData
 from gclip.training.run_state import RunState
-from gclip.training.tasks import ProblemData
 
 PLUGIN = Path(__file__).with_name("users_file.py")
 TASK = "my-waves(frequency=3)"

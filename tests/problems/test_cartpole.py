@@ -11,7 +11,7 @@ import pytest
 from gclip.errors import UsageError
 from gclip.problems.cartpole import CartPole, make_environments, play_episodes
 from gclip.training import load_data
-from gclip.training.tasks import PROBLEMS
+from gclip.training.problem_registry import PROBLEMS
 
 
 def left(seen: np.ndarray) -> np.ndarray:

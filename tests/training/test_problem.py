@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from dataclasses import dataclass
 
@@ -14,9 +15,11 @@ import gclip
 from gclip.core.registry import parse_for_run
 from gclip.errors import UsageError
 from gclip.training import RunConfig, seeds, task_defaults, train
+from gclip.training.problem_data import ProblemData
+from gclip.training.problem_registry import PROBLEMS, SETTINGS, find_problem, problem_code
 from gclip.training.problem_run import ProblemRun
 from gclip.training.run_state import RunState
-from gclip.training.tasks import PROBLEMS, ProblemData, problem_code, problem_of
+from gclip.training.tasks import problem_of
 from tests.training import toy_problem
 from tests.training.toy_problem import ToyLine, ToyPair
 
@@ -255,7 +258,7 @@ def _wrong():
     gclip.register_problem("toy-wrong")(Wrong)
     yield
     del PROBLEMS._entries["toy-wrong"]
-    problem_of.cache_clear()
+    find_problem.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -366,3 +369,9 @@ def test_what_checkpoints_cannot_keep_is_told(monkeypatch, tmp_path):
 def test_both_pairs_are_problems():
     assert {"toy-line", "toy-pair"} <= set(PROBLEMS.names())
     assert problem_of("toy-pair") == ToyPair()
+
+
+def test_every_setting_of_a_config_may_be_a_problems_default():
+    own = {"task", "data", "selection", "strategy", "code", "stepping", "problem_code", "seed"}
+    every = {field.name for field in dataclasses.fields(RunConfig)}
+    assert set(SETTINGS) == every - own - {"model_code"}

@@ -20,11 +20,13 @@ from gclip.training.contract.world import world
 from gclip.training.dataset import Dataset
 from gclip.training.device import reproducible
 from gclip.training.problem import Problem
+from gclip.training.problem_data import ProblemData
 from gclip.training.problem_errors import checked_scores, within
+from gclip.training.problem_registry import SETTINGS
 from gclip.training.problem_run import ProblemRun
 from gclip.training.recipes import task_defaults
 from gclip.training.result import RunResult
-from gclip.training.tasks import ProblemData, load_data
+from gclip.training.tasks import load_data
 from gclip.training.trainer import Listener, identified_config, train
 
 CPU = torch.device("cpu")
@@ -132,7 +134,7 @@ def snapshot(run: ProblemRun) -> Any:
 
 
 def _settings() -> tuple[str, ...]:
-    return RunConfig.setting_names()
+    return SETTINGS
 
 
 def _shrunk(problem: Problem) -> Problem:

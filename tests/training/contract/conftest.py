@@ -9,7 +9,7 @@ import pytest
 
 import gclip
 from gclip.core.named_registry import registries
-from gclip.training.tasks import problem_of
+from gclip.training.problem_registry import find_problem
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -22,4 +22,4 @@ def broken() -> Iterator[None]:
     for registry, entries in before.values():
         registry._entries.clear()
         registry._entries.update(entries)
-    problem_of.cache_clear()
+    find_problem.cache_clear()

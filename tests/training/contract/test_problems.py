@@ -13,7 +13,7 @@ import gclip
 from gclip.testing import ContractBroken
 from gclip.testing.promises import Result
 from gclip.training import Problem, check_problem, examine_problem, problem_promises
-from gclip.training.tasks import PROBLEMS
+from gclip.training.problem_registry import PROBLEMS
 
 PROMISES = tuple(promise.name for promise in problem_promises())
 SHIPPED = tuple(
