@@ -155,14 +155,14 @@ def test_players_step_in_turn_each_with_its_own_strategy():
     )  # fmt: skip
     assert config.strategy == "players(a=value(clip_value=0.1), b=none)"
     run = ProblemRun(config, ProblemData(name=config.task, value=None), CPU)
-    a, b = (float(run.players[name].network.weight) for name in "ab")
+    a, b = (float(run.players[name].network.weight.detach()) for name in "ab")
     assert run.train_epoch(lambda: True)
     for _ in range(4):
         a -= 0.05 * float(np.clip(2 * (a - b), -0.1, 0.1))
         for _ in range(2):
             b -= 0.05 * (a - b)
-    assert float(run.players["a"].network.weight) == pytest.approx(a, rel=1e-5)
-    assert float(run.players["b"].network.weight) == pytest.approx(b, rel=1e-5)
+    assert float(run.players["a"].network.weight.detach()) == pytest.approx(a, rel=1e-5)
+    assert float(run.players["b"].network.weight.detach()) == pytest.approx(b, rel=1e-5)
     assert (run.step, run.steps) == (12, 12)
     run.measure(0.0)
     result = run.result("finished", "", seconds=0.0, environment={})
