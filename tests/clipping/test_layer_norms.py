@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import gclip
+from gclip.clipping import thinned_rows
 from gclip.clipping.layer_record import LayerRecord
 from gclip.clipping.thinned_rows import NONE, POINTS, RECENT, ThinnedRows, width_for
 from gclip.errors import UsageError
@@ -242,3 +244,21 @@ def test_the_shape_in_words() -> None:
     assert "in l1 is 2 times" in profile_of([NAN, 2, 1])
     assert profile_of([1.5]) == "layers: one, l0, with a median norm of 1.5"
     assert "no norms to compare" in profile_of([0, 0])
+
+
+def test_no_step_waits_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients that pretend to be on a GPU have no values to look at."""
+    for name in ("POINTS", "RECENT", "_BLOCK"):
+        monkeypatch.setattr(thinned_rows, name, 4)
+    with FakeTensorMode(), torch.device("cuda"):
+        net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2, bias=False))
+        net[0].bias.requires_grad_(False)
+        layers = gclip.LayerNorms({"one": net, "two": nn.Linear(1, 1)})
+        for parameter in net.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        for step in range(22):
+            layers.before("one")
+            layers.after(torch.ones(1, dtype=torch.bool))
+            if step % 5 == 0:
+                layers.skip(torch.zeros(1, dtype=torch.bool))
+    assert len(layers) == 22
