@@ -76,7 +76,22 @@ def writing(names: dict[str, Any], folder: Path, out: str) -> None:
     assert "Does it help to leave the first steps alone?" in out
 
 
-CHECKED = {"survey.md": survey, "python.md": python, "writing-your-own.md": writing}
+def problems(names: dict[str, Any], folder: Path, out: str) -> None:
+    for name in ("echo", "waves", "gru"):
+        assert re.search(rf"^{name}: \d+ kept, 0 broken", out, re.MULTILINE), name
+    assert "chase: 3 kept, 0 broken" in out
+    found = names["found"]
+    assert not found.failed
+    assert (found.metric.name, found.metric.better) == ("squared error", "lower")
+    assert "players(critic=value, forger=norm)" in " ".join(out.split())
+
+
+CHECKED = {
+    "survey.md": survey,
+    "python.md": python,
+    "writing-your-own.md": writing,
+    "problems.md": problems,
+}
 
 
 @pytest.mark.parametrize("page", PAGES)
