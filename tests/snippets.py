@@ -110,6 +110,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     import gclip.training as training
     from gclip import figures, studies
     from gclip.testing import check_strategy, examine
+    from gclip.training.tasks import problem_of
     from gclip.tuning import study
 
     comparing = importlib.import_module("gclip.execution.compare")  # the function hides it
@@ -119,7 +120,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     pair = comparing.paired_configs
 
     def little(task: str) -> Any:
-        return defaults(task).replace(**TINY)
+        of_data_set = isinstance(problem_of(task), training.Supervised)
+        return defaults(task).replace(**(TINY if of_data_set else {"epochs": 1}))
 
     def short(**asked: Any) -> Any:
         asked["trials"] = min(asked.get("trials") or TRIALS, TRIALS)

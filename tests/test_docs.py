@@ -83,11 +83,22 @@ def explosion(names: dict[str, Any], folder: Path, out: str) -> None:
     assert "layers, learning_curves" in out
 
 
+def problems(names: dict[str, Any], folder: Path, out: str) -> None:
+    for name in ("echo", "waves", "gru"):
+        assert re.search(rf"^{name}: \d+ kept, 0 broken", out, re.MULTILINE), name
+    assert "chase: 3 kept, 0 broken" in out
+    found = names["found"]
+    assert not found.failed
+    assert (found.metric.name, found.metric.better) == ("squared error", "lower")
+    assert "players(critic=value, forger=norm)" in " ".join(out.split())
+
+
 CHECKED = {
     "explosion.md": explosion,
     "survey.md": survey,
     "python.md": python,
     "writing-your-own.md": writing,
+    "problems.md": problems,
 }
 
 

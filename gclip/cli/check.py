@@ -46,7 +46,12 @@ def check(
     ] = 0,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="Folder with the data that a task needs."),
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="Folder of the data that a task needs.",
+            show_default="none",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

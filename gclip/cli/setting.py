@@ -99,7 +99,7 @@ class Setting:
         _setting(
             "--optimizer",
             help="sgd, adam, adamw, rmsprop, adagrad or muon.",
-            default="the task's: sgd for digits, adam for cifar10",
+            default="sgd; adam for cifar10; each other task its own",
             metavar="NAME",
         ),
     ] = None
@@ -108,7 +108,7 @@ class Setting:
         _setting(
             "--lr",
             help="Learning rate.",
-            default="the task's: 0.15 for digits; the optimizer's where another is chosen",
+            default="0.15; 0.001 for cifar10; the optimizer's where another is chosen",
         ),
     ] = None
     momentum: Annotated[
@@ -141,7 +141,7 @@ class Setting:
         _setting(
             "--batch-size",
             help="Examples a batch.",
-            default="the task's: 32 for digits, 128 for cifar10",
+            default="32; 128 for cifar10; each other task its own",
         ),
     ] = None
     accumulate: Annotated[
@@ -157,7 +157,7 @@ class Setting:
         _setting(
             "--epochs",
             help="Passes over the data.",
-            default="the task's: 5 for digits, 10 for cifar10",
+            default="5; 10 for cifar10; each other task its own",
         ),
     ] = None
     augment: Annotated[

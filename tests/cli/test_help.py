@@ -18,8 +18,8 @@ Command = Any  # of conftest.py
 
 # Options that are about the same thing are called the same, and mean the same.
 ONE_MEANING = {
-    "--batch-size": r"Images a batch(\.|; again for more\.)$",
-    "--data": "Folder of the images",
+    "--batch-size": r"(Images|Examples) a batch(\.|; again for more\.)$",
+    "--data": "Folder of the (data|images)",
     "--json": "Print one JSON object instead.",
     "--model": "lenet|Which net",
     "--no-figures": "Draw no figures.",

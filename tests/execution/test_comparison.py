@@ -236,12 +236,17 @@ for arguments in (dict(problem=Line), dict(model="local-net(width=2)", **tiny)):
 """
 
 
-def test_a_problem_and_a_model_of_the_running_program(tmp_path: Path) -> None:
-    """As in a notebook: both are of ``__main__``."""
+@pytest.mark.parametrize("has_file", [True, False])
+def test_a_problem_and_a_model_of_the_running_program(tmp_path: Path, has_file: bool) -> None:
+    """As in a notebook, which has no file: both are of ``__main__``."""
     script = tmp_path / "program.py"
     script.write_text(PROBLEM + USES)
     done = subprocess.run(
-        [sys.executable, script, tmp_path / "runs"], capture_output=True, text=True, check=False
+        [sys.executable, script if has_file else "-", tmp_path / "runs"],
+        input=None if has_file else script.read_text(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     first, second, third, fourth, *refused = done.stdout.splitlines()

@@ -91,7 +91,7 @@ def test_one_run_is_enough(fill: Fill, name: str) -> None:
 def test_runs_that_all_diverged_at_once_are_drawn(fill: Fill, name: str) -> None:
     results = Results.read(fill(["none"], 2))
     results.runs["status"] = "diverged"
-    results.runs["accuracy"] = 0.1
+    results.runs[["accuracy", "score"]] = 0.1
     nothing = Results(results.runs, results.curves.iloc[:0], results.steps.iloc[:0])
     text = texts(figures.draw(name, nothing)).replace("\n", " ")
     assert "none" in text
@@ -131,7 +131,7 @@ def test_drawing_leaves_no_trace(fill: Fill) -> None:
 
 def test_what_is_not_there_is_one_sentence(tmp_path: Path, fill: Fill) -> None:
     store = fill(["norm"], 1)
-    with pytest.raises(UsageError, match=r"unknown figure 'norm'.*did you mean 'norms'.*accuracy"):
+    with pytest.raises(UsageError, match=r"unknown figure 'norm'.*did you mean 'norms'.*scores"):
         figures.draw_all(store, tmp_path, only=["norm"])
     with pytest.raises(UsageError, match="unknown figure format 'gif'.*png, svg"):
         figures.draw_all(store, tmp_path, formats=["gif"])
@@ -212,9 +212,9 @@ def test_a_diverged_run_stays_in_the_mean_at_chance(fill: Fill) -> None:
     curves = learning_curves.completed(results)
     assert (curves.groupby("epoch").size() == 10).all()
     last = curves[curves["epoch"] == 5].set_index("key")
-    assert (last.loc[diverged["key"], "accuracy"] == 0.1).all()
+    assert (last.loc[diverged["key"], "score"] == 0.1).all()
     assert last.loc[diverged["key"], "train_loss"].isna().all()
-    assert last["accuracy"].mean() == pytest.approx(results.runs["accuracy"].mean())
+    assert last["score"].mean() == pytest.approx(results.runs["score"].mean())
 
 
 def test_diverged_runs_have_a_mark_of_their_own(fill: Fill) -> None:
