@@ -46,7 +46,7 @@ def survey(
     player: Annotated[
         str | None,
         typer.Option(
-            "--player",
+            "--watch-player",
             metavar="NAME",
             help="Whose norms are watched, where a task trains several networks.",
             show_default="the first",
@@ -79,7 +79,7 @@ def survey(
       gclip survey --lr 0.01
       gclip survey --lr 0.01 -s norm -s agc -s "percentile(scope=tensor)" --clip-rate 0.05
       gclip survey --task cifar10 --data cifar-10-batches-py --seeds 3
-      gclip survey --task gan-digits --player discriminator
+      gclip survey --task gan-digits --watch-player discriminator
     """
     place.alone()
     _check(clip_rate, steps)
