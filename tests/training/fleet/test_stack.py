@@ -219,3 +219,21 @@ def test_bf16_and_layers_without_bias() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = stack([net, net])(torch.randn(2, 3, 32, 32))
     assert found.dtype is torch.bfloat16
+
+
+def test_a_model_that_takes_no_images_is_asked_with_other_inputs():
+    from gclip.training import RunConfig
+    from gclip.training.fleet.train import unsupported
+
+    def sequences(inputs, outputs):
+        if len(inputs) != 2:
+            raise gclip.UsageError("it takes sequences")
+        return nn.Sequential(nn.Flatten(), nn.Linear(inputs[0] * inputs[1], outputs))
+
+    def nothing(inputs, outputs):
+        raise gclip.UsageError("it takes text")
+
+    gclip.register_model("fleet-sequences")(sequences)
+    gclip.register_model("fleet-nothing")(nothing)
+    assert unsupported(RunConfig(model="fleet-sequences")) == ""
+    assert "takes inputs for which it is not known" in unsupported(RunConfig(model="fleet-nothing"))
