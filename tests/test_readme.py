@@ -40,6 +40,21 @@ def test_your_own_strategy_in_15_lines(plugin: Path) -> None:
     assert clipped[:, 0].tolist() == [0.0, 0.0, 3.0, 3.0]
 
 
+def test_your_own_problem_in_20_lines(tmp_path: Path) -> None:
+    file = tmp_path / "my_problem.py"
+    file.write_text(next(block.text for block in blocks(PAGE) if block.file == file.name))
+    code = [line for line in file.read_text().splitlines() if line.strip()]
+    assert len(code[code.index('@gclip.register_problem("echo")') :]) <= 20
+    assert gclip.load_plugins(file) == ("echo",)
+    found = gclip.compare(
+        "norm", [0], problem="echo(lag=1)", epochs=1, store=tmp_path / "runs", device="cpu",
+        progress=False,
+    )  # fmt: skip
+    [run] = found.outcomes
+    assert run.metric.name == "squared error"
+    assert run.score < 0.9  # guessing the mean, 0, scores 1
+
+
 @pytest.mark.parametrize("strategy", ["mine", "mine(scope=unit)"])
 def test_it_trains_where_no_clipping_does_not(plugin: Path, tmp_path: Path, strategy: str) -> None:
     """What the README claims of it, on one seed in the demo's setting."""
@@ -83,7 +98,8 @@ def test_all_of_it_runs_as_it_stands(small: Path, capsys: pytest.CaptureFixture[
     out = capsys.readouterr().out
     assert len(names["clipper"].record) == 5
     assert "of 5 steps clipped" in out
-    assert re.search(r"^mine: \d+ kept, 0 broken", out, re.MULTILINE)
+    for name in ("mine", "echo"):
+        assert re.search(rf"^{name}: \d+ kept, 0 broken", out, re.MULTILINE)
     assert set(names["found"].table["strategy"]) == {"none", "norm", "agc(clip_factor=0.02)"}
     # The command whose time is quoted makes as many runs as are quoted.
     [quoted] = [command for command in done if command.startswith("gclip compare --task cifar10")]

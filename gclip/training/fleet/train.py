@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from gclip.core import registry
 from gclip.core.players import parts_of
@@ -57,13 +60,23 @@ def unsupported(config: RunConfig) -> str:
 
 @functools.cache
 def _unstackable(model: str, _code: str, dropout: float) -> str:
-    built = models.build(model, dropout=dropout)
+    built = _of_some_inputs(model, dropout)
+    if built is None:
+        return f"the model {model} takes inputs for which it is not known whether it can be stacked"
     if draws_chance(built):
         return (
             f"the model {model} has dropout, and what a run drops is drawn anew in every pass, "
             "which many runs cannot do side by side"
         )
     return unsupported_model(built)
+
+
+def _of_some_inputs(model: str, dropout: float) -> nn.Module | None:
+    """The model for images, a sequence or features, whichever it takes first."""
+    for inputs in ((3, 32, 32), (32, 4), (32,)):
+        with contextlib.suppress(UsageError):
+            return models.build(model, inputs, dropout=dropout)
+    return None
 
 
 def train_fleet(

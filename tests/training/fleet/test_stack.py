@@ -219,3 +219,25 @@ def test_bf16_and_layers_without_bias() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = stack([net, net])(torch.randn(2, 3, 32, 32))
     assert found.dtype is torch.bfloat16
+
+
+def test_a_model_that_takes_no_images_is_asked_with_other_inputs(monkeypatch):
+    from gclip.training import RunConfig
+    from gclip.training.fleet.train import unsupported
+    from gclip.training.models.registry import _MODELS
+
+    models.names()
+    monkeypatch.setattr(_MODELS, "_entries", dict(_MODELS._entries))
+
+    def sequences(inputs, outputs):
+        if len(inputs) != 2:
+            raise UsageError("it takes sequences")
+        return nn.Sequential(nn.Flatten(), nn.Linear(inputs[0] * inputs[1], outputs))
+
+    def nothing(inputs, outputs):
+        raise UsageError("it takes text")
+
+    models.register_model("fleet-sequences")(sequences)
+    models.register_model("fleet-nothing")(nothing)
+    assert unsupported(RunConfig(model="fleet-sequences")) == ""
+    assert "takes inputs for which it is not known" in unsupported(RunConfig(model="fleet-nothing"))
