@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gclip.clipping.layer_record import PREFIX, LayerRecord
+from gclip.results.plausible import Implausible, check_run
 
 CONFIG, RESULT, STEPS, ENVIRONMENT = "config.json", "result.json", "steps.npz", "environment.json"
 FILES = (CONFIG, RESULT, STEPS, ENVIRONMENT)
@@ -130,12 +131,16 @@ def unpack(key: str, folder: Path) -> StoredRun:
             raise Damaged(f"{name} does not match its SHA-256")
     if result.pop("key", None) != key:
         raise Damaged("it is the run of another key")
+    try:
+        config, environment = json.loads(files[CONFIG]), json.loads(files[ENVIRONMENT])
+    except (ValueError, RecursionError):
+        raise Damaged(f"{CONFIG} or {ENVIRONMENT} cannot be read") from None
+    try:
+        check_run(key, config, result, environment, files[STEPS])
+    except (Implausible, RecursionError) as error:
+        raise Damaged(str(error)) from None
     return StoredRun(
-        key=key,
-        config=json.loads(files[CONFIG]),
-        result=result,
-        environment=json.loads(files[ENVIRONMENT]),
-        archive=files[STEPS],
+        key=key, config=config, result=result, environment=environment, archive=files[STEPS]
     )
 
 
