@@ -10,6 +10,8 @@ from torch import Tensor
 
 import gclip
 from gclip.core import registry
+from gclip.core.named_registry import registries
+from gclip.training.tasks import problem_of
 
 torch.set_num_threads(1)
 
@@ -57,7 +59,13 @@ def registered() -> Iterator[None]:
     """Whatever a test registers is forgotten after it."""
     gclip.names()
     classes, aliases = dict(registry._classes), dict(registry._aliases)
+    others = [(each, each.names() and dict(each._entries)) for each in registries()]
     yield
+    for each, entries in others:
+        if each._entries != entries:
+            each._entries.clear()
+            each._entries.update(entries)
+            problem_of.cache_clear()
     registry._classes.clear()
     registry._aliases.clear()
     registry._classes.update(classes)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from gclip.core.named_registry import registries
 
 Command = Any  # of conftest.py
 
@@ -148,13 +145,9 @@ def build(inputs, outputs):
 
 
 @pytest.fixture
-def problems(tmp_path: Path) -> Iterator[str]:
-    before = [(each, each.names() and dict(each._entries)) for each in registries()]
+def problems(tmp_path: Path) -> str:
     (tmp_path / "my_problems.py").write_text(PROBLEM)
-    yield "my_problems.py"
-    for registry, entries in before:
-        registry._entries.clear()
-        registry._entries.update(entries)
+    return "my_problems.py"
 
 
 def test_problems_and_models_of_a_file(gclip: Command, problems: str) -> None:
