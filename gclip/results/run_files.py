@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gclip.clipping.layer_record import PREFIX, LayerRecord
-from gclip.results.plausible import Implausible, check_run
+from gclip.results.implausible import Implausible
+from gclip.results.plausible import check_run
 
 CONFIG, RESULT, STEPS, ENVIRONMENT = "config.json", "result.json", "steps.npz", "environment.json"
 FILES = (CONFIG, RESULT, STEPS, ENVIRONMENT)
