@@ -138,7 +138,7 @@ PARTS: dict[str, tuple[dict[str, Any], str]] = {
     "a rate of words": ({"clipping": {"clip_rate": "often"}}, "clip_rate is no number"),
     "scores": ({"scores": {"x": []}}, "score x is no number"),
     "a metric of nothing": ({"metric": {"name": "x"}}, "metric is none"),
-    "a metric of lists": ({"metric": {**dict.fromkeys("abc", [])}}, "metric is none"),
+    "a metric of lists": ({"metric": {"name": [], "better": []}}, "metric is none"),
     "layers without arrays": ({"layers": ["a"]}, "layers do not fit"),
     "layers that are no texts": ({"layers": [1]}, "layers are no texts"),
 }
@@ -214,4 +214,5 @@ def test_a_command_goes_on_without_the_run(
     )
     said = capsys.readouterr().err
     assert code == 0, said
-    assert f"run {key[:12]}" in said and "status is 'done'" in said
+    assert f"run {key[:12]}" in said
+    assert "status is 'done'" in said
