@@ -62,6 +62,8 @@ class ZClip(Strategy):
         new_mean = mean + rate * (left - mean)
         away = left - new_mean
         square = torch.where(ready, away.square(), away * (left - mean))
+        # One square that overflows would be in the variance for ever.
+        square = square.clamp(max=torch.finfo(square.dtype).max)
         new = {
             "mean": new_mean,
             "var": var + rate * (square - var),

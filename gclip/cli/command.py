@@ -100,8 +100,12 @@ def _run(arguments: list[str]) -> int:
         if error.filename is not None or error.errno not in _UNWRITABLE:
             return _unexpected(error, arguments)
         return _complain(_not_written(error), 1)
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 1
+    except SystemExit as error:  # none of our commands ends like that
+        if "--traceback" in arguments:
+            traceback.print_exc()
+        ended = f"SystemExit: {error}" if str(error) else "SystemExit"
+        code = error.code if isinstance(error.code, int) else 1
+        return _complain(f"a plugin or a library ended the program ({_one_line(ended)})", code or 1)
     except _ParseError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             return 2  # a group without a command: its help was printed already

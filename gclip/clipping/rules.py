@@ -229,7 +229,7 @@ def _scale(norm: Tensor, high: Any, low: Any) -> Outcome:
     clipped_norm = torch.minimum(norm, limit)
     if low is not None:
         under = (norm < low) & (norm > 0)
-        factor = torch.where(under, low / norm, factor)
+        factor = torch.where(under, _no_more_than_finite(low / norm), factor)
         clipped_norm = torch.where(under, low, clipped_norm)
         over = over | under
     return limit, factor, clipped_norm, over, False, None
@@ -239,7 +239,7 @@ def _normalize(norm: Tensor, high: Any, _low: Any) -> Outcome:
     """Give every gradient that is not zero exactly the limit as its norm."""
     limit = _full(high, norm)
     change = (norm > 0) & torch.isfinite(limit)
-    factor = torch.where(change, limit / norm, 1.0)
+    factor = torch.where(change, _no_more_than_finite(limit / norm), 1.0)
     clipped_norm = torch.where(change, limit, norm)
     return limit, factor, clipped_norm, change & (factor != 1), False, None
 
@@ -267,6 +267,11 @@ _RULES: dict[str, Callable[[Tensor, Any, Any], Outcome]] = {
     "soft": _soft,
     "skip": _skip,
 }
+
+
+def _no_more_than_finite(factor: Tensor) -> Tensor:
+    """A factor that overflowed would make NaN of an element of zero."""
+    return factor.clamp(max=torch.finfo(factor.dtype).max)
 
 
 def _none(flags: Tensor) -> bool:

@@ -34,12 +34,16 @@ def empty(like: Tensor) -> Average:
 def push(average: Average, value: Tensor, decay: float, valid: Tensor | None = None) -> Average:
     """The average with one more `value`: sum ← decay·sum + (1 − decay)·value, where `valid`.
 
+    A value of inf enters as the largest number that its dtype has.
+
     Args:
         average: as `empty` or this made it.
         value: ``(…, groups)``.
         decay: share of the old mean that is kept, in [0, 1).
         valid: bool, which groups take part; None for all.
     """
+    # One value that overflowed, as the square of a large norm does, would stay for ever.
+    value = value.clamp(max=torch.finfo(value.dtype).max)
     # Not lerp(value, sum, decay), whose 1 − decay in float32 would not be that of the weight.
     total = torch.lerp(average["sum"], value, 1 - decay)
     weight = average["weight"] * decay + (1 - decay)

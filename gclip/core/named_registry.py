@@ -8,12 +8,12 @@ packages that declare an entry point in a group, and from files or modules given
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import pkgutil
 import re
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
+from gclip.core.entry_points import load_installed
 from gclip.errors import UsageError, unknown
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class NamedRegistry(Generic[T]):
         """The entry `name`.
 
         Raises:
-            UsageError: there is none, with a suggestion; or an installed plugin does not load.
+            UsageError: there is none, with a suggestion.
         """
         self._load()
         if name not in self._entries:
@@ -90,20 +90,10 @@ class NamedRegistry(Generic[T]):
             package = importlib.import_module(self._package)
             for module in pkgutil.iter_modules(package.__path__):
                 importlib.import_module(f"{self._package}.{module.name}")
-            for point in importlib.metadata.entry_points(group=self._group):
-                self._load_installed(point)
+            load_installed(self._group)
         except BaseException:
             self._loaded = False
             raise
-
-    def _load_installed(self, point: importlib.metadata.EntryPoint) -> None:
-        try:
-            point.load()
-        except (Exception, SystemExit) as error:
-            raise UsageError(
-                f"the installed plugin {point.name!r} ({point.value}) does not load: "
-                f"{type(error).__name__}: {error}"
-            ) from error
 
 
 def registries() -> Iterator[NamedRegistry[Any]]:

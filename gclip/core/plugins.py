@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from gclip.core import registry
+from gclip.core.files import what_is_at
 from gclip.core.named_registry import registries
 from gclip.core.source_location import last_place
 from gclip.errors import UsageError
@@ -75,7 +76,8 @@ def registered_by(module: str) -> dict[str, tuple[str, ...]]:
 
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise UsageError("there is no such file")
+        found = what_is_at(path)
+        raise UsageError("there is no such file" if found == "not there" else f"it is {found}")
     path = path.resolve()
     name = f"gclip_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     return import_file(name, path)

@@ -8,12 +8,12 @@ modules given to `load_plugins`. The first two are read when a name is first ask
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import pkgutil
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from gclip.core.entry_points import load_installed
 from gclip.core.fields import field_names
 from gclip.core.players import Players
 from gclip.core.spelling import Call, read
@@ -169,7 +169,7 @@ def _build(call: Call, text: str) -> Strategy | Chain:
 
 
 def _load_all() -> None:
-    """Import every built-in and every installed plugin, once. A broken one is an error."""
+    """Import every built-in and every installed plugin, once; of a broken plugin it warns."""
     global _loaded
     if _loaded:
         return
@@ -178,14 +178,7 @@ def _load_all() -> None:
         package = importlib.import_module(_OWN)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{package.__name__}.{module.name}")
-        for point in importlib.metadata.entry_points(group="gclip.strategies"):
-            try:
-                point.load()
-            except Exception as error:
-                raise UsageError(
-                    f"the installed plugin {point.name!r} ({point.value}) does not load: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
+        load_installed(_OWN)
     except BaseException:
         _loaded = False
         raise

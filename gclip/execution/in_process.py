@@ -48,7 +48,7 @@ class InProcess(TrainingPool):
     def _train_one(self, job: Job) -> tuple[Job, RunResult]:
         try:
             result = self._trainer.train_one(job, self._on_progress)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return self._fail(job, describe_error(error))
         return self._finish(job, result)
 
@@ -64,7 +64,7 @@ class InProcess(TrainingPool):
 
         try:
             self._trainer.train_fleet(jobs, self._on_progress, on_result, on_failure)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             done = {job.index for job, _ in ended}
             rest = [job for job in jobs if job.index not in done]
             self._retry_alone(rest, fleet_failure(len(jobs), describe_error(error)))

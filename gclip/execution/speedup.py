@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gclip.core.files import read_file
+
 WIN = 1.05
 """A fleet must be so much faster than one run after another."""
 ALIKE = 1.03
@@ -83,8 +85,8 @@ def write(folder: Path, described: Mapping[str, Any], measured: Speedup) -> None
 
 def _entries(folder: Path) -> dict[str, Any]:
     try:
-        entries = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        entries = json.loads(read_file(folder / FILE))
+    except (OSError, ValueError, RecursionError):
         return {}
     return entries if isinstance(entries, dict) else {}
 

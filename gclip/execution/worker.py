@@ -103,7 +103,7 @@ class _Server:
                 self._trainer.train_fleet(
                     jobs, self._on_progress, self._send_done, self._send_failed
                 )
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             kind = "failed" if len(order["runs"]) == 1 else "broken"
             self.send(kind=kind, index=order["runs"][0]["index"], message=describe_error(error))
 

@@ -5,23 +5,22 @@ was ever right: another program, or a hand, may have made it.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
+from gclip.results.implausible import Implausible
+from gclip.results.plausible_arrays import check_archive
+from gclip.training.metric import Metric
 
-MOST_BYTES = 2**30
-"""What the arrays of a run may take, unpacked: some 40 million steps."""
-_MOST_ARRAYS = 1000
 _STATUSES = ("finished", "diverged", "pruned", "failed")
-
-
-class Implausible(Exception):
-    """A run says what cannot be; the message names it."""
+_TABLES = ("clipping", "scores", "metric")
+_LISTS = ("curve", "layers", "layer_players")
+_SHARES = ("accuracy", "chance")
+_POINT = ("epoch", "step", "train_loss", "accuracy", "loss", "score")
+_CLIPPING = ("steps", "clip_rate", "group_rate", "limited_rate", "skipped", "not_finite")
+_MOST_LETTERS = 40
 
 
 def check_run(key: str, config: Any, result: Any, environment: Any, archive: bytes) -> None:
@@ -40,10 +39,10 @@ def check_run(key: str, config: Any, result: Any, environment: Any, archive: byt
             raise Implausible(f"its {name} is no table")
     if _key(config) != key:
         raise Implausible("its config is that of another run")
-    if result.get("status") not in _STATUSES:
-        raise Implausible(f"its status is {str(result.get('status'))[:20]!r}")
-    _check_scores(result)
-    _check_archive(archive)
+    _check_config(config)
+    _check_texts("environment", environment, ("device", "date"))
+    _check_result(result)
+    check_archive(archive, result)
 
 
 def _key(config: Mapping[str, Any]) -> str:
@@ -54,20 +53,69 @@ def _key(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_scores(result: Mapping[str, Any]) -> None:
-    for name, kind in (("curve", list), ("clipping", dict), ("scores", dict), ("metric", dict)):
-        if not isinstance(result.get(name) or kind(), kind):
-            raise Implausible(f"its {name} is no {'list' if kind is list else 'table'}")
-    for name, low, high in (
-        ("accuracy", 0.0, 1.0), ("chance", 0.0, 1.0), ("seconds", 0.0, math.inf),
-        ("loss", -math.inf, math.inf), ("train_loss", -math.inf, math.inf),
-    ):  # fmt: skip
+def _check_config(config: Mapping[str, Any]) -> None:
+    for name in ("strategy", "task"):
+        if not isinstance(config.get(name), str):
+            raise Implausible(f"its {name} is no text")
+    if not isinstance(config.get("seed"), int):
+        raise Implausible("its seed is no whole number")
+
+
+def _check_result(result: Mapping[str, Any]) -> None:
+    if result.get("status") not in _STATUSES:
+        raise Implausible(f"its status is {_short(result.get('status'))}")
+    for names, kind, word in ((_TABLES, dict, "table"), (_LISTS, list, "list")):
+        for name in names:
+            if not isinstance(result.get(name) or kind(), kind):
+                raise Implausible(f"its {name} is no {word}")
+    _check_texts("result", result, ("message",))
+    for name in _SHARES:
         value = _number(name, result.get(name))
-        if not math.isnan(value) and not low <= value <= high:
+        if not math.isnan(value) and not 0.0 <= value <= 1.0:
             raise Implausible(f"its {name} is {value:g}")
+    if _number("seconds", result.get("seconds")) < 0:
+        raise Implausible(f"its seconds are {result['seconds']:g}")
+    _check_numbers("", result, ("loss", "train_loss", "stopped_at"))
+    _check_numbers("score ", result.get("scores") or {}, result.get("scores") or ())
     for point in result.get("curve") or ():
         if not isinstance(point, dict):
             raise Implausible("its curve has a point that is no table")
+        _check_numbers("curve's ", point, _POINT)
+    _check_clipping(result.get("clipping") or {})
+    if result.get("metric"):
+        _check_metric(result["metric"])
+    for name in ("layers", "layer_players"):
+        if not all(isinstance(each, str) for each in result.get(name) or ()):
+            raise Implausible(f"its {name} are no texts")
+
+
+def _check_clipping(clipping: Mapping[str, Any]) -> None:
+    _check_numbers("clipping's ", clipping, _CLIPPING)
+    _check_texts("clipping", clipping, ("verdict",))
+    quantiles = clipping.get("norm_quantiles") or {}
+    if not isinstance(quantiles, dict):
+        raise Implausible("its norm_quantiles is no table")
+    for name in quantiles:
+        _number("quantile", name)
+    _check_numbers("quantile ", quantiles, quantiles)
+
+
+def _check_metric(recorded: Mapping[str, Any]) -> None:
+    try:
+        Metric.from_dict(recorded)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Implausible(f"its metric is none: {_short(str(error))}") from None
+
+
+def _check_texts(what: str, values: Mapping[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        if not isinstance(values.get(name) or "", str):
+            raise Implausible(f"its {what}'s {name} is no text")
+
+
+def _check_numbers(what: str, values: Mapping[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        _number(f"{what}{_cut(name)}", values.get(name))
 
 
 def _number(name: str, value: Any) -> float:
@@ -78,30 +126,9 @@ def _number(name: str, value: Any) -> float:
         raise Implausible(f"its {name} is no number") from None
 
 
-def _check_archive(archive: bytes) -> None:
-    """The arrays are what their heads say, and no more than a run can have."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as packed:
-            members = packed.infolist()
-            size = sum(member.file_size for member in members)
-            if size > MOST_BYTES or len(members) > _MOST_ARRAYS:
-                raise Implausible(f"its arrays would unpack to {size / 2**20:,.0f} MiB")
-            for member in members:
-                with packed.open(member) as file:
-                    _check_head(member.filename, file, member.file_size)
-    except Implausible:
-        raise
-    except Exception as error:  # whatever NumPy and zipfile make of foreign bytes
-        raise Implausible(f"its arrays cannot be read ({type(error).__name__})") from None
+def _short(value: Any) -> str:
+    return repr(_cut(str(value)))
 
 
-def _check_head(name: str, file: Any, size: int) -> None:
-    version = np.lib.format.read_magic(file)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0,
-    }[version]  # fmt: skip
-    shape, _, dtype = read(file)
-    if dtype.hasobject:
-        raise Implausible(f"its array {name} holds Python objects")
-    if math.prod(shape) * dtype.itemsize + file.tell() != size:
-        raise Implausible(f"its array {name} is not as long as it says")
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]}…"

@@ -7,6 +7,7 @@ neither NumPy's archives nor JSON would notice by themselves.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -19,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gclip.clipping.layer_record import PREFIX, LayerRecord
-from gclip.results.plausible import Implausible, check_run
+from gclip.core.files import read_file
+from gclip.results.implausible import Implausible
+from gclip.results.plausible import check_run
 
 CONFIG, RESULT, STEPS, ENVIRONMENT = "config.json", "result.json", "steps.npz", "environment.json"
 FILES = (CONFIG, RESULT, STEPS, ENVIRONMENT)
@@ -112,11 +115,15 @@ def unpack(key: str, folder: Path) -> StoredRun:
     files: dict[str, bytes] = {}
     for name in FILES:
         try:
-            files[name] = (folder / name).read_bytes()
+            files[name] = read_file(folder / name)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             if not folder.is_dir():
                 raise FileNotFoundError(folder) from None
             raise Damaged(f"{name} is missing") from None
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise Damaged(f"{name}: {error.strerror}") from None
     try:
         result = json.loads(files[RESULT])
         digests = result.pop("sha256")

@@ -94,7 +94,10 @@ def _examine(promise: Promise, subject: Subject) -> Result:
         messages.extend(islice(promise.check(subject), MOST))
     except DoesNotApply as reason:
         return Result(promise.name, promise.sentence, "does not apply", (str(reason),))
-    except Exception as error:  # whatever a strategy raises is a breach, and the next is checked
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever a strategy raises is a breach, and the next is checked
         messages.append(_raised(error, subject.cls))
     return Result(promise.name, promise.sentence, "broken" if messages else "ok", tuple(messages))
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.base_clipper import Nonfinite
+from gclip.clipping.state import tensors_of
 from gclip.core.strategy import Strategy
 from gclip.testing.applicability import DoesNotApply
 from gclip.testing.comparing import differ, size_of
@@ -21,6 +22,9 @@ LATE = "mix.weight"
 """The parameter that is missing, or comes late; the only one of its layer, and the last."""
 NONFINITE = {2: math.inf, 4: math.nan, 5: -math.inf}
 """What stands in a gradient at which steps."""
+LARGE = {1: 2e19, 4: 1e37}
+"""About how large elements are at which steps: squares overflow, and norms nearly do."""
+LARGE_STEPS = 9
 ZERO_STEPS = (0, 4, 5)
 """Before which steps there is one of zeros."""
 
@@ -135,6 +139,44 @@ def _leaves_no_trace(subject: Subject, strategy: Strategy, policy: Nonfinite) ->
             yield f"{setting}: the gradients are not zero after {NONFINITE[step]}"
         if not _same(before, rig.memory):
             yield f"{setting}: {NONFINITE[step]} in a gradient changes memory"
+
+
+@promise("a finite gradient, however large, leaves no NaN or inf behind, in memory or in a limit")
+def large(subject: Subject) -> Iterator[str]:
+    for side in subject.sides:
+        for settings in ({}, subject.short):
+            strategy = subject.try_create(side=side, **settings)
+            if strategy is not None:
+                yield from _outlives_large_ones(subject, strategy)
+
+
+def _outlives_large_ones(subject: Subject, strategy: Strategy) -> Iterator[str]:
+    """Each step beside one that saw no large gradient: what is infinite there may be so here."""
+    rig, clean = subject.rig(strategy), subject.rig(strategy)
+    for step in range(LARGE_STEPS):
+        label = f"{shown(strategy)}, step {step}"
+        size = LARGE.get(step, 1e-3)
+        result = rig.step(gradients(rig.shapes, step, rig.seed, size))
+        reference = clean.step(gradients(rig.shapes, step, rig.seed, 1e-3))
+        worse = _worse(tensors_of(rig.memory), tensors_of(clean.memory))
+        if worse:
+            yield f"{label}: memory has {worse} after gradients of {max(LARGE.values()):g}"
+        worse = "" if subject.is_transform else _worse([result.limit], [reference.limit])
+        if worse and step not in LARGE:
+            yield f"{label}: the limit is {worse} after gradients of {max(LARGE.values()):g}"
+        for name, grad in present(result.grads).items():
+            if step not in LARGE and not bool(torch.isfinite(grad).all()):
+                yield f"{label}: {name} is not finite after gradients of {max(LARGE.values()):g}"
+
+
+def _worse(found: list[Tensor], reference: list[Tensor]) -> str:
+    """``NaN`` or ``inf``: what is in `found` where the other has a number; "" where nothing is."""
+    for one, other in zip(found, reference, strict=True):
+        if bool((torch.isnan(one) & ~torch.isnan(other)).any()):
+            return "NaN"
+        if bool((torch.isinf(one) & torch.isfinite(other)).any()):
+            return "inf"
+    return ""
 
 
 def _with_value(grads: Gradients, value: float) -> Gradients:

@@ -51,7 +51,7 @@ def _tell(problem: Problem, method: str, error: BaseException) -> None:
             return
         raise UsageError(f"problem {problem.name}: {method} {_said(error)}") from error
     passed_on = (MemoryError, FloatingPointError, StopIteration)
-    if isinstance(error, Exception) and not isinstance(error, passed_on):
+    if isinstance(error, Exception | SystemExit) and not isinstance(error, passed_on):
         place = last_place(error, outside=_OWN)
         where = f" ({place})" if place else ""
         raise UsageError(f"problem {problem.name}: {method} raised {told(error)}{where}") from error

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gclip.core.files import read_file
 from gclip.errors import UsageError
 from gclip.tuning.options import options_of
 
@@ -80,9 +81,9 @@ def answers_in(store: Path) -> Answers:
     found, unreadable = [], []
     for path in sorted((store / _FOLDER).glob("*.json")):
         try:
-            entry = json.loads(path.read_text(encoding="utf-8"))
+            entry = json.loads(read_file(path))
             found.append({**entry, "when": datetime.fromisoformat(entry["date"])})
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             unreadable.append(f"'{path}' is no answer of a study")
     found.sort(key=lambda each: (each.pop("when"), each["study"]))
     return Answers(tuple(found), tuple(unreadable))

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gclip.core.files import what_is_at
 from gclip.errors import UsageError, suggestion
 from gclip.training.metric import ACCURACY, Metric
 from gclip.tuning.objectives import directions, metric_of_study, write_metric
@@ -161,7 +162,9 @@ def read_study(path: Path) -> Iterator[Study]:
     import optuna
 
     if not path.is_file():
-        raise UnreadableStudy(f"there is no study in '{printable(str(path))}'")
+        found = what_is_at(path)
+        but = "" if found == "not there" else f": it is {found}, not a file"
+        raise UnreadableStudy(f"there is no study in '{printable(str(path))}'{but}")
     with quiet(), naming(path), storage_in(path) as storage:
         names = optuna.get_all_study_names(storage)
         if path.stem not in names:

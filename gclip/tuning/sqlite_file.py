@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gclip.core.files import what_is_at
 from gclip.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def _check_tables(path: Path) -> None:
     """Raises `UsageError` for a database of something else, before Optuna adds to it."""
     if not path.exists():
         return
+    if not path.is_file():
+        raise UsageError(f"it is {what_is_at(path)}, not a file")
     with contextlib.closing(_connect(path, create=False)) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
     if tables and "studies" not in tables:

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gclip.core.files import read_file
 from gclip.errors import UsageError, unknown
 from gclip.tuning.options import NAME, WHOLE, OptionKind, is_whole, names_such_as, options_of
 
@@ -74,7 +75,7 @@ def read_study_file(path: str | Path) -> StudyFile:
 
     where = f"the study file '{path}'"
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_file(path).decode("utf-8")
     except OSError as error:
         raise UsageError(f"{where} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

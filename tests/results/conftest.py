@@ -19,7 +19,7 @@ class Config:
     values: dict[str, Any]
 
     def to_json(self) -> str:
-        return json.dumps(self.values, sort_keys=True)
+        return json.dumps(self.values, sort_keys=True, separators=(",", ":"))
 
     @property
     def key(self) -> str:

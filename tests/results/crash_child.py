@@ -5,6 +5,7 @@ Started as a process of its own, so that it forks with one thread. Prints one li
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -22,14 +23,23 @@ import numpy as np
 from gclip.results import Store
 
 
+def config_of(number: int) -> str:
+    values = {"seed": number, "strategy": "n", "task": "digits"}
+    return json.dumps(values, sort_keys=True, separators=(",", ":"))
+
+
+def key_of(number: int) -> str:
+    return hashlib.sha256(config_of(number).encode()).hexdigest()
+
+
 def result(number: int, status: str = "finished", length: int = 20_000) -> Any:
-    key = f"{number:064x}"
-    config = SimpleNamespace(key=key, to_json=lambda: json.dumps({"strategy": "n", "seed": number}))
+    config = SimpleNamespace(key=key_of(number), to_json=lambda: config_of(number))
     steps = {"norm": np.random.default_rng(number).random(length, dtype=np.float32)}
     return SimpleNamespace(
         config=config,
         status=status,
         steps=steps,
+        layers=None,
         environment={},
         to_dict=lambda: {"status": status, "accuracy": 0.5},
     )
@@ -86,7 +96,7 @@ def killed_everywhere(path: Path) -> dict[str, int]:
         last = False
         countdown = 0
         while not last:
-            if standing is not None and store.status(f"{number:064x}") is None:
+            if standing is not None and store.status(key_of(number)) is None:
                 store.save(result(number, standing, length=10))
 
             def work(countdown: int = countdown, number: int = number) -> None:
@@ -109,11 +119,11 @@ def killed_everywhere(path: Path) -> dict[str, int]:
             pid = child(work)
             _, code = os.waitpid(pid, 0)
             last = os.WIFEXITED(code)
-            assert store.status(f"{number:064x}") in (None, standing, "finished")
-            assert not last or store.has(f"{number:064x}")
-            if store.has(f"{number:064x}") and not last:
+            assert store.status(key_of(number)) in (None, standing, "finished")
+            assert not last or store.has(key_of(number))
+            if store.has(key_of(number)) and not last:
                 # Make it missing (or failed) again for the next point.
-                (path / f"{number:064x}").rename(path / f"gone-{points}-{number}")
+                (path / key_of(number)).rename(path / f"gone-{points}-{number}")
             countdown += 1
             points += 1
         store.sweep()
@@ -133,7 +143,7 @@ def together(path: Path, writers: int, runs: int) -> dict[str, int]:
             mine.save(result(run, "failed", length=50))
             mine.sweep()
             mine.save(result(run, "finished", length=50))
-            if not mine.has(f"{run:064x}"):
+            if not mine.has(key_of(run)):
                 os.kill(os.getpid(), signal.SIGABRT)  # a finished run must be there, for everybody
 
     pids = [child(lambda number=number: work(number)) for number in range(writers)]
@@ -158,7 +168,7 @@ def full_disk(path: Path) -> dict[str, object]:
     try:
         store.save(result(2))
     except ValueError as error:
-        kept = store.has(f"{1:064x}") and not store.has(f"{2:064x}")
+        kept = store.has(key_of(1)) and not store.has(key_of(2))
         clean = all(path.suffix == ".lock" for path in (store.path / ".tmp").iterdir())
         return {"message": str(error), "kept": kept, "clean": clean}
     return {"message": "", "kept": False, "clean": False}

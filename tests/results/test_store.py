@@ -250,8 +250,12 @@ def test_a_damaged_run_in_a_store_that_is_only_readable(
     folder = store.save(make())
     (folder / "config.json").write_text("{}")
 
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    opened = os.open
+
+    def refuse(path: str, flags: int, *args: Any, **kwargs: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(path, flags, *args, **kwargs)
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.warns(StoreWarning, match=r"is damaged \(config.json does not match"):

@@ -322,6 +322,25 @@ class LearnsFromZeros(SoundMemory):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpreadsSquares(SoundMemory):
+    """A mean of squares, of which one that overflows is never forgotten."""
+
+    def remember(self, like: Tensor) -> Memory:
+        return {"sum": torch.zeros_like(like), "weight": torch.zeros_like(like)}
+
+    def limit(self, seen: Seen, memory: Memory) -> Any:
+        mean = (memory["sum"] / memory["weight"]).sqrt()
+        return torch.where(memory["weight"] > 0, 2 * self.max_norm * mean, math.inf)
+
+    def learn(self, seen: Seen, clipped_norm: Tensor, memory: Memory) -> Memory:
+        new = {
+            "sum": torch.lerp(memory["sum"], seen.norm.square(), 0.1),
+            "weight": 0.9 * memory["weight"] + 0.1,
+        }
+        return {name: torch.where(seen.norm > 0, new[name], memory[name]) for name in new}
+
+
+@dataclass(frozen=True, kw_only=True)
 class SilencesNewcomers(Sound):
     """A mean that starts at zero, and so stays there."""
 

@@ -29,6 +29,7 @@ BREAKS = {
     broken.CountsMissing: "missing",
     broken.LearnsFromMissing: "late",
     broken.LearnsFromInf: "not_finite",
+    broken.SpreadsSquares: "large",
     broken.ViewsMatrices: "layout",
     broken.DividesByWeights: "tiny",
     broken.ComputesInHalf: "half",

@@ -95,7 +95,10 @@ def _examine(promise: Promise[Any], subject: Any, excuse: str | None) -> Result:
         messages.extend(islice(promise.check(subject), MOST))
     except DoesNotApply as reason:
         return Result(promise.name, promise.sentence, "does not apply", (str(reason),))
-    except Exception as error:  # whatever is raised is a breach, and the next is checked
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever is raised is a breach, and the next is checked
         messages.append(_raised(error))
     return Result(promise.name, promise.sentence, "broken" if messages else "ok", tuple(messages))
 

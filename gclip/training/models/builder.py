@@ -57,7 +57,7 @@ def build_model(
         torch.manual_seed(derive(seed, "weights"))
         try:
             model: Any = _initialized(builder(shape, outputs, **settings), shape)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # no function of a plugin ends the program
             why = str(error) if isinstance(error, UsageError) else told(error)
             raise UsageError(
                 f"the model {spelling} cannot be built for inputs of the shape {shape}: {why}"
