@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -41,6 +41,12 @@ def largest_element(grads: Iterable[Tensor]) -> float:
     return max(largest, default=0.0)
 
 
+def full_tensor(value: Tensor) -> Tensor:
+    """A tensor's value over all processes, where it is spread over several."""
+    full: Callable[[], Tensor] | None = getattr(value, "full_tensor", None)
+    return value if full is None else full()
+
+
 def gradient_elements(params: Sequence[Tensor]) -> int:
     """How many elements the gradients have."""
     return sum(p.numel() for p in params if p.grad is not None)
@@ -53,8 +59,8 @@ def _norm(grad: Tensor) -> Tensor:
         elements = torch.view_as_real(elements.resolve_conj())
     wide = torch.float32 if elements.device.type == "mps" else torch.float64
     norm = torch.linalg.vector_norm(elements, dtype=wide)
-    full = getattr(norm, "full_tensor", None)  # of a DTensor, which knows only its shard's
-    return norm if full is None else full()
+    # a DTensor's own value is only this process's shard of it
+    return full_tensor(norm)
 
 
 def _elements(grad: Tensor) -> Tensor:

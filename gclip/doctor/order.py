@@ -5,15 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
-from gclip.doctor.events import Clip, Observation, Place, Step, total
+from gclip.doctor.events import Clip, ClipKind, Observation, Step, total
 from gclip.doctor.findings import Finding
+from gclip.doctor.places import Place
 from gclip.doctor.sites import sites
 from gclip.doctor.words import by, listed, placed, shown
-from gclip.text.screen import plural
 
 _OFTEN = 0.5
 """What happens in fewer of the steps than this is no habit of the loop's."""
+
+_Pair: TypeAlias = tuple[Place, ClipKind, Place, ClipKind]
+"""Two clips, by their lines."""
 
 
 def after_step(seen: Observation) -> Iterator[Finding]:
@@ -144,8 +148,8 @@ def subsets(seen: Observation) -> Iterator[Finding]:
 
 def twice(seen: Observation) -> Iterator[Finding]:
     """Two clips of the same gradients before one step."""
-    pairs: dict[tuple[Place, str, Place, str], tuple[Clip, Clip]] = {}
-    counts: dict[tuple[Place, str, Place, str], int] = {}
+    pairs: dict[_Pair, tuple[Clip, Clip]] = {}
+    counts: dict[_Pair, int] = {}
     for step in seen.steps:
         for one, other in itertools.combinations(_last_clips(step), 2):
             if set(one.params).intersection(other.params):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ def calling_place() -> Place:
 
     Where all lines are of installed packages, the innermost of theirs.
     """
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = inspect.currentframe()
     library, fallback = "", None
     while frame is not None:
         file = frame.f_code.co_filename
@@ -60,7 +60,7 @@ def calling_place() -> Place:
 
 def called_within(file: str) -> bool:
     """Whether a file of this name, without ``.py``, is among the callers."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = inspect.currentframe()
     while frame is not None:
         if Path(frame.f_code.co_filename).stem == file:
             return True

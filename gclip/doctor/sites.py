@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from gclip.clipping.verdicts import LIMITED
-from gclip.doctor.events import Clip, Event, Observation, Place
+from gclip.doctor.events import Clip, Event, Observation
+from gclip.doctor.places import Place
 
 _UNIFORM = 1e-4
 FEWEST = 5

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from types import GeneratorType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,10 +17,14 @@ from torch.optim import optimizer as optimizers
 
 from gclip.clipping.clipper import Clipper
 from gclip.clipping.report import ClipReport
-from gclip.doctor.measure import largest_element
+from gclip.doctor.events import ClipKind
+from gclip.doctor.measure import full_tensor, largest_element
 from gclip.doctor.redirect import redirect
 from gclip.doctor.watcher import Watcher
 from gclip.errors import UsageError
+
+Given: TypeAlias = dict[str, Any]
+"""Arguments, or fields of a `Clip`, by name."""
 
 
 def tap(watcher: Watcher, stack: ExitStack) -> None:
@@ -56,51 +60,57 @@ class _Taps:
             self._watcher.end_backward()
 
     def clip_norm(self, original: Any, args: Any, named: Any) -> Any:
-        def describe(result: Any) -> dict[str, Any] | None:
-            limit = float(given["max_norm"])
-            if limit == math.inf:
-                return None  # the usual way to measure without clipping
+        def describe(given: Given, norm: Any) -> Given:
             checked = bool(given.get("error_if_nonfinite", False))
-            return {"limit": limit, "size": _number(result), "checked": checked}
+            return {"limit": float(given["max_norm"]), "size": _number(norm), "checked": checked}
 
-        given = self._given(original, args, named)
-        if given is None:
-            return original(*args, **named)
-        listed, again = _listed(given["parameters"])
-        given["parameters"] = again
-        return self._watcher.clip(
-            "norm", "clip_grad_norm_", listed, lambda: original(**given), describe
-        )
+        return self._clip("norm", original, args, named, describe)
 
     def clip_with_norm(self, original: Any, args: Any, named: Any) -> Any:
-        def describe(_: Any) -> dict[str, Any] | None:
-            limit = float(given["max_norm"])
-            size = _number(given["total_norm"])
-            return None if limit == math.inf else {"limit": limit, "size": size}
+        def describe(given: Given, _: Any) -> Given:
+            return {"limit": float(given["max_norm"]), "size": _number(given["total_norm"])}
 
-        given = self._given(original, args, named)
-        if given is None:
-            return original(*args, **named)
-        listed, again = _listed(given["parameters"])
-        given["parameters"] = again
-        return self._watcher.clip(
-            "norm", "clip_grads_with_norm_", listed, lambda: original(**given), describe
-        )
+        return self._clip("norm", original, args, named, describe)
 
     def clip_value(self, original: Any, args: Any, named: Any) -> Any:
-        def describe(_: Any) -> dict[str, Any] | None:
-            limit = float(given["clip_value"])
-            return None if limit == math.inf else {"limit": limit, "size": size, "checked": True}
+        size = math.nan
 
-        given = self._given(original, args, named)
-        if given is None:
+        def describe(given: Given, _: Any) -> Given:
+            return {"limit": float(given["clip_value"]), "size": size, "checked": True}
+
+        def look(listed: list[Tensor]) -> None:
+            nonlocal size
+            size = largest_element(p.grad for p in listed if p.grad is not None)
+
+        return self._clip("value", original, args, named, describe, look)
+
+    def _clip(
+        self,
+        kind: ClipKind,
+        original: Any,
+        args: Any,
+        named: Any,
+        describe: Callable[[Given, Any], Given],
+        look: Callable[[list[Tensor]], None] | None = None,
+    ) -> Any:
+        """A call of one of torch's functions, with its parameters read once."""
+
+        def described(result: Any) -> Given | None:
+            said = describe(given, result)
+            # inf is the usual way to measure a norm without clipping
+            return None if said["limit"] == math.inf else said
+
+        if self._watcher.clipping or torch.compiler.is_compiling():
             return original(*args, **named)
-        listed, again = _listed(given["parameters"])
-        given["parameters"] = again
-        size = largest_element(p.grad for p in listed if p.grad is not None)
-        return self._watcher.clip(
-            "value", "clip_grad_value_", listed, lambda: original(**given), describe
-        )
+        try:
+            given: Given = dict(inspect.signature(original).bind(*args, **named).arguments)
+        except TypeError:
+            return original(*args, **named)  # which says what is missing
+        listed, given["parameters"] = _listed(given["parameters"])
+        if look is not None:
+            look(listed)
+        name = original.__name__.removeprefix("_")
+        return self._watcher.clip(kind, name, listed, lambda: original(**given), described)
 
     def clipper(self, original: Any, args: Any, named: Any) -> Any:
         clipper: Clipper = args[0]
@@ -131,22 +141,13 @@ class _Taps:
             self._watcher.skipped += 1
         return result
 
-    def before_step(self, optimizer: Any, args: Any, named: Any) -> None:
+    def before_step(self, optimizer: Any, _args: Any, _named: Any) -> None:
         if not torch.compiler.is_compiling():
             self._watcher.begin_step(optimizer)
 
-    def after_step(self, optimizer: Any, args: Any, named: Any) -> None:
+    def after_step(self, optimizer: Any, _args: Any, _named: Any) -> None:
         if not torch.compiler.is_compiling():
             self._watcher.end_step(optimizer)
-
-    def _given(self, original: Any, args: Any, named: Any) -> dict[str, Any] | None:
-        """The arguments by name; None where the call is not to be looked at, or will fail."""
-        if self._watcher.clipping or torch.compiler.is_compiling():
-            return None
-        try:
-            return dict(inspect.signature(original).bind(*args, **named).arguments)
-        except TypeError:
-            return None
 
 
 def _listed(parameters: Any) -> tuple[list[Tensor], Tensor | Iterable[Tensor]]:
@@ -157,7 +158,7 @@ def _listed(parameters: Any) -> tuple[list[Tensor], Tensor | Iterable[Tensor]]:
     return listed, (p for p in listed) if isinstance(parameters, GeneratorType) else listed
 
 
-def _described(report: ClipReport) -> dict[str, Any]:
+def _described(report: ClipReport) -> Given:
     try:
         stages = report.stages
     except UsageError:  # the clipper was told to measure nothing
@@ -179,5 +180,4 @@ def _described(report: ClipReport) -> dict[str, Any]:
 
 
 def _number(norm: Any) -> float:
-    full = getattr(norm, "full_tensor", None)
-    return float(norm if full is None else full())
+    return float(full_tensor(norm) if isinstance(norm, Tensor) else norm)
