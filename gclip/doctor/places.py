@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,9 @@ from types import FrameType
 
 import torch
 
-_OURS = str(Path(__file__).parents[1])
-_TORCH = str(Path(torch.__file__).parent)
-_STANDARD = str(Path(sysconfig.get_paths()["stdlib"]))
+_OURS = f"{Path(__file__).parents[1]}{os.sep}"
+_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+_STANDARD = f"{Path(sysconfig.get_paths()['stdlib'])}{os.sep}"
 _PACKAGES = ("site-packages", "dist-packages")
 
 
