@@ -12,7 +12,7 @@ from gclip.doctor.examination import doctor as examine
 from gclip.doctor.findings import Finding as Finding
 from gclip.doctor.findings import Findings as Findings
 
-__all__ = ["Doctor", "Finding", "Findings", "examine"]
+__all__ = ["examine"]
 
 
 class _Callable(ModuleType):

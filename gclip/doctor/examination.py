@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gclip.doctor.diagnosis import diagnose
+from gclip.doctor.events import Observation
 from gclip.doctor.findings import Findings
 from gclip.doctor.taps import tap
 from gclip.doctor.watcher import Watcher
@@ -54,11 +55,12 @@ class Doctor:
     def __init__(self, model: Models, optimizer: Optimizers) -> None:
         self._named = _parameters(model)
         self._optimizers = _named(optimizer, torch.optim.Optimizer, "optimizer")
-        self._watcher: Watcher | None = None
+        self._watcher: Watcher | None = None  # while it watches
+        self._seen: Observation | None = None  # afterwards
         self._stack = ExitStack()
 
     def __enter__(self) -> Doctor:
-        if self._watcher is not None:
+        if self._watcher is not None or self._seen is not None:
             raise UsageError("a doctor watches once: make another with gclip.doctor(…)")
         if _watching:
             raise UsageError("a doctor is watching already; leave its with block first")
@@ -79,6 +81,10 @@ class Doctor:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+        if self._watcher is not None:
+            self._seen, self._watcher = self._watcher.observation(), None
+            self._named.clear()  # what was seen holds no tensors
+            self._optimizers.clear()
 
     @property
     def findings(self) -> Findings:
@@ -87,11 +93,12 @@ class Doctor:
         Raises:
             UsageError: nothing has been watched yet.
         """
-        if self._watcher is None:
+        seen = self._seen if self._watcher is None else self._watcher.observation()
+        if seen is None:
             raise UsageError(
                 "nothing was watched yet: use it as `with gclip.doctor(…) as examined`"
             )
-        return diagnose(self._watcher.observation())
+        return diagnose(seen)
 
     def __str__(self) -> str:
         return str(self.findings)

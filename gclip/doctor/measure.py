@@ -21,21 +21,16 @@ def norms_of(params: Mapping[int, Tensor]) -> Norms:
     grads = {n: p.grad.detach() for n, p in params.items() if p.grad is not None}
     if not grads:
         return {}
-    norms = [_norm(grad) for grad in grads.values()]
-    # one wait for each device, not one for each gradient
-    devices = {norm.device for norm in norms}
-    found: dict[int, float] = {}
-    for device in devices:
-        here = [n for n, norm in zip(grads, norms, strict=True) if norm.device == device]
-        values = torch.stack([norm for norm in norms if norm.device == device]).tolist()
-        found.update(zip(here, values, strict=True))
-    return {n: found[n] for n in grads}
+    found = _read({n: _norm(grad) for n, grad in grads.items()})
+    # squares may overflow or vanish: once more, in float64
+    again = {n: _norm(grads[n], wide=True) for n, v in found.items() if not v or math.isinf(v)}
+    return {**found, **_read(again)}
 
 
 @torch.no_grad()
 def largest_element(grads: Iterable[Tensor]) -> float:
     """The largest absolute element of all; 0 where there is none."""
-    largest = [float(_elements(g).abs().max()) for g in grads if _elements(g).numel()]
+    largest = [float(full_tensor(_elements(g).abs().max())) for g in grads if g.numel()]
     if any(map(math.isnan, largest)):
         return math.nan
     return max(largest, default=0.0)
@@ -52,15 +47,26 @@ def gradient_elements(params: Sequence[Tensor]) -> int:
     return sum(p.numel() for p in params if p.grad is not None)
 
 
-def _norm(grad: Tensor) -> Tensor:
-    """In float64: half-precision norms overflow, and the square of a large float32 does, too."""
+def _norm(grad: Tensor, *, wide: bool = False) -> Tensor:
     elements = _elements(grad)
     if elements.is_complex():
         elements = torch.view_as_real(elements.resolve_conj())
-    wide = torch.float32 if elements.device.type == "mps" else torch.float64
-    norm = torch.linalg.vector_norm(elements, dtype=wide)
-    # a DTensor's own value is only this process's shard of it
-    return full_tensor(norm)
+    if wide and elements.device.type != "mps":
+        return full_tensor(torch.linalg.vector_norm(elements, dtype=torch.float64))
+    half = elements.dtype.itemsize < 4
+    return full_tensor(torch.linalg.vector_norm(elements, dtype=torch.float32 if half else None))
+
+
+def _read(norms: Mapping[int, Tensor]) -> dict[int, float]:
+    """The values, with one wait for each device and dtype, not one for each gradient."""
+    kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for n, norm in norms.items():
+        kinds.setdefault((norm.device, norm.dtype), []).append(n)
+    found: dict[int, float] = {}
+    for numbers in kinds.values():
+        values = torch.stack([norms[n] for n in numbers]).tolist()
+        found.update(zip(numbers, values, strict=True))
+    return {n: found[n] for n in norms}
 
 
 def _elements(grad: Tensor) -> Tensor:

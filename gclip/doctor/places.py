@@ -34,6 +34,8 @@ class Place:
 
     def __str__(self) -> str:
         path = Path(self.file)
+        if path.parent.name.startswith("ipykernel_"):  # a notebook's cell has no name of its own
+            return f"line {self.line} of a cell"
         here = Path.cwd()
         shown = path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path
         return f"{shown}:{self.line}" + (f", through {self.library}" if self.library else "")

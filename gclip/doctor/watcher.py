@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gclip.clipping.hooks import innermost
 from gclip.doctor.events import Clip, ClipKind, Met, Norms, Observation, Player, Step, Window, total
 from gclip.doctor.measure import gradient_elements, norms_of
 from gclip.doctor.places import Place, called_within, calling_place
@@ -20,6 +21,8 @@ _SAME = 1e-6
 
 _FSDP = "fully_sharded_data_parallel"
 """The file whose ``clip_grad_norm_`` knows of the other processes."""
+
+_BY_HAND = "lines of the loop that make gradients smaller"
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Watcher:
             self._number(param, name)
         self._players: list[_Seen] = []
         for name, optimizer in optimizers.items():
-            self._add(optimizer, name, given=True)
+            self._add(innermost(optimizer), name, given=True)
         self._own = len(self._names)
         self._steps: list[Step] = []
         self._clips: list[Clip] = []
@@ -65,7 +68,8 @@ class Watcher:
         self._fresh: set[int] = set()  # their gradients have been used by no step
         self._used: set[int] = set()  # a step has used their gradients
         self._scales: dict[int, float] = {}
-        self._depth, self._scale = 0, 1.0
+        self._depth = 0
+        self._pending: list[float] = []  # scales of losses whose backward pass is still to come
         self.clipping = False  # within a clip that is already seen
         self._hooked = frozenset(n for n, p in self._params.items() if has_hooks(p))
         self.look()
@@ -74,8 +78,8 @@ class Watcher:
     # -- what happens --------------------------------------------------------------------------
 
     def scaled(self, scale: float) -> None:
-        """A loss was multiplied by this for the next backward pass."""
-        self._scale = scale
+        """A loss was multiplied by this; its backward pass is still to come."""
+        self._pending.append(scale)
 
     def begin_backward(self) -> None:
         """A backward pass begins."""
@@ -101,9 +105,8 @@ class Watcher:
             if not self._is(n, old) or not _same(norm, before.get(n, math.nan))
         }
         self._fresh |= touched
-        if self._scale != 1:
-            self._scales.update(dict.fromkeys(touched, self._scale))
-        self._scale = 1.0
+        if self._pending and (scale := self._pending.pop(0)) != 1:
+            self._scales.update(dict.fromkeys(touched, scale))
         for seen in self._players:
             own = self._of(seen.params)
             if touched.intersection(own):
@@ -229,7 +232,7 @@ class Watcher:
         met = self._met(numbers, after)
         self._note(
             Clip(
-                kind="hand", by="lines of the loop", place=place, step=len(self._steps),
+                kind="hand", by=_BY_HAND, place=place, step=len(self._steps),
                 params=numbers, before={n: before[n] for n in numbers}, after=after, met=met,
                 size=total({n: before[n] for n in numbers}),
                 scale=max((self._scales.get(n, 1.0) for n in numbers), default=1.0),

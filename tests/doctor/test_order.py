@@ -248,7 +248,7 @@ def test_twice_by_hand_and_by_a_call() -> None:
 
     found = t.loop(clip)
     assert faults(found) == {"twice"}
-    assert "lines of the loop" in found.of("twice").sentence
+    assert "lines of the loop that make gradients smaller" in found.of("twice").sentence
 
 
 def test_a_mean_over_micro_batches_is_no_clip() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import math
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,20 +16,20 @@ from torch.nn.utils import clip_grad, clip_grad_norm_, clip_grad_value_
 from torch.optim import optimizer as optimizers
 
 import gclip
+from gclip.doctor.measure import largest_element, norms_of
 from tests.doctor.loops import Training, line_of
 
 
 def state_of_the_world() -> list[Any]:
     """All that a doctor puts itself between."""
-    functions = [vars(clip_grad)[n] for n in ("clip_grad_norm_", "clip_grad_value_",
-                                              "_clip_grads_with_norm_", "_get_total_norm")]  # fmt: skip
+    names = ("clip_grad_norm_", "clip_grad_value_", "_clip_grads_with_norm_", "_get_total_norm")
+    functions = [vars(clip_grad)[name] for name in names]
     wrapped = [f for f in [*functions, gclip.Clipper.step] if f.__closure__]
     assert len(wrapped) == 5
-    return [
-        torch.autograd.backward, *functions, *(c.cell_contents for f in wrapped for c in f.__closure__),
-        gclip.Clipper.step, GradScaler.scale, GradScaler.unscale_, GradScaler.step,
-        dict(optimizers._global_optimizer_pre_hooks), dict(optimizers._global_optimizer_post_hooks),
-    ]  # fmt: skip
+    inner = [cell.cell_contents for f in wrapped for cell in f.__closure__]
+    before, after = optimizers._global_optimizer_pre_hooks, optimizers._global_optimizer_post_hooks
+    methods = [gclip.Clipper.step, GradScaler.scale, GradScaler.unscale_, GradScaler.step]
+    return [torch.autograd.backward, *functions, *inner, *methods, dict(before), dict(after)]
 
 
 LOOPS = ("plain", "accumulated", "scaled", "closure", "attached", "by hand", "sparse")
@@ -206,3 +209,77 @@ def test_a_doctor_watches_once() -> None:
         pass
     with pytest.raises(gclip.UsageError, match="watches once"), examined:
         pass
+
+
+def test_wrapped_optimizers_are_the_innermost() -> None:
+    """As Accelerate wraps them."""
+
+    class Wrapper(torch.optim.Optimizer):
+        def __init__(self, inner: torch.optim.Optimizer) -> None:
+            self.optimizer = inner
+
+        @property
+        def param_groups(self) -> Any:  # type: ignore[override]
+            return self.optimizer.param_groups
+
+        def zero_grad(self, set_to_none: bool = True) -> None:
+            self.optimizer.zero_grad(set_to_none)
+
+        def step(self, closure: Any = None) -> Any:
+            return self.optimizer.step(closure)
+
+    t = Training()
+    t.optimizer = Wrapper(t.optimizer)
+    found = t.loop(lambda: clip_grad_norm_(t.params, 100.0))
+    assert found.codes == ("never",)
+    assert found.setting == "10 steps of SGD watched"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.complex64])
+@pytest.mark.parametrize("size", [1e-25, 1e-4, 3e4, 1e25])
+def test_norms_of_any_size(dtype: torch.dtype, size: float) -> None:
+    if dtype == torch.float16 and not 1e-5 < size < 6e4:
+        return
+    p = nn.Parameter(torch.zeros(4, dtype=dtype))
+    p.grad = torch.full((4,), size, dtype=dtype)
+    q = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    q.grad = torch.tensor([math.nan, 1.0], dtype=torch.float64)
+    found = norms_of({3: p, 5: q, 7: nn.Parameter(torch.zeros(1))})
+    assert set(found) == {3, 5}
+    assert found[3] == pytest.approx(2 * size, rel=1e-3)
+    assert math.isnan(found[5])
+    assert largest_element([p.grad]) == pytest.approx(size, rel=1e-3)
+
+
+def test_several_scaled_losses_at_once() -> None:
+    one, other = Training(), Training()
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+
+    def step() -> None:
+        losses = []
+        for t in (one, other):
+            t.optimizer.zero_grad()
+            losses.append(scaler.scale(t.loss()))
+        for loss in losses:
+            loss.backward()
+        for t in (one, other):
+            clip_grad_norm_(t.params, 100.0)
+            scaler.step(t.optimizer)
+        scaler.update()
+
+    found = gclip.doctor(
+        step, model=[one.model, other.model], optimizer=[one.optimizer, other.optimizer]
+    )
+    assert found.codes == ("scaled", "never")
+
+
+def test_it_keeps_nothing_alive() -> None:
+    t = Training()
+    with gclip.doctor(t.model, t.optimizer) as examined:
+        t.loss().backward()
+        t.optimizer.step()
+    model = weakref.ref(t.params[0])
+    del t
+    gc.collect()
+    assert model() is None
+    assert examined.findings.codes == ("none",)
