@@ -42,6 +42,7 @@ class Clip:
         checked: whether it would have raised for a norm that is not finite.
         flat: whether they were shards of parameters spread over processes.
         skipped: whether it said that the step is to be left out (gclip).
+        of_update: whether it is the optimizer's update that is clipped, after this call (gclip).
         left: the share of the total norm that it left, where the norms around it do not tell.
     """
 
@@ -60,6 +61,7 @@ class Clip:
     checked: bool = False
     flat: bool = False
     skipped: bool = False
+    of_update: bool = False
     left: float | None = None
 
     @property

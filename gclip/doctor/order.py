@@ -99,7 +99,7 @@ def micro_batches(seen: Observation) -> Iterator[Finding]:
     if len(found) < _OFTEN * len(seen.steps) or not found:
         return
     early = found[-1][1]
-    clips = [c for c in found[-1][0].clips if c.place == early[0].place]
+    clips = [c for c in found[-1][0].clips if c.kind == early[0].kind]
     passes = sum(isinstance(e, Place) for e in found[-1][0].events)
     each = len(clips) == passes
     yield Finding(
@@ -180,17 +180,14 @@ def _early(step: Step) -> list[Clip]:
     if step.inside:
         return []
     last = max((i for i, e in enumerate(step.events) if isinstance(e, Place)), default=0)
-    return [
-        e
-        for e in step.events[:last]
-        if isinstance(e, Clip) and e.met == "fresh" and e.kind != "hand"
-    ]
+    return [e for e in step.events[:last] if isinstance(e, Clip) and e.met == "fresh"]
 
 
 def _last_clips(step: Step) -> list[Clip]:
     """The clips after the last backward pass."""
     last = max((i for i, e in enumerate(step.events) if isinstance(e, Place)), default=-1)
-    return [e for e in step.events[last + 1 :] if isinstance(e, Clip) and e.met == "fresh"]
+    clips = [e for e in step.events[last + 1 :] if isinstance(e, Clip) and e.met == "fresh"]
+    return [clip for clip in clips if not clip.of_update]
 
 
 def _parts(step: Step) -> Sequence[Clip]:

@@ -36,6 +36,7 @@ def usable(clips: Iterable[Clip]) -> list[Clip]:
         if clip.met == "fresh"
         and math.isfinite(clip.factor)
         and not clip.skipped
+        and not clip.of_update
         and (clip.limit is None or clip.limit > 0)
     ]
 

@@ -116,8 +116,13 @@ class _Taps:
         clipper: Clipper = args[0]
         if self._watcher.clipping or torch.compiler.is_compiling():
             return original(*args, **named)
+        on_updates = clipper.on_updates
         return self._watcher.clip(
-            "gclip", "gclip", clipper.params, lambda: original(*args, **named), _described
+            "gclip",
+            "gclip",
+            clipper.params,
+            lambda: original(*args, **named),
+            lambda report: {"of_update": True} if on_updates else _described(report),
         )
 
     def scale(self, original: Any, args: Any, named: Any) -> Any:
@@ -158,7 +163,7 @@ def _listed(parameters: Any) -> tuple[list[Tensor], Tensor | Iterable[Tensor]]:
     return listed, (p for p in listed) if isinstance(parameters, GeneratorType) else listed
 
 
-def _described(report: ClipReport) -> Given:
+def _described(report: ClipReport) -> Given | None:
     try:
         stages = report.stages
     except UsageError:  # the clipper was told to measure nothing
@@ -168,6 +173,8 @@ def _described(report: ClipReport) -> Given:
         return {"skipped": skipped}
     numbers = report.scalars()
     by = ", ".join(dict.fromkeys(stage.strategy for stage in stages))
+    if by == "none":
+        return None
     one = len(stages) == 1 and stages[0].limit.numel() == 1
     limit = float(stages[0].limit) if one else math.inf
     before = numbers["norm"]

@@ -155,6 +155,30 @@ def test_micro_batches(where: str) -> None:
     assert ("after each" if where == "each" else "before the last") in finding.sentence
 
 
+@pytest.mark.parametrize("each", [True, False])
+def test_micro_batches_by_hand(each: bool) -> None:
+    t = Training()
+
+    def clip() -> None:
+        for p in t.params:
+            assert p.grad is not None
+            p.grad.clamp_(-0.01, 0.01)
+
+    def step() -> None:
+        t.optimizer.zero_grad()
+        for _ in range(3):
+            t.loss().backward()
+            if each:
+                clip()
+        clip()
+        t.optimizer.step()
+
+    found = t.examine(step)
+    assert faults(found) == ({"micro-batches"} if each else set())
+    if each:
+        assert "after each of the 3" in found.of("micro-batches").sentence
+
+
 def test_two_networks_that_are_stepped_apart_do_not_accumulate() -> None:
     """A GAN: the generator's loss leaves gradients at the discriminator, which are cleared."""
     one, other = Training(), Training()
