@@ -59,6 +59,10 @@ if TYPE_CHECKING:
     from gclip.core.strategy import Side as Side
     from gclip.core.strategy import Strategy as Strategy
     from gclip.core.strategy import Transform as Transform
+    from gclip.doctor.examination import Doctor as Doctor
+    from gclip.doctor.examination import doctor as doctor
+    from gclip.doctor.findings import Finding as Finding
+    from gclip.doctor.findings import Findings as Findings
     from gclip.errors import UsageError as UsageError
     from gclip.execution.compare import compare as compare
     from gclip.execution.comparison import Comparison as Comparison
@@ -119,6 +123,9 @@ _HOME = {
     "Side": "core.strategy",
     "Transform": "core.strategy",
     "Strategy": "core.strategy",
+    "Doctor": "doctor.examination",
+    "Finding": "doctor.findings",
+    "Findings": "doctor.findings",
     "Suggestion": "survey.suggestions",
     "Suggestions": "survey.suggestions",
     "Survey": "survey.survey",
@@ -131,8 +138,8 @@ _HOME = {
     "register_model": "training.models.registry",
 }
 
-_PACKAGES = ("figures", "results")
-"""Parts that are used by their own name: ``gclip.results.load``, ``gclip.figures.draw``."""
+_PACKAGES = ("doctor", "figures", "results")
+"""Parts that are used by their own name: ``gclip.results.load``, ``gclip.doctor(model, …)``."""
 
 __all__ = sorted([*_HOME, *_PACKAGES])
 

@@ -93,7 +93,21 @@ def problems(names: dict[str, Any], folder: Path, out: str) -> None:
     assert "players(critic=value, forger=norm)" in " ".join(out.split())
 
 
+def doctor(names: dict[str, Any], folder: Path, out: str) -> None:
+    page = (ROOT / "docs" / "doctor.md").read_text()
+    said = re.search(r"```text\n(.*?)```", page, re.DOTALL)
+    assert said is not None
+    shown = " ".join(re.sub(r"\(train.py:\d+\)", "(…)", said[1]).split())
+    assert shown in " ".join(re.sub(r"\(\S+:\d+\)", "(…)", out).split())
+    assert set(names["found"].codes) == {"always"}
+    assert names["limiter"] < 0.1
+    codes = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE))
+    sources = [path.read_text() for path in (ROOT / "gclip" / "doctor").glob("*.py")]
+    assert codes == {code for s in sources for code in re.findall(r'\bcode="([a-z-]+)"', s)}
+
+
 CHECKED = {
+    "doctor.md": doctor,
     "explosion.md": explosion,
     "survey.md": survey,
     "python.md": python,

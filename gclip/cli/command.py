@@ -18,7 +18,19 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from gclip.cli import bench, check, compare, env, figures, listing, show, study, survey, train
+from gclip.cli import (
+    bench,
+    check,
+    compare,
+    doctor,
+    env,
+    figures,
+    listing,
+    show,
+    study,
+    survey,
+    train,
+)
 from gclip.cli.app import App
 from gclip.cli.interrupts import INTERRUPTED
 from gclip.results.reading import reading_once
@@ -37,7 +49,7 @@ app = App(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for module in (train, compare, figures, listing, show, check, survey, env):
+for module in (train, compare, figures, listing, show, check, survey, doctor, env):
     module.add_to(app)
 app.add_typer(study.app, name="study")
 app.add_typer(bench.app, name="bench")
@@ -72,6 +84,7 @@ def root(
     gclip survey                                a threshold to start from
     gclip study run thresholds --strategy agc   tune it
     gclip check my_strategies.py                a strategy of yours
+    gclip doctor train.py                       what is wrong with a loop's clipping
     gclip env                                   versions, for a bug report
     """
 
