@@ -188,7 +188,8 @@ def test_a_plugin_may_say_neither(gclip: Command, tmp_path: Path) -> None:
     assert "paper:" not in shown
 
 
-def test_problems(gclip: Command) -> None:
+def test_problems(gclip: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     answer = gclip("list", "--problems")
     assert (answer.code, answer.err) == (0, "")
     assert "accuracy, higher is" in answer.out
@@ -204,7 +205,8 @@ def test_problems(gclip: Command) -> None:
     }  # fmt: skip
 
 
-def test_models(gclip: Command) -> None:
+def test_models(gclip: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     answer = gclip("list", "--models")
     assert (answer.code, answer.err) == (0, "")
     assert "width=128, depth=2, dropout=0" in answer.out

@@ -115,7 +115,7 @@ def test_how_far_it_is_is_said_on_stderr(
     [
         ({"strategies": [3]}, "a strategy is a name, a spelling .* or an instance, but got 3"),
         ({"strategies": []}, "at least one strategy"),
-        ({"seeds": 0}, "at least one seed"),
+        ({"seeds": 0}, "seeds must be a whole number from 1"),
         ({"learning_rate": 1}, "unknown setting 'learning_rate'"),
         ({"epoch": 1}, "unknown setting 'epoch'; did you mean 'epochs'"),
         ({"strategy": "norm"}, "unknown setting 'strategy'"),

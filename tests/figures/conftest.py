@@ -43,7 +43,7 @@ def run(strategy: str, rank: int, seed: int, **settings: Any) -> Any:
         "seed": seed,
         **settings,
     }
-    text = json.dumps(config, sort_keys=True)
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
     stop = int(random.integers(40, 120)) if random.random() < _risk(strategy) else STEPS
     diverged = stop < STEPS
     time = np.arange(stop)

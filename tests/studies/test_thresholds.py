@@ -163,7 +163,7 @@ def test_a_grid_and_a_front(tmp_path: Path) -> None:
         ({"trials": 0}, "trials must be a whole number from 1 to 1,000,000, but got 0"),
         ({"fixed_lr": True, "lr_range": (0.1, 1.0)}, "not both"),
         ({"fixed_lr": True, "space": {"lr": "0.1..1"}}, "not both"),
-        ({"seeds_per_trial": 0}, "at least 1"),
+        ({"seeds_per_trial": 0}, "seeds per trial must be a whole number from 1"),
         ({"strategies": ("norm", "random"), "sampler": "grid"}, "grids differ in size"),
         ({"sampler": "grid", "points": 2, "trials": 5}, "has 4 points, but 5 trials"),
         ({"name": "../out"}, "a study's name"),
