@@ -8,6 +8,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from gclip.cli.interrupts import AGAIN, tell
+
 
 def _flags_without_type(params: list[Any]) -> list[Any]:
     for each in params:
@@ -22,6 +24,13 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         """As in Typer, but for the flags."""
         return _flags_without_type(super().get_params(ctx))
+
+    def invoke(self, ctx: Any) -> Any:
+        """As in Typer, which would say nothing of Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise typer.Exit(tell(error, AGAIN)) from None
 
 
 class Group(TyperGroup):

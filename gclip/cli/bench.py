@@ -11,6 +11,7 @@ import typer
 
 from gclip.cli.app import App
 from gclip.cli.bench_progress import BenchProgress
+from gclip.cli.interrupts import interruptible
 from gclip.cli.options import Json, Plugins, load_plugins
 from gclip.errors import UsageError
 from gclip.text import screen
@@ -38,6 +39,8 @@ Optimizer = Annotated[
 ]
 Seconds = Annotated[float, typer.Option("--seconds", help="How long to measure each row, about.")]
 
+_NOTHING_KEPT = "nothing is kept; the same command begins again"
+
 app = App(
     no_args_is_help=True, help="Measure gclip beside its peers on this machine, in a minute or so."
 )
@@ -55,7 +58,7 @@ def clip(json: Json = False) -> None:
     load("torch")
     from gclip.bench import clip as measured
 
-    with BenchProgress() as progress:
+    with interruptible(lambda: _NOTHING_KEPT), BenchProgress() as progress:
         rows = measured.rows(progress=progress)
     _report(
         "clip", rows, json,
@@ -84,7 +87,10 @@ def data(
     load("torch")
     from gclip.bench import data as measured
 
-    with BenchProgress(len(measured.CASES), before="reading data") as progress:
+    with (
+        interruptible(lambda: _NOTHING_KEPT),
+        BenchProgress(len(measured.CASES), before="reading data") as progress,
+    ):
         rows = measured.rows(data, progress)
     _report("data", rows, json, "ours_ms, peer_ms: milliseconds a batch.")
 
@@ -117,7 +123,10 @@ def train(
     from gclip.bench import train as measured
 
     models, batches = tuple(model or ("lenet", "resnet9")), tuple(batch or (4, 32, 128))
-    with BenchProgress(len(models) * len(batches)) as progress:
+    with (
+        interruptible(lambda: _NOTHING_KEPT),
+        BenchProgress(len(models) * len(batches)) as progress,
+    ):
         rows = measured.rows(
             models, batches, optimizer=optimizer, seconds=_positive(seconds), data=data,
             progress=progress,
@@ -163,7 +172,7 @@ def fleet(
     load("torch")
     from gclip.bench import fleet as measured
 
-    with BenchProgress() as progress:
+    with interruptible(lambda: _NOTHING_KEPT), BenchProgress() as progress:
         rows = [
             row
             for each in model or ("lenet",)
@@ -215,7 +224,7 @@ def strategies(
     this_machine = machine()
     kept_costs = _costs_to_keep(this_machine, bool(strategy)) if write else {}
     total = len(strategy or gclip.names())
-    with BenchProgress(total) as progress:
+    with interruptible(lambda: _NOTHING_KEPT), BenchProgress(total) as progress:
         rows = measured.rows(tuple(strategy or ()), seconds=seconds, progress=progress)
     if write:
         from gclip.describe import write_costs

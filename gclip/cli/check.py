@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gclip.cli.interrupts import interruptible
 from gclip.cli.named import chosen_of
 from gclip.cli.options import Json
 from gclip.cli.progress import StepsDisplay
@@ -73,7 +74,8 @@ def check(
     chosen = chosen_of(what)
     wanted = _wanted(only, {kind for kind, _ in chosen})
     checked: dict[str, dict[str, list[Result]]] = {}
-    with StepsDisplay(len(chosen)) as display:
+    message = "nothing is kept; the same command begins again"
+    with interruptible(lambda: message), StepsDisplay(len(chosen)) as display:
         for kind, name in chosen:
             display.begin(f"checking the contract of {name}")
             names = None if wanted is None else wanted[kind]

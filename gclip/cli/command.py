@@ -32,7 +32,7 @@ from gclip.cli import (
     train,
 )
 from gclip.cli.app import App
-from gclip.cli.interrupts import INTERRUPTED
+from gclip.cli.interrupts import AGAIN, INTERRUPTED, signals, tell
 from gclip.results.reading import reading_once
 from gclip.text.streams import make_printable
 
@@ -92,11 +92,11 @@ def root(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the program's own) and return its exit code.
 
-    0 fine · 1 a run or gclip itself failed · 2 wrong input · 130 Ctrl-C.
+    0 fine · 1 a run or gclip itself failed · 2 wrong input · 130 Ctrl-C · 143 SIGTERM.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     make_printable()
-    with warnings.catch_warnings():
+    with signals(whole_program=argv is None), warnings.catch_warnings():
         warnings.showwarning = _show_warning
         return _flush(_run(arguments))
 
@@ -105,8 +105,8 @@ def _run(arguments: list[str]) -> int:
     try:
         with reading_once():
             code: Any = app(args=arguments, prog_name="gclip", standalone_mode=False)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        return tell(error, AGAIN)
     except BrokenPipeError:
         return 1
     except OSError as error:

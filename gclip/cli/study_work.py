@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import shlex
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -168,7 +165,7 @@ def work(
     store = Store(place.store, create=True)
     display = RunsDisplay(trials * plan.seeds_per_trial)
     again = "the trials under way are back in the queue; the same command goes on"
-    with interruptible(lambda: again), _ended_by_sigterm(), display:
+    with interruptible(lambda: again), display:
         ended = distributed.work(
             url,
             plan,
@@ -281,17 +278,3 @@ def _like_run(command: Any) -> Any:
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
     return wrapped
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM is Ctrl-C: so a scheduler that ends a job says so, before it kills."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

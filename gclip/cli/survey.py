@@ -86,7 +86,7 @@ def survey(
     seed_list = parse_seeds(seeds)
     surveyed: list[NormSurvey] = []
     display = StepsDisplay(len(seed_list), then="replaying")
-    with interruptible(lambda: "nothing is kept"), display:
+    with interruptible(lambda: "nothing is kept; the same command begins again"), display:
         display.load("torch")
         import gclip
         from gclip.survey.survey import pooled
