@@ -20,13 +20,16 @@ def no_steps(seen: Observation) -> Iterator[Finding]:
             f"A gradient scaler left out {plural(seen.skipped, 'step')}: the loss scale is still "
             "too large, or gradients are not finite."
         )
+    left_out = sum(clip.skipped for clip in seen.clips)
+    if left_out:
+        why = f"gclip left out {plural(left_out, 'step')}: see the strategy's rule, and NaN."
     yield Finding(
         code="no-steps",
         severity="wrong",
         sentence="No step of these optimizers was seen.",
         why=why,
         advice="Watch at least one whole step, from zero_grad() to optimizer.step().",
-        numbers={"left out by a scaler": seen.skipped},
+        numbers={"left out by a scaler": seen.skipped, "left out by gclip": left_out},
     )
 
 

@@ -33,7 +33,6 @@ class _Seen:
     name: str
     given: bool
     window: Window = field(default_factory=Window)
-    closed_by_inner: bool = False
 
     @property
     def params(self) -> list[Tensor]:
@@ -182,9 +181,6 @@ class Watcher:
         seen = self._find(optimizer)
         if seen is None:
             return
-        if seen.closed_by_inner:  # it wraps another, which has made the step
-            seen.closed_by_inner, seen.window = False, Window()
-            return
         if bool(getattr(optimizer, "found_inf", False)):  # a fused step that leaves itself out
             self.skipped += 1
             return
@@ -208,9 +204,6 @@ class Watcher:
         self._used.update(own)
         if not inside:  # a fused step under a scaler divides the gradients itself
             self._remember(norms_of(self._params))
-        for other in self._players:
-            if other is not seen and getattr(other.optimizer, "optimizer", None) is optimizer:
-                other.closed_by_inner = True
 
     def look(self, place: Place | None = None) -> None:
         """Compare gradients with those last seen: has the loop changed them by its own lines?"""
@@ -285,6 +278,8 @@ class Watcher:
         for seen in self._players:
             if seen.optimizer is optimizer:
                 return seen
+        if innermost(optimizer) is not optimizer:
+            return None  # the one that it wraps makes the step
         known = [self._numbers.get(id(p), self._own) < self._own for p in _params_of(optimizer)]
         return self._add(optimizer, "", given=False) if any(known) else None
 

@@ -52,3 +52,11 @@ def test_folded_into_the_optimizer() -> None:
         found = t.loop(lambda: None)
     assert found.codes == ("always",)
     assert found.of("always").numbers["share"] == 1
+
+
+def test_steps_left_out_are_not_limited_ones() -> None:
+    t = Training()
+    with gclip.attach(t.optimizer, "norm(max_norm=0.001, rule=skip)"):
+        found = t.loop(lambda: None)
+    assert found.codes == ("no-steps",)
+    assert "gclip left out 10 steps" in found.of("no-steps").why

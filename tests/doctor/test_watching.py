@@ -211,12 +211,20 @@ def test_a_doctor_watches_once() -> None:
         pass
 
 
-def test_wrapped_optimizers_are_the_innermost() -> None:
+@pytest.mark.parametrize("hooks", [True, False], ids=["with hooks of its own", "without"])
+@pytest.mark.parametrize("given", [True, False])
+def test_wrapped_optimizers_are_the_innermost(hooks: bool, given: bool) -> None:
     """As Accelerate wraps them."""
 
     class Wrapper(torch.optim.Optimizer):
         def __init__(self, inner: torch.optim.Optimizer) -> None:
+            if hooks:
+                type(self).step = torch.optim.Optimizer.profile_hook_step(type(self).step)
+                self._optimizer_step_pre_hooks, self._optimizer_step_post_hooks = {}, {}
             self.optimizer = inner
+
+        def _optimizer_step_code(self) -> None:
+            pass
 
         @property
         def param_groups(self) -> Any:  # type: ignore[override]
@@ -229,8 +237,16 @@ def test_wrapped_optimizers_are_the_innermost() -> None:
             return self.optimizer.step(closure)
 
     t = Training()
-    t.optimizer = Wrapper(t.optimizer)
-    found = t.loop(lambda: clip_grad_norm_(t.params, 100.0))
+    inner = t.optimizer
+    t.optimizer = Wrapper(inner)
+
+    def step() -> None:
+        t.optimizer.zero_grad()
+        t.loss().backward()
+        clip_grad_norm_(t.params, 100.0)
+        t.optimizer.step()
+
+    found = t.examine(step, optimizer=t.optimizer if given else inner)
     assert found.codes == ("never",)
     assert found.setting == "10 steps of SGD watched"
 
