@@ -19,10 +19,10 @@ STEPS, BATCH = 50, 8
 STRATEGIES = {
     "mean": "adagc(warmup=3)",
     "ema": "zclip(warmup=2)",
-    "window": "median_window(window=8)",
+    "window": "median_window(window=8, scale=1)",
     "quantile": "quantile_tracking",
     "random": "random(max_norm=0.4)",
-    "elements": "spam",
+    "elements": "spam(threshold=10, warmup=3, decay=0.9)",
     "skip": "norm(max_norm=0.9, rule=skip)",
     "update": "clippy",
     "patterns": {"0.*": "percentile(p=20)", "*": "norm(max_norm=0.3, scope=tensor)"},
