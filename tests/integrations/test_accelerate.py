@@ -65,6 +65,23 @@ def test_a_clipper_in_the_loop(clips_too_late: bool) -> None:
     assert same(model, expected) is not clips_too_late
 
 
+def test_attached_before_it_is_wrapped_a_scaler_calls_it() -> None:
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    prepared(1)
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    handle = gclip.attach(optimizer, "norm(max_norm=0.1)", model=model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    wrapped = AcceleratedOptimizer(optimizer, scaler=scaler)
+    x, y = dataset(1).tensors
+    scaler.scale(loss_of(model(x), y)).backward()
+    wrapped.step()
+    assert len(handle.record) == 1
+    assert handle.record.arrays()["norm"][0] < 100  # it was unscaled
+    assert handle.record.arrays()["clipped_norm"][0] == pytest.approx(0.1)
+
+
 def test_memory_goes_with_accelerates_checkpoints(tmp_path: Any) -> None:
     accelerator, model, optimizer, loader = prepared(1)
     handle = gclip.attach(optimizer, "adagc(warmup=3)", model=model)
