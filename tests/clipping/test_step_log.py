@@ -118,6 +118,30 @@ def test_several_targets() -> None:
     assert told == ["often", "often", "seldom"]
 
 
+def test_logs_of_other_spacing_do_not_disturb_one_another() -> None:
+    _, alone, _ = run("norm(scope=tensor)", every=5)
+    told: list[Any] = []
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    handle = gclip.attach(optimizer, "norm(scope=tensor)", model=model)
+    handle.log_to(lambda *_: None, every=3)  # cuts the record elsewhere
+    handle.log_to(lambda step, numbers: told.append((step, numbers)), every=5)
+    for step in range(12):
+        optimizer.zero_grad()
+        (model(torch.randn(8, 4)) * 2.0 ** (step % 4)).square().mean().backward()
+        optimizer.step()
+    assert told == alone
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 4, 7, 20])
+def test_the_last_rows_of_a_record(steps: int) -> None:
+    handle, _, _ = run("zclip", steps=10, every=4)  # blocks of 4, 4 and 2
+    norms = handle.record.last(steps)[:, 0]
+    expected = handle.record.arrays()["norm"]
+    assert norms.tolist() == expected[max(0, 10 - steps) :].tolist()
+
+
 @pytest.mark.parametrize(
     ("target", "every", "words"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -203,16 +204,17 @@ def test_a_gradient_scaler_calls_what_clips(tmp_path: Path) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     wrapped = AcceleratedOptimizer(optimizer, scaler=scaler)
-    handle = gclip.attach(wrapped, "norm(max_norm=0.1)", model=model)
-    integration._let_scalers_see(wrapped)
+    callback = ClippingCallback("norm(max_norm=0.1)")
+    args = SimpleNamespace(max_grad_norm=0, output_dir="")
+    state = SimpleNamespace(max_steps=1, global_step=0)
+    callback.on_train_begin(args, state, None, model=model, optimizer=wrapped)
     before = [p.detach().clone() for p in model.parameters()]
     x, y = dataset(1).tensors
     scaler.scale(loss_of(model(x), y)).backward()
     wrapped.step()
     moved = [a - b for a, b in zip(before, model.parameters(), strict=True)]
     assert torch.cat([each.flatten() for each in moved]).norm().item() == pytest.approx(0.1)
-    assert handle.report is not None
-    assert handle.report.norm.item() < 100  # it was unscaled
+    assert callback.handle.report.norm.item() < 100  # it was unscaled
 
 
 def test_the_log_has_what_clipping_did(tmp_path: Path) -> None:
