@@ -4,6 +4,7 @@
 # And for those who change gclip:
 #   make page       strategies/README.md again, after a change of a strategy
 #   make peers      our strategies beside other libraries' clipping, which it installs
+#   make frameworks clipping in Lightning, Transformers, Accelerate and TensorBoard, which it installs
 #   make coverage   the suite once more, with the lines that no test runs
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := none value norm soft agc percentile zclip adagc
 
-.PHONY: demo test install check page peers coverage clean
+.PHONY: demo test install check page peers frameworks coverage clean
 
 demo: install
 	$(BIN)/gclip compare $(DEMO:%=-s %) --store demo-runs
@@ -22,6 +23,10 @@ test: install check
 peers: install
 	$(BIN)/python -m pip install --quiet -e ".[dev,peers]"
 	GCLIP_PEERS=1 $(BIN)/python -m pytest tests/golden/test_peers.py
+
+frameworks: install
+	$(BIN)/python -m pip install --quiet -e ".[dev,frameworks]"
+	GCLIP_FRAMEWORKS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integrations tests/test_docs.py -k "integrations or in-your-loop"
 
 coverage: install
 	$(BIN)/python -m pip install --quiet pytest-cov

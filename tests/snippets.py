@@ -10,7 +10,8 @@ are asked for.
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(
     r"(?:<!-- (?P<file>\S+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL
 )
+OPTIONAL = ("accelerate", "lightning", "tensorboard", "transformers")
+"""Libraries that a page may show and a machine may lack: blocks that import them are left out there;
+where ``GCLIP_FRAMEWORKS`` is set none is."""
 TINY = {"fraction": 0.1, "epochs": 1, "batch_size": 64}
 TRIALS, SEEDS = 2, 2
 
@@ -60,6 +64,15 @@ def words(command: str) -> list[str]:
     return shlex.split(command, comments=True)[1:]
 
 
+def lacking(text: str) -> bool:
+    """Whether Python or a command needs a library that is not installed here."""
+    if os.environ.get("GCLIP_FRAMEWORKS"):
+        return False
+    imports = re.findall(r"^(?:from|import) .*|--tensorboard", text, re.MULTILINE)
+    needed = {name for name in OPTIONAL if re.search(rf"\b{name}\b", " ".join(imports))}
+    return any(importlib.util.find_spec(name) is None for name in needed)
+
+
 def run_page(
     page: Path, names: dict[str, Any], folder: Path, skip: Callable[[str], bool] = lambda _: False
 ) -> list[str]:
@@ -79,7 +92,7 @@ def run_page(
             file = folder / block.file
             file.parent.mkdir(exist_ok=True)
             file.write_text(block.text)
-        elif block.language == "python":
+        elif block.language == "python" and not lacking(block.text):
             source = "\n" * (block.line - 1) + block.text
             exec(compile(source, str(page), "exec"), names)
         elif block.language == "sh":

@@ -63,6 +63,15 @@ def train(
             show_default="no epoch is saved",
         ),
     ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            "--tensorboard",
+            metavar="DIR",
+            help="Write the run's curve, norms, limit and clip rate for TensorBoard.",
+            show_default="none is written",
+        ),
+    ] = None,
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
@@ -75,6 +84,7 @@ def train(
       gclip train -s agc
       gclip train -s "norm(max_norm=0.1)" --lr 0.4 --seed 3
       gclip train --model plain -s agc --watch layer
+      gclip train -s zclip --tensorboard boards
       gclip train --recipe tutorial --data cifar-10-batches-py
       gclip train --task gan-digits --player generator=agc --player discriminator=norm
     """
@@ -82,10 +92,13 @@ def train(
     with interruptible(lambda: _interrupted(checkpoint)), StepsDisplay() as display:
         display.load("torch")
         from gclip.results import Store
+        from gclip.results.tensorboard import write, writer_class
         from gclip.training import resolve_device
         from gclip.training import train as train_run
 
         load_plugins(plugin)
+        if tensorboard is not None:
+            writer_class()
         if strategy is not None and player:
             raise UsageError("give -s or --player, not both: a run has one strategy a player")
         named = with_players([strategy] if strategy else None, player)
@@ -109,6 +122,7 @@ def train(
                 on_progress=display.train,
             )
             store.save(result)
+        written = None if tensorboard is None else write(result, tensorboard)
     folder = store.path / config.key
     if json:
         stored = {key: value for key, value in result.to_dict().items() if key != "steps"}
@@ -121,6 +135,8 @@ def train(
     for line in report(result):
         screen.echo_wrapped(line)
     screen.echo_wrapped(f"{'read from' if is_stored else 'stored in'} {folder}")
+    if written is not None:
+        screen.echo_wrapped(f"for TensorBoard in {written}: tensorboard --logdir {tensorboard}")
 
 
 def report(result: RunResult) -> list[str]:

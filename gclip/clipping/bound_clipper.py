@@ -12,6 +12,8 @@ from gclip.clipping.bound_strategy import BoundStrategy
 from gclip.clipping.parameter_sources import ParameterSource, differing, source_of
 from gclip.clipping.parameters import Named, Parameters
 from gclip.clipping.record import Record
+from gclip.clipping.report import ClipReport
+from gclip.clipping.step_log import LogTarget, StepLog
 from gclip.errors import UsageError
 
 
@@ -27,6 +29,7 @@ class BoundClipper(BaseClipper):
         super().__init__(options.nonfinite)
         self._options = options
         self.record = Record()
+        self._logs: list[StepLog] = []
         self._source = source_of(parameters)
         self._fused = False
         self._arrange(self._source.read(), grown=False)
@@ -57,6 +60,45 @@ class BoundClipper(BaseClipper):
     def parts(self) -> tuple[BoundStrategy, ...]:
         """Each strategy at work on its parameters, in the order in which they act."""
         return tuple(self._bound.all)
+
+    def log_to(self, target: LogTarget, *, every: int = 50) -> StepLog:
+        """Tell a logger what clipping does, every so many steps.
+
+        >>> import torch, gclip
+        >>> weight = torch.nn.Parameter(torch.zeros(2))
+        >>> clipper = gclip.Clipper([weight], "norm(max_norm=1)")
+        >>> log = clipper.log_to(lambda step, numbers: print(step, numbers["norm"]), every=2)
+        >>> for size in (0.5, 4.0):
+        ...     weight.grad = torch.tensor([0.0, size])
+        ...     report = clipper.step()
+        2 4.0
+
+        The numbers are those of `ClipReport.scalars`: ``norm``, ``clipped_norm`` and ``limit`` of
+        that step, ``clip_rate`` and ``skipped`` the means of the steps since the last time. They
+        come from a GPU behind the work that is queued, and are told when they are there: nothing
+        waits.
+
+        Args:
+            target: a ``torch.utils.tensorboard.SummaryWriter``, which gets ``clip/norm`` and so
+                on; or any function of the number of steps made, and the numbers by name.
+            every: so many steps.
+
+        Returns:
+            The log, whose ``flush()`` tells what is still on its way when training ends.
+
+        Raises:
+            UsageError: another target; or nothing is recorded.
+        """
+        if not self._options.recording:
+            raise UsageError("log_to tells of the record: make the Clipper with record=True")
+        log = StepLog(target, every, self.record)
+        self._logs.append(log)
+        return log
+
+    def _complete(self, report: ClipReport) -> None:
+        """A step is complete: tell those who log it."""
+        for log in self._logs:
+            log.note(self._step, report)
 
     def fold(self) -> None:
         """Leave the multiplication by the factor to an optimizer: see `gclip.clipping.fused`."""

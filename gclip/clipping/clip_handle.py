@@ -16,6 +16,7 @@ from gclip.clipping.clipper import Clipper
 from gclip.clipping.fused import FusedClipping
 from gclip.clipping.record import Record
 from gclip.clipping.report import ClipReport
+from gclip.clipping.step_log import LogTarget, StepLog
 from gclip.clipping.step_skipping import StepSkipped, creates_state, fused_on_gpu, set_found_inf
 from gclip.clipping.step_snapshot import StepSnapshot
 from gclip.errors import UsageError
@@ -65,6 +66,10 @@ class ClipHandle:
     def record(self) -> Record:
         """What clipping did so far."""
         return self.clipper.record
+
+    def log_to(self, target: LogTarget, *, every: int = 50) -> StepLog:
+        """Tell a logger what clipping does: `Clipper.log_to`."""
+        return self.clipper.log_to(target, every=every)
 
     def state_dict(self) -> dict[str, Any]:
         """The clipper's state: `Clipper.state_dict`."""

@@ -270,6 +270,8 @@ class Clipper(BoundClipper):
             self._pending = (flags.finite, flags.skip)
             parts, record = self._on_gradients, None
         self.report = step_report(parts, flags.finite, flags.skip, totals=recording, record=record)
+        if self._updates is None:
+            self._complete(self.report)
         self._skips.note(flags.skip)
         return self.report
 
@@ -285,6 +287,7 @@ class Clipper(BoundClipper):
         self.report = step_report(
             self._updates.parts, finite, skip, totals=recording, record=record
         )
+        self._complete(self.report)
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -146,6 +146,24 @@ class Record:
         rows: Array = self._done[0].cpu().numpy() if self._done else blank
         return {name: rows[:, i] for i, name in enumerate(COLUMNS)}
 
+    def last(self, steps: int) -> Tensor:
+        """The latest `steps` rows (fewer where there are not as many), ``(rows, 6)``.
+
+        They stay on the device, and nothing waits for it.
+        """
+        self.flush()
+        found: list[Tensor] = []
+        left = steps
+        for rows in reversed(self._done):
+            if left <= 0:
+                break
+            found.insert(0, rows[-left:])
+            left -= len(rows)
+        if not found:
+            return torch.zeros(0, len(COLUMNS))
+        kind = found[-1]
+        return torch.cat([rows.to(kind.device, kind.dtype) for rows in found])
+
     def summary(self) -> ClipSummary:
         """Clip rates, norm quantiles and the verdict over all steps so far."""
         rows = self.arrays()

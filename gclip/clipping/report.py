@@ -10,7 +10,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from gclip.core.host import on_host
 from gclip.errors import UsageError
+
+NUMBERS = ("norm", "clipped_norm", "limit", "clip_rate", "skipped")
+"""What `ClipReport.numbers` and `ClipReport.scalars` hold, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,17 +110,32 @@ class ClipReport:
         one group. ``clip_rate``: the share of the groups clipped. ``skipped``: 1 or 0. Norms and
         limit are NaN for a step without gradients.
         """
+        return dict(zip(NUMBERS, self.numbers().tolist(), strict=True))
+
+    def numbers(self) -> Tensor:
+        """The `scalars`, ``(5,)``, on the device and without waiting for it: see `NUMBERS`.
+
+        float64, but float32 where the device has no other.
+        """
         if not self.stages:
-            numbers = dict.fromkeys(("norm", "clipped_norm", "limit"), math.nan)
-            return {**numbers, "clip_rate": 0.0, "skipped": float(bool(self.skipped))}
+            left_out = float(bool(self.skipped))
+            return torch.tensor([*[math.nan] * 3, 0.0, left_out], dtype=torch.float64)
         before, after = (self.norm, self.clipped_norm) if self._totals is None else self._totals()
-        return {
-            "norm": _total(before),
-            "clipped_norm": _total(after),
-            "limit": float(self.limit.double().nanmedian()),
-            "clip_rate": float(self.clipped.double().mean()),
-            "skipped": float(bool(self.skipped)),
-        }
+        wide = torch.float32 if before.device.type == "mps" else torch.float64
+        device = before.device
+        if on_host(self.skipped):  # a number, which need not be sent to a device
+            skip = torch.full((), float(bool(self.skipped)), dtype=wide, device=device)
+        else:
+            skip = self.skipped.view(()).to(device, wide)
+        return torch.stack(
+            [
+                torch.linalg.vector_norm(before.to(wide)),
+                torch.linalg.vector_norm(after.to(device, wide)),
+                _median(self.limit.to(device, wide)),
+                self.clipped.to(device, wide).mean(),
+                skip,
+            ]
+        )
 
     def __repr__(self) -> str:
         if self._stages is None:
@@ -138,8 +157,13 @@ def clipped_or_skipped(report: ClipReport | None) -> bool:
     return bool(report.skipped) or any(bool(stage.clipped.any()) for stage in report.stages)
 
 
-def _total(norms: Tensor) -> float:
-    return float(torch.linalg.vector_norm(norms.double()))
+def _median(values: Tensor) -> Tensor:
+    """As ``nanmedian()``, which on a GPU waits for a count."""
+    if values.numel() == 1:
+        return values.view(())
+    values = values.flatten().sort().values  # NaN comes last
+    place = (values.numel() - 1 - values.isnan().sum()).clamp(min=0) // 2
+    return values.gather(0, place.view(1)).view(())
 
 
 def _joined(parts: list[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
