@@ -70,6 +70,9 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         figure,
         marks,
         others if few else f"{others} Panel colours as in all figures.",
+        ""
+        if _bounds(curves, results.runs) is None
+        else "Losses of runs that diverge leave the axis.",
         f"After a run diverges it scores {worst_of(metric, 'chance level')}, and there is no mean "
         "loss any more: "
         f"the faint {'point' if _one_epoch(curves) else 'line'} is the mean of the others."
@@ -123,7 +126,7 @@ def _together(
                 _points(axes, own, measure, look[strategy], place)
             else:
                 _curve(axes, own, measure, look[strategy])
-        _finish(axes, measure, metric, from_zero=not _one_epoch(curves))
+        _finish(axes, measure, metric, curves, results.runs)
         axes.set(xlabel="Epoch", ylabel=label)
         if _one_epoch(curves):
             axes.set_xlim(-1, len(results.strategies))
@@ -176,7 +179,7 @@ def _apart(
             axes.set_title(name, fontsize=7, pad=4)
             axes.spines["top"].set(color=look[strategy].colour, linewidth=3)
             axes.tick_params(labelsize=7)
-            _finish(axes, measure, metric, from_zero=not _one_epoch(curves))
+            _finish(axes, measure, metric, curves, results.runs)
             axes.set(xlabel="", ylabel="")
         part.supylabel(label, fontsize=9)
         part.supxlabel("Epoch", fontsize=9)
@@ -225,13 +228,31 @@ def _curve(
     )
 
 
-def _finish(axes: Axes, measure: str, metric: Metric, *, from_zero: bool) -> None:
+def _bounds(curves: pd.DataFrame, runs: pd.DataFrame) -> tuple[float, float] | None:
+    """The axis of losses, if a run that diverged would flatten all the others; else None."""
+    finished = runs.loc[runs["status"] == "finished", "key"]
+    losses = curves[np.isfinite(curves["train_loss"])]
+    usual = losses.loc[losses["key"].isin(finished), "train_loss"]
+    if usual.empty or losses["train_loss"].max() <= 10 * abs(usual.max()):
+        return None
+    low, high = float(usual.min()), float(usual.max())
+    margin = 0.08 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _finish(
+    axes: Axes, measure: str, metric: Metric, curves: pd.DataFrame, runs: pd.DataFrame
+) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if measure == "score":
         format_axis(axes.yaxis, metric)
         clip_axis(axes, metric)
         mark_worst(axes, metric)
-    elif from_zero and is_accuracy(metric):  # another loss may well be negative
+        return
+    bounds = _bounds(curves, runs)
+    if bounds is not None:
+        axes.set_ylim(*bounds)
+    if not _one_epoch(curves) and is_accuracy(metric):  # another loss may well be negative
         axes.set_ylim(bottom=0)
 
 

@@ -30,14 +30,15 @@ LOW, HIGH = 0.1, 0.9
 
 @finished
 def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure | SubFigure:
-    """A panel a strategy, on the same logarithmic axis.
+    """A panel a strategy, and a player where runs train several, on the same logarithmic axis.
 
     Args:
         results: the runs.
         figure: draw into it; else into one of its own.
     """
     look = looks(results.strategies)
-    count = len(results.strategies)
+    shown = _panels(results)
+    count = len(shown)
     columns = min(count, 3 if count <= 6 else 4 if count <= 12 else 6)
     rows = -(-count // columns)
     small = columns == 6
@@ -45,10 +46,11 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     wide, high = (2.25, 1.8) if small else (3.1, 2.3)
     figure = room(figure, max(8.5, wide * columns + 0.6), 1.6 + high * rows)
     grid = panels(figure, count, columns, sharex=True, sharey=True)
-    for axes, strategy in zip(grid, results.strategies, strict=True):
-        _panel(axes, steps[steps["strategy"] == strategy])
+    for axes, (strategy, player) in zip(grid, shown, strict=True):
+        _panel(axes, steps[(steps["strategy"] == strategy) & (steps["player"] == player)])
         runs = results.runs[results.runs["strategy"] == strategy]
-        name = f"{wrapped(strategy, 28 if small else 36)}\n{counted(runs)}"
+        of = f"{player}: " if player else ""
+        name = f"{of}{wrapped(strategy, 28 if small else 36)}\n{counted(runs)}"
         axes.set_title(name, fontsize=7 if small else 8, pad=5)
         axes.spines["top"].set(color=look[strategy].colour, linewidth=3)
     grid[0].set_yscale("log")
@@ -77,6 +79,12 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     return figure
 
 
+def _panels(results: Results) -> list[tuple[str, str]]:
+    """A panel for each strategy; where runs train several players, for each of those."""
+    players = list(dict.fromkeys(results.steps["player"])) or [""]
+    return [(strategy, player) for strategy in results.strategies for player in players]
+
+
 def _on_updates(strategies: Iterable[str]) -> list[str]:
     """Those that clip, and so record, the optimizer's update."""
     from gclip.clipping.parameters import resolve
@@ -102,7 +110,7 @@ def _thinned(steps: pd.DataFrame, points: int) -> tuple[pd.DataFrame, int]:
     width = already * max(1, -(-(end // already + 1) // points))
     finite["step"] = finite["step"] // width * width
     how = {**dict.fromkeys(QUANTITIES, "median"), "finite": "mean"}
-    return finite.groupby(["strategy", "key", "step"], as_index=False).agg(how), width
+    return finite.groupby(["strategy", "player", "key", "step"], as_index=False).agg(how), width
 
 
 def _positive(values: pd.Series[float]) -> pd.Series[float]:

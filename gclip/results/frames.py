@@ -63,8 +63,9 @@ CURVE_COLUMNS = (
 )
 STEP_COLUMNS = (
     *("key", "strategy", "seed", "step", "norm", "clipped_norm", "limit"),
-    *("clipped", "any_clipped", "limited", "finite", "loss"),
+    *("clipped", "any_clipped", "limited", "finite", "loss", "player"),
 )
+_VALUES = STEP_COLUMNS[4:-1]
 Where = Store | str | os.PathLike[str]
 
 
@@ -108,6 +109,7 @@ def load_steps(
     run: norms, limit and loss are medians over the block's finite values (NaN where there is none);
     ``clipped`` (share of groups), ``any_clipped``, ``limited`` (whether the norm shrank by more
     than 1 %; NaN where it is not finite) and ``finite`` are means; ``step`` is the first.
+    ``player`` says whose step it was, where a run has several: each has rows of its own.
     """
     return _steps_frame(_stored(store, keys), points)
 
@@ -268,21 +270,42 @@ def _steps_frame(runs: Iterable[StoredRun], points: int | None) -> pd.DataFrame:
         width = max(1, -(-longest // points))
     frames = []
     for stored in stored_runs:
-        frame = pd.DataFrame(_columns(stored.steps(), width))
-        frame.insert(0, "seed", stored.config["seed"])
-        frame.insert(0, "strategy", stored.config["strategy"])
-        frame.insert(0, "key", stored.key)
-        frames.append(frame)
+        steps = stored.steps()
+        of_step = steps.pop("player", None)
+        names = list((stored.result.get("clipping") or {}).get("players") or {})
+        for index, name in enumerate(names if of_step is not None else [""]):
+            own = None if of_step is None else np.equal(of_step, index)
+            frame = pd.DataFrame(_columns(steps, width, own))
+            if own is not None:
+                frame = frame[_blocks_of(own, width)]
+            frame = frame.assign(player=name)
+            frame.insert(0, "seed", stored.config["seed"])
+            frame.insert(0, "strategy", stored.config["strategy"])
+            frame.insert(0, "key", stored.key)
+            frames.append(frame)
     if not frames:
         return pd.DataFrame(columns=list(STEP_COLUMNS))
     return _sorted(pd.concat(frames, ignore_index=True)[list(STEP_COLUMNS)], "step")
 
 
-def _columns(steps: Mapping[str, NDArray[Any]], width: int) -> dict[str, NDArray[Any]]:
-    """The step columns of one run, in blocks of ``width`` steps; what was not recorded is NaN."""
+def _blocks_of(own: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """Whether a block of steps has one of `own`."""
+    padded = np.zeros(-(-len(own) // width) * width, dtype=bool)
+    padded[: len(own)] = own
+    found: NDArray[np.bool_] = padded.reshape(-1, width).any(axis=1)
+    return found
+
+
+def _columns(
+    steps: Mapping[str, NDArray[Any]], width: int, own: NDArray[np.bool_] | None = None
+) -> dict[str, NDArray[Any]]:
+    """The step columns of one run, in blocks of ``width`` steps; what was not recorded is NaN, and
+    so is what is not of `own` steps, those of one player."""
     length = max((len(values) for values in steps.values()), default=0)
     missing = np.full(length, np.nan)
-    recorded = {name: np.asarray(steps.get(name, missing), float) for name in STEP_COLUMNS[4:]}
+    recorded = {name: np.asarray(steps.get(name, missing), float) for name in _VALUES}
+    if own is not None:
+        recorded = {name: np.where(own, values, np.nan) for name, values in recorded.items()}
     clipped = recorded["clipped"]
     recorded["any_clipped"] = np.where(np.isnan(clipped), np.nan, clipped > 0)
     before, after = recorded["norm"], recorded["clipped_norm"]
