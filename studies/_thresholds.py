@@ -13,7 +13,7 @@ from gclip.training.metric import Metric
 from gclip.tuning.commands import as_options
 from gclip.tuning.outcome import Outcome
 from gclip.tuning.study import Request
-from gclip.tuning.trials import config_of
+from gclip.tuning.trials import config_of, no_best
 
 _COLUMNS = {
     "strategy": "strategy",
@@ -65,7 +65,7 @@ def notes(outcomes: Sequence[Outcome], request: Request) -> list[str]:
         best = outcome.best
         lines.append(f"study {outcome.name}: {outcome.counts}; kept in {request.store.path}")
         if best is None:
-            lines.append("No trial was completed, so there is no best.")
+            lines.append(no_best(outcome.counts))
             continue
         lines.append(
             f"best: {best.strategy} at lr {best.lr:g}, "

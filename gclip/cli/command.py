@@ -33,6 +33,7 @@ from gclip.cli import (
 )
 from gclip.cli.app import App
 from gclip.cli.interrupts import AGAIN, INTERRUPTED, signals, tell
+from gclip.core.numbers import shown
 from gclip.results.reading import reading_once
 from gclip.text.streams import make_printable
 
@@ -122,7 +123,8 @@ def _run(arguments: list[str]) -> int:
     except _ParseError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             return 2  # a group without a command: its help was printed already
-        return _complain(_one_line(error.format_message()) + "; see --help", 2)
+        said = _one_line(error.format_message()) + _given(error, arguments)
+        return _complain(f"{said}; see --help", 2)
     except typer.Abort:
         return INTERRUPTED
     except ValueError as error:
@@ -135,6 +137,19 @@ def _run(arguments: list[str]) -> int:
 
 
 _UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT)
+
+
+def _given(error: Any, arguments: Sequence[str]) -> str:
+    """``, but got 'x'``: the value that an option refuses, where its message leaves that out."""
+    options = getattr(getattr(error, "param", None), "opts", ())
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name not in options:
+            continue
+        given = value if equals else "".join(arguments[place + 1 : place + 2])
+        if given and given not in error.format_message():
+            return f", but got {shown(given)}"
+    return ""
 
 
 def _not_written(error: OSError) -> str:

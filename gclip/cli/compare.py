@@ -123,12 +123,18 @@ def compare(
         display.doing("reading data")
         how = dataclasses.replace(how, data=run.data, plugins=plugins, listener=display)
         comparison = execution.compare_configs(configs, against, place.store, how)
+        nowhere = not comparison.store.writable and out is None and not no_figures
+        no_figures = no_figures or nowhere
         if not no_figures:
             display.doing("drawing figures")
         files = (
             []
             if no_figures
             else _draw(comparison, out or place.store / "figures" / figures_folder(comparison))
+        )
+    if nowhere:
+        screen.note(
+            f"gclip: {place.store} is read-only: no figures are drawn; --out DIR draws them"
         )
     near_edge = base.replace(strategy="none", seed=0, watch="") == RunConfig()
     if json:

@@ -148,6 +148,8 @@ def show(
     screen.echo(f"{printable(name)}: {study['counts']}")
     if not study["best"]:
         screen.echo("No trial was completed, so there is no best.")
+    elif all(row["status"] == "diverged" for row in study["best"]):
+        screen.echo_wrapped("All completed trials diverged; these are the first of them.")
     best_heading = f"The best by validation {metric.name}, which looks better than it is:"
     _table(best_heading, study["best"], metric)
     if study["best"]:

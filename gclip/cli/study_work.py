@@ -182,6 +182,7 @@ def work(
 def _report(plan: Plan, ended: list[FrozenTrial], trained: int, *, json: bool) -> None:
     from gclip.results.metric_text import score_with_unit
     from gclip.tuning.outcome import outcome_of
+    from gclip.tuning.trials import no_best
 
     outcome = outcome_of(plan, ended)
     best, counts = outcome.best, outcome.counts
@@ -200,7 +201,7 @@ def _report(plan: Plan, ended: list[FrozenTrial], trained: int, *, json: bool) -
     else:
         screen.echo(f"study {plan.name}: {counts}; {screen.plural(trained, 'run')} trained here")
         if best is None:
-            screen.echo("No trial was completed, so there is no best.")
+            screen.echo_wrapped(no_best(counts))
         else:
             screen.echo(
                 f"best: {best.strategy} at lr {best.lr:g}, "

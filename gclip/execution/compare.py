@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gclip.core.players import Players
     from gclip.core.strategy import Chain, Strategy
     from gclip.execution.comparison import Comparison
+    from gclip.results import Store
     from gclip.training import Problem, RunConfig
 
 MOST_SEEDS = 100_000
@@ -47,8 +48,10 @@ def paired_configs(
     """
     from gclip.core import registry
 
-    spellings = [str(registry.parse_for_run(text)) for text in strategies]
+    parsed = [registry.parse_for_run(text) for text in strategies]
+    spellings = [str(each) for each in parsed]
     chosen = list(seeds)
+    _check_apart(parsed)
     for what, values in (("strategy", spellings), ("seed", chosen)):
         if not values:
             raise UsageError(f"a comparison needs at least one {what}")
@@ -57,6 +60,19 @@ def paired_configs(
         if twice is not None:
             raise UsageError(f"the {what} {twice} is there twice; name each {what} once")
     return [base.replace(strategy=spelling, seed=seed) for seed in chosen for spelling in spellings]
+
+
+def _check_apart(strategies: Iterable[Strategy | Chain | Players]) -> None:
+    """Raises `UsageError` for a chain of one strategy beside that strategy: one and the same."""
+    from gclip.core.strategy import Chain
+
+    known: dict[str, str] = {}
+    for each in strategies:
+        alone = isinstance(each, Chain) and len(each.strategies) == 1
+        own = str(each.strategies[0]) if isinstance(each, Chain) and alone else str(each)
+        other = known.setdefault(own, str(each))
+        if other != str(each):
+            raise UsageError(f"{other} and {each} are the same strategy; name it once")
 
 
 def default_seeds(strategies: Sequence[str]) -> tuple[int, ...]:
@@ -228,7 +244,7 @@ def compare_configs(
     resolve_device(execution.device)
     dataset = load_data(configs[0].task, execution.data)
     configs = [config.with_data(dataset) for config in configs]
-    opened = results.Store(store, create=True)
+    opened = _opened(store, configs)
     execution = dataclasses.replace(
         execution, workers=workers, dataset=dataset, plugins=(*execution.plugins, *needed)
     )
@@ -243,6 +259,21 @@ def compare_configs(
         same=identical_runs(opened, keys),
         metric=results.metric_of(frame),
     )
+
+
+def _opened(store: str | Path, configs: Sequence[RunConfig]) -> Store:
+    """The store to write to; one that is read-only does where it has every run already."""
+    from gclip.results import Store
+
+    try:
+        return Store(store, create=True)
+    except UsageError:
+        if not Path(store).is_dir():
+            raise
+        readable = Store(store)
+        if not all(readable.has(config.key) for config in configs):
+            raise
+        return readable
 
 
 def _spelled(strategies: Any) -> tuple[str, ...]:

@@ -48,6 +48,10 @@ class Store:
     known before the first run trains, and sweeps what killed writers left. Without it the store is
     only read: nothing is created.
 
+    Attributes:
+        path: the folder.
+        writable: whether it was proved that it can be written.
+
     Raises:
         UsageError: the folder is missing or unusable.
 
@@ -65,6 +69,7 @@ class Store:
     def __init__(self, path: str | os.PathLike[str], *, create: bool = False) -> None:
         self.path = Path(path)
         self._temporary = self.path / ".tmp"
+        self.writable = create
         if create:
             with self._reported("keep runs in"):
                 self._probe()

@@ -89,8 +89,29 @@ def complete(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def best_of(trials: Sequence[FrozenTrial], metric: Metric = ACCURACY) -> FrozenTrial | None:
-    """The complete trial with the best first objective, the earliest of equals."""
-    return max(complete(trials), key=lambda trial: metric.sign * trial.values[0], default=None)
+    """The complete trial with the best first objective, the earliest of equals.
+
+    None where all of them diverged, in all their runs: what they scored is the worst there is.
+    """
+    ended = complete(trials)
+    if all(_all_diverged(trial) for trial in ended):
+        return None
+    return max(ended, key=lambda trial: metric.sign * trial.values[0], default=None)
+
+
+def no_best(trials: Counts) -> str:
+    """Why there is no best trial, in a sentence."""
+    if not trials.diverged:
+        return "No trial was completed, so there is no best."
+    return (
+        "All completed trials diverged, so there is no best; try a smaller learning rate, or other "
+        "ranges (--lr, --lr-range, --space)."
+    )
+
+
+def _all_diverged(trial: FrozenTrial) -> bool:
+    runs = len(trial.user_attrs.get("keys", ())) or 1
+    return status_of(trial) == "diverged" and int(trial.user_attrs.get("diverged", 1)) >= runs
 
 
 def front_of(

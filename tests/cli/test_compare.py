@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -215,3 +216,32 @@ def test_a_command_that_repeats_verifies_each_run_once(
     monkeypatch.setattr(store, "unpack", counted)
     assert gclip(*command).code == 0
     assert len(verified) == len(set(verified)) == 4
+
+
+def test_a_read_only_store_is_shown_where_it_is_complete(
+    gclip: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["compare", "-s", "norm", "--seeds", "1", "--fraction", "0.05", "--epochs", "1",
+                 "--device", "cpu", "--workers", "1"]  # fmt: skip
+    assert gclip(*arguments, "--no-figures").code == 0
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Store, "_probe", refuse)
+    answer = gclip(*arguments)
+    assert answer.code == 0, answer.err
+    assert "runs is read-only: no figures are drawn; --out DIR draws them" in answer.err
+    assert "1 run: 1 read from runs, 0 trained" in answer.out
+    assert not (tmp_path / "runs" / "figures").exists()
+    more = gclip(*arguments, "--seeds", "2")
+    assert more.code == 2
+    assert "cannot keep runs in 'runs': Read-only file system" in more.err
+
+
+def test_an_option_names_the_value_that_it_refuses(gclip: Command) -> None:
+    for written in (["--workers", "x"], ["--workers=x"]):
+        answer = gclip("compare", *written)
+        assert answer.code == 2
+        assert "'--workers'" in answer.err
+        assert "'x'" in answer.err

@@ -134,7 +134,7 @@ def test_a_second_ctrl_c_ends_at_once_while_python_shuts_down(tmp_path: Path) ->
     command.send_signal(signal.SIGINT)
     assert command.stdout.readline() == "tidying\n"
     command.send_signal(signal.SIGINT)
-    _, said = command.communicate(timeout=30)
+    _, said = command.communicate(timeout=120)
     assert command.returncode == 130
     assert "gclip: interrupted: nothing of this run is kept" in said
     assert "Traceback" not in said
@@ -151,7 +151,7 @@ def test_sigterm_costs_a_trial_no_attempt(tmp_path: Path) -> None:
     assert command.stdout is not None
     assert command.stdout.readline() == "training\n"
     command.terminate()
-    _, said = command.communicate(timeout=30)
+    _, said = command.communicate(timeout=120)
     assert command.returncode == 143, said
     assert "gclip: terminated: the runs that ended are kept in runs" in said
     assert "Traceback" not in said

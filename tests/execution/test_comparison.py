@@ -15,6 +15,8 @@ import pytest
 import gclip
 from gclip.errors import UsageError
 from gclip.execution import Event
+from gclip.execution.compare import paired_configs
+from gclip.training import RunConfig
 
 TINY: dict[str, Any] = {"fraction": 0.1, "epochs": 1, "batch_size": 64}
 
@@ -268,3 +270,11 @@ def test_a_problem_is_named_once(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=said):
             gclip.compare("none", 1, store=tmp_path / "runs", **wrong)
+
+
+def test_a_chain_of_one_strategy_is_that_strategy() -> None:
+    base = RunConfig()
+    with pytest.raises(UsageError, match=r"norm and chain\(norm\) are the same strategy"):
+        paired_configs(["norm", "none", "chain(norm(max_norm=1))"], [0], base)
+    (alone,) = paired_configs(["chain(norm)"], [0], base)
+    assert alone.strategy == "chain(norm)"  # as its stored runs are called

@@ -26,3 +26,19 @@ def test_trials_that_have_not_ended_say_so(tmp_path: Path) -> None:
     found = rows(study_file(tmp_path, "open"))
     assert [row["status"] for row in found] == ["finished", "failed", "running", "waiting"]
     assert [row["accuracy"] for row in found] == [0.5, None, None, None]
+
+
+def test_where_all_diverged_there_is_no_best() -> None:
+    import optuna
+
+    from gclip.tuning.trials import best_of, counts, no_best
+
+    def ended(status: str, value: float, **more: object) -> optuna.trial.FrozenTrial:
+        return optuna.trial.create_trial(value=value, user_attrs={"status": status, **more})
+
+    lost = [ended("diverged", 0.1), ended("diverged", 0.1, keys=["a", "b"], diverged=2)]
+    assert best_of(lost) is None
+    assert "All completed trials diverged" in no_best(counts(lost))
+    assert "No trial was completed" in no_best(counts([]))
+    half = ended("diverged", 0.4, keys=["a", "b"], diverged=1)
+    assert best_of([*lost, half]) is half
