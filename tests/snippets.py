@@ -29,7 +29,7 @@ _BLOCK = re.compile(
     r"(?:<!-- (?P<file>\S+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL
 )
 OPTIONAL = ("accelerate", "lightning", "tensorboard", "transformers")
-"""Libraries that a page may show and a machine may lack: blocks that import them are left out there;
+"""Libraries that a page may show and a machine may lack, where blocks that import them are left out;
 where ``GCLIP_FRAMEWORKS`` is set none is."""
 TINY = {"fraction": 0.1, "epochs": 1, "batch_size": 64}
 TRIALS, SEEDS = 2, 2

@@ -284,7 +284,9 @@ def test_loggers_are_told_every_so_many_steps(tmp_path: Any) -> None:
     for step, row in clips:
         assert row["clip/norm"] == columns["norm"][step]
         assert row["clip/limit"] == columns["limit"][step]
-        assert row["clip/clip_rate"] == pytest.approx(columns["clipped"][step - 19 : step + 1].mean())
+        assert row["clip/clip_rate"] == pytest.approx(
+            columns["clipped"][step - 19 : step + 1].mean()
+        )
 
 
 def test_optimizers_get_their_steps_back(tmp_path: Any) -> None:

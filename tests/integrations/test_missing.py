@@ -14,7 +14,8 @@ from gclip.results.tensorboard import writer_class
 
 
 @pytest.mark.parametrize(
-    ("name", "absent"), [("lightning", "lightning.pytorch.callbacks"), ("transformers", "transformers")]
+    ("name", "absent"),
+    [("lightning", "lightning.pytorch.callbacks"), ("transformers", "transformers")],
 )
 def test_a_missing_library_is_named(
     name: str, absent: str, monkeypatch: pytest.MonkeyPatch

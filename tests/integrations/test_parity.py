@@ -91,9 +91,7 @@ EQUATIONS: dict[str, Callable[[float], Arrays]] = {
         g / max(1.0, float(np.sqrt((g * g).mean())) / c) for g in GRADS
     ],
     "optax `adaptive_grad_clip(c)`": adaptive,
-    "optax `normalize_by_update_norm(c)`": lambda c: [
-        c * g / (total(GRADS) + 1e-6) for g in GRADS
-    ],
+    "optax `normalize_by_update_norm(c)`": lambda c: [c * g / (total(GRADS) + 1e-6) for g in GRADS],
     "torch `clip_grad_norm_(p, c)`": lambda c: together(c, eps=1e-6),
     "torch `clip_grad_norm_(p, c, norm_type=inf)`": lambda c: together(c, np.inf, 1e-6),
     "torch `clip_grad_norm_(p, c, norm_type=1)`": lambda c: together(c, 1.0, 1e-6),

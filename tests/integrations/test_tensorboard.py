@@ -57,13 +57,19 @@ def test_a_run_of_the_trainer(
     [folder] = Path("boards").iterdir()
     assert folder.name.startswith("digits-zclip-seed0-")
     found = read(folder)
-    for column, tag in (("norm", "clip/norm"), ("clipped", "clip/clip_rate"), ("loss", "train/loss")):
+    for column, tag in (
+        ("norm", "clip/norm"),
+        ("clipped", "clip/clip_rate"),
+        ("loss", "train/loss"),
+    ):
         values = [value for _, value in found[tag]]
         np.testing.assert_array_equal(values, result.steps[column])
     assert found["clip/norm"][0][0] == 1
     curve = [(row["step"], np.float32(row["accuracy"])) for row in result.curve]
     assert found["test/accuracy"] == curve
-    assert {"clip/limit", "clip/clipped_norm", "clip/skipped", "test/loss", "train/lr"} <= set(found)
+    assert {"clip/limit", "clip/clipped_norm", "clip/skipped", "test/loss", "train/lr"} <= set(
+        found
+    )
 
 
 def test_long_runs_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:

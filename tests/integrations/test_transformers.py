@@ -228,7 +228,9 @@ def test_the_log_has_what_clipping_did(tmp_path: Path) -> None:
         last = row["step"] - 1
         assert row["clip/norm"] == columns["norm"][last]
         assert row["clip/limit"] == columns["limit"][last]
-        assert row["clip/clip_rate"] == pytest.approx(columns["clipped"][last - 19 : last + 1].mean())
+        assert row["clip/clip_rate"] == pytest.approx(
+            columns["clipped"][last - 19 : last + 1].mean()
+        )
 
 
 def test_two_clippings_are_told_of(tmp_path: Path) -> None:
