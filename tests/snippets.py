@@ -29,8 +29,8 @@ _BLOCK = re.compile(
     r"(?:<!-- (?P<file>\S+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL
 )
 OPTIONAL = ("accelerate", "lightning", "tensorboard", "transformers")
-"""Libraries that a page may show and a machine may lack: blocks that import them are left out there;
-where ``GCLIP_FRAMEWORKS`` is set none is."""
+"""Libraries that a page may show and a machine may lack; there, blocks that import them are left
+out, but none is where ``GCLIP_FRAMEWORKS`` is set."""
 TINY = {"fraction": 0.1, "epochs": 1, "batch_size": 64}
 TRIALS, SEEDS = 2, 2
 
