@@ -274,7 +274,7 @@ def _steps_frame(runs: Iterable[StoredRun], points: int | None) -> pd.DataFrame:
         of_step = steps.pop("player", None)
         names = list((stored.result.get("clipping") or {}).get("players") or {})
         for index, name in enumerate(names if of_step is not None else [""]):
-            own = None if of_step is None else np.equal(of_step, index)
+            own = None if of_step is None else np.asarray(of_step == index, dtype=bool)
             frame = pd.DataFrame(_columns(steps, width, own))
             if own is not None:
                 frame = frame[_blocks_of(own, width)]
