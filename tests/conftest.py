@@ -11,7 +11,7 @@ from torch import Tensor
 import gclip
 from gclip.core import registry
 from gclip.core.named_registry import registries
-from gclip.training.tasks import problem_of
+from gclip.training.problem_registry import find_problem
 
 torch.set_num_threads(1)
 
@@ -65,7 +65,7 @@ def registered() -> Iterator[None]:
         if each._entries != entries:
             each._entries.clear()
             each._entries.update(entries)
-            problem_of.cache_clear()
+            find_problem.cache_clear()
     registry._classes.clear()
     registry._aliases.clear()
     registry._classes.update(classes)

@@ -292,8 +292,7 @@ def _blocks_of(own: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     """Whether a block of steps has one of `own`."""
     padded = np.zeros(-(-len(own) // width) * width, dtype=bool)
     padded[: len(own)] = own
-    found: NDArray[np.bool_] = padded.reshape(-1, width).any(axis=1)
-    return found
+    return np.asarray(padded.reshape(-1, width).any(axis=1), dtype=bool)
 
 
 def _columns(
