@@ -1,3 +1,5 @@
+# mypy: ignore-errors
+# Written as users write: without types.
 """A small training, and loops around it: most tests change one line of a good one."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# mypy: ignore-errors
+# Written as users write: without types.
 """A net and data of a user's own: the file that a user would write, given as ``--plugin``."""
 
 from dataclasses import dataclass

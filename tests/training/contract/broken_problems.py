@@ -1,3 +1,5 @@
+# mypy: ignore-errors
+# Written as users write: without types.
 """Problems that each break one promise of the contract, and what they are otherwise: sound.
 
 A plugin file: another process loads it to make the same runs.
