@@ -115,6 +115,8 @@ def _run(arguments: list[str]) -> int:
             return _unexpected(error, arguments)
         return _complain(_not_written(error), 1)
     except SystemExit as error:  # none of our commands ends like that
+        if isinstance(error.__context__, OSError):  # Typer, of a reader that has gone
+            return 1
         if "--traceback" in arguments:
             traceback.print_exc()
         ended = f"SystemExit: {error}" if str(error) else "SystemExit"
