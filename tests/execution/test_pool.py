@@ -151,5 +151,5 @@ def test_one_worker_a_core_and_one_on_a_gpu() -> None:
     assert workers_for("cpu") == cores() >= 1
     assert workers_for("cuda:0") == 1
     assert workers_for("cuda", 3) == 3
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="workers must be a whole number from 1"):
         workers_for("cpu", 0)
