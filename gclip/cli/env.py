@@ -20,7 +20,10 @@ PACKAGES = (
 )
 """What gclip needs: `pyproject.toml` names the versions."""
 
-_EXTRAS = ("dev", "postgres", "peers")
+_EXTRAS = (
+    *("dev", "postgres", "peers", "rl"),
+    *("lightning", "transformers", "accelerate", "tensorboard"),
+)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -31,7 +31,7 @@ OPTIONS: dict[str, set[str]] = {
     "": {"--version", "--traceback"},
     "train": {
         *("--strategy", "-s", "--player", "--seed", "--checkpoint", "--plugin", "--json"),
-        *(*SETTING, *PLACE),
+        *("--tensorboard", *SETTING, *PLACE),
     },
     "compare": {
         *(
@@ -51,6 +51,7 @@ OPTIONS: dict[str, set[str]] = {
     "show": {"--norms", "--plugin", "--json"},
     "check": {"--only", "--seed", "--data", "--json"},
     "env": {"--json"},
+    "doctor": {"--steps", "--json"},
     "survey": {
         *("--strategy", "-s", "--clip-rate", "--steps", "--seeds", "--store", "--out"),
         *(

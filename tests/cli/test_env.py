@@ -41,6 +41,8 @@ def test_every_package_that_gclip_needs_is_told(gclip: Command) -> None:
     required = importlib.metadata.requires("gclip") or []
     for line in required:
         name = re.split(r"[^\w.-]", line)[0]
+        if name == "gclip":  # an extra that is several others
+            continue
         told = [found["packages"], *found["extras"].values()]
         assert any(name in each for each in told), name
 
