@@ -110,6 +110,7 @@ class Adding(Problem):
 
     metric = Metric("mean squared error", better="lower", worst=1 / 6, low=0.0, decimals=4)
     defaults = {"optimizer": "sgd", "lr": 0.01, "batch_size": 32, "epochs": 8}
+    small = {"epochs": 2, "steps": 4, "length": 6, "hidden": 8}
 
     def data(self, source: Source) -> dict[str, Batch]:
         """1,000 sequences to test on and 1,000 to validate on, the same in every run."""

@@ -108,6 +108,9 @@ class CartPoleDQN(CartPole):
     target_every: int = setting(50, at_least=1, doc="batches between two copies of the network")
 
     defaults = {"optimizer": "sgd", "lr": 0.05, "batch_size": 64, "epochs": 10}
+    small = {
+        "epochs": 2, "steps": 8, "hidden": 8, "environments": 2, "capacity": 100, "warmup": 10,
+    }  # fmt: skip
 
     def validate(self) -> None:
         """The buffer holds its warm-up, and a step of all environments."""

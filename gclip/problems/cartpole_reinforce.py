@@ -50,6 +50,7 @@ class CartPoleReinforce(CartPole):
     baseline: bool = setting(True, doc="take the batch's mean return-to-go off every one")
 
     defaults = {"optimizer": "sgd", "lr": 0.01, "batch_size": 8, "epochs": 6}
+    small = {"epochs": 2, "steps": 2, "hidden": 8}
 
     def setup(self, state: RunState) -> None:
         """As many environments as there are episodes in a batch."""

@@ -81,6 +81,7 @@ class Chars(Problem):
 
     metric = Metric("bits per character", better="lower", worst=math.log2(len(VOCABULARY)), low=0.0)
     defaults = {"optimizer": "sgd", "lr": 8.0, "batch_size": 32, "epochs": 2}
+    small = {"epochs": 2, "hidden": 8, "batch_size": 256}
 
     def data(self, source: Source) -> dict[str, Tensor]:
         """The text as indices, uint8: the last tenth to test on, that before it to validate on."""

@@ -119,6 +119,7 @@ class GanDigits(Problem):
 
     metric = Metric("Fréchet distance", better="lower", worst=305.0, low=0.0, decimals=1)
     defaults = {"optimizer": "sgd", "lr": 0.4, "momentum": 0.5, "batch_size": 64, "epochs": 20}
+    small = {"epochs": 2, "hidden": 16}
 
     def data(self, source: Source) -> dict[str, Any]:
         """Images in ±1, float32 ``(N, 64)``; and what the generator is measured by.

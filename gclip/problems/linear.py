@@ -61,6 +61,7 @@ class Linear(Supervised):
     own_models = True
     metric = Metric("mean squared error", better="lower", worst=31.25, low=0.0)
     defaults = {"optimizer": "sgd", "lr": 0.01, "batch_size": 32, "epochs": 10}
+    small = {"epochs": 2, "count": 50}
 
     def data(self, source: Source) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The points, the same in every run: inputs ``(N, 1)`` and targets ``(N,)``."""
