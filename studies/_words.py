@@ -68,8 +68,3 @@ def listed(words: Iterable[object]) -> str:
     """``a, b and c``."""
     *most, last = [str(word) for word in words]
     return f"{', '.join(most)} and {last}" if most else last
-
-
-def in_a_name(spelling: str) -> str:
-    """``norm(max_norm=1)`` as ``norm-max_norm-1``: what a study's name may have of a spelling."""
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in spelling).strip("-")

@@ -38,7 +38,8 @@ from gclip.studies._runs import (
     summary,
     trained,
 )
-from gclip.studies._words import in_a_name, order_of
+from gclip.studies._words import order_of
+from gclip.text.names import in_a_name
 from gclip.training.metric import ACCURACY, Metric
 from gclip.tuning.outcome import outcome_of
 from gclip.tuning.space import check_overrides

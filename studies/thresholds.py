@@ -16,7 +16,7 @@ from gclip.errors import UsageError
 from gclip.execution.run_all import open_pool
 from gclip.studies._runs import check_once
 from gclip.studies._thresholds import as_json, columns, notes, row
-from gclip.studies._words import in_a_name
+from gclip.text.names import in_a_name
 from gclip.tuning.fleet_size import fleet_size
 from gclip.tuning.outcome import Outcome, outcome_of
 from gclip.tuning.plan import Plan

@@ -31,6 +31,7 @@ from gclip.execution.compare import USUAL_BASELINES
 from gclip.execution.progress import RunsDisplay
 from gclip.results.table_text import comparison_table, notes
 from gclip.text import screen
+from gclip.text.names import in_a_name
 
 if TYPE_CHECKING:
     from gclip.execution import Comparison
@@ -195,19 +196,14 @@ def figures_folder(comparison: Comparison) -> str:
     configs = [run.config for run in comparison.outcomes]
     strategies = list(dict.fromkeys(config.strategy for config in configs))
     seeds = len({config.seed for config in configs})
-    names = "+".join(_in_a_name(text) for text in strategies)
+    names = "+".join(in_a_name(text) for text in strategies)
     if len(names) > _LONGEST_NAMES:
         names = f"{len(strategies)}-strategies"
     digest = hashlib.sha256(" ".join(sorted(config.key for config in configs)).encode())
     first = configs[0]
     seeds_text = screen.plural(seeds, "seed").replace(" ", "-")
-    what = "-".join(_in_a_name(text) for text in (first.task, first.model) if text)
+    what = "-".join(in_a_name(text) for text in (first.task, first.model) if text)
     return f"{what}-{names}-{seeds_text}-{digest.hexdigest()[:8]}"
-
-
-def _in_a_name(text: str) -> str:
-    """A spelling as a part of a folder's name."""
-    return "".join(c if c.isalnum() or c in "._" else "-" for c in text).strip("-")
 
 
 def _why_baseline(comparison: Comparison) -> str:

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 from gclip.core.entry_points import load_installed
 from gclip.core.fields import field_names
 from gclip.core.players import Players
+from gclip.core.registered_class import check_dataclass, check_defaults
 from gclip.core.spelling import Call, read
-from gclip.core.strategy import Chain, Strategy, is_strategy_class
+from gclip.core.strategy import Chain, Strategy
 from gclip.errors import UsageError, suggestion, unknown
 
 S = TypeVar("S", bound=type[Strategy])
@@ -51,7 +52,8 @@ def register(name: str, *aliases: str) -> Callable[[S], S]:
     """
 
     def decorate(cls: S) -> S:
-        _check_class(cls, name)
+        check_dataclass(cls, Strategy, f"@register({name!r})")
+        check_defaults(cls)
         for each in (name, *aliases):
             _check_name(each, cls)
         cls.name, cls.aliases = name, tuple(aliases)
@@ -201,26 +203,3 @@ def _check_name(name: str, cls: type) -> None:
 def _same_source(old: type, new: type) -> bool:
     """True when `new` is `old` imported again (a reload, or a notebook cell run twice)."""
     return (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
-
-
-def _check_class(cls: Any, name: str) -> None:
-    if not isinstance(cls, type) or not issubclass(cls, Strategy):
-        raise UsageError(f"@register({name!r}) decorates a subclass of gclip.Strategy, not {cls!r}")
-    params = cls.__dict__.get("__dataclass_params__")
-    if not is_strategy_class(cls) or params is None or not params.frozen:
-        raise UsageError(
-            f"{cls.__name__} must be a dataclass: write @dataclass(frozen=True, kw_only=True) "
-            f"between @register({name!r}) and the class"
-        )
-    missing = sorted(getattr(cls, "__abstractmethods__", ()))
-    if missing:
-        raise UsageError(f"{cls.__name__} must define {', '.join(missing)}()")
-    try:
-        cls()
-    except UsageError:
-        raise
-    except TypeError as error:
-        raise UsageError(
-            f"every field of {cls.__name__} needs a default, so that comparisons can create it: "
-            f"{error}"
-        ) from error

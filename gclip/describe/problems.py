@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from gclip.core.fields import fields_of, rule_of
+from gclip.describe.documented import Documented
 from gclip.describe.parameters import Parameter
 from gclip.training.config import RunConfig
 from gclip.training.metric import Metric
@@ -20,7 +20,7 @@ DEFAULTS = ("model", "optimizer", "lr", "batch_size", "epochs")
 
 
 @dataclass(frozen=True)
-class ProblemDescription:
+class ProblemDescription(Documented):
     """What there is to say about a registered problem."""
 
     cls: type[Problem]
@@ -29,16 +29,6 @@ class ProblemDescription:
     def name(self) -> str:
         """What it is registered under."""
         return self.cls.name
-
-    @property
-    def doc(self) -> str:
-        """The docstring, without the indentation of the code."""
-        return inspect.cleandoc(self.cls.__doc__ or "")
-
-    @property
-    def summary(self) -> str:
-        """The first paragraph of the docstring, on one line."""
-        return " ".join(self.doc.partition("\n\n")[0].split())
 
     @property
     def metric(self) -> Metric:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 
 from gclip.core.fields import Rule, fields_of
 from gclip.core.strategy import RULES, SCOPES, SIDES, Strategy
+from gclip.describe.documented import Documented
 from gclip.describe.memory import Footprint, footprint
 from gclip.describe.parameters import Parameter
 
@@ -30,7 +30,7 @@ _ARXIV = ", arXiv:"
 
 
 @dataclass(frozen=True)
-class Description:
+class Description(Documented):
     """What there is to say about a strategy class. Memory is measured when first asked for."""
 
     cls: type[Strategy]
@@ -85,16 +85,6 @@ class Description:
     def own(self) -> tuple[Parameter, ...]:
         """The fields that are not shared by all, and those shared ones that studies search."""
         return tuple(p for p in self.parameters if not p.shared or p.info.kind == "tunable")
-
-    @property
-    def doc(self) -> str:
-        """The docstring, without the indentation of the code."""
-        return inspect.cleandoc(self.cls.__doc__ or "")
-
-    @property
-    def summary(self) -> str:
-        """The first paragraph of the docstring, on one line."""
-        return " ".join(self.doc.partition("\n\n")[0].split())
 
     @property
     def equation(self) -> str:

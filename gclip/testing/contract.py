@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
-from itertools import islice
 
 from gclip.core.source_location import place_in, told
 from gclip.core.strategy import Strategy, is_strategy_class
-from gclip.errors import UsageError, unknown
-from gclip.testing.applicability import DoesNotApply
-from gclip.testing.promises import Promise, Result, promises
+from gclip.errors import UsageError
+from gclip.testing.promises import CONTRACT, Promise, Result
 from gclip.testing.subject import DEFAULT_COMPILER, Subject
-
-MOST = 3
-"""How many breaches of one promise are told; the first usually says it all."""
 
 
 class ContractBroken(AssertionError):
@@ -70,36 +65,14 @@ def examine(
     """As `check_strategy`, without raising where promises are broken."""
     if not is_strategy_class(cls) or inspect.isabstract(cls):
         raise UsageError(f"check_strategy takes a dataclass derived from Strategy, not {cls!r}")
-    return [_examine(each, Subject(cls, seed, compiler)) for each in _selected(only)]
-
-
-def _selected(only: Iterable[str] | None) -> tuple[Promise, ...]:
-    every = promises()
-    if only is None:
-        return every
-    wanted = [only] if isinstance(only, str) else list(only)
-    names = [each.name for each in every]
-    for name in wanted:
-        if name not in names:
-            unknown("promise", name, names)
-    return tuple(each for each in every if each.name in wanted)
+    return [_examine(each, Subject(cls, seed, compiler)) for each in CONTRACT.selected(only)]
 
 
 def _examine(promise: Promise, subject: Subject) -> Result:
     excuse = subject.excuse(promise.name)
     if excuse is not None:
-        return Result(promise.name, promise.sentence, "does not apply", (excuse,))
-    messages: list[str] = []
-    try:
-        messages.extend(islice(promise.check(subject), MOST))
-    except DoesNotApply as reason:
-        return Result(promise.name, promise.sentence, "does not apply", (str(reason),))
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # whatever a strategy raises is a breach, and the next is checked
-        messages.append(_raised(error, subject.cls))
-    return Result(promise.name, promise.sentence, "broken" if messages else "ok", tuple(messages))
+        return promise.excused(excuse)
+    return promise.examine(subject, lambda error: _raised(error, subject.cls))
 
 
 def _raised(error: BaseException, cls: type[Strategy]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ from gclip.training.config import RunConfig
 from gclip.training.disturbances import Disturbance
 from gclip.training.loop import build_optimizer
 from gclip.training.random_streams import RandomStream
-from gclip.training.stepping import Stepper
+from gclip.training.stepping import Stepper, clip_and_step
 
 
 class Player:
@@ -101,19 +100,14 @@ class Player:
         torch.autograd.backward(loss, inputs=self._reached)
         if self._disturbance:
             self._disturbance.apply(self._parameters)
-        clipper, layers = self.clipper, self._layers
-        if layers is not None:
-            layers.before(self.name)
-        with self._stream:
-            report = clipper.step()
-        if layers is not None:
-            layers.after(report.skipped)
-        if self.before_step is not None:
-            self.before_step()
-        with clipper.updating() if clipper.on_updates else contextlib.nullcontext():
-            self._stepper.step(report.skipped)
-        if layers is not None and clipper.on_updates:  # which may have skipped the update
-            layers.skip(cast(ClipReport, clipper.report).skipped)
+        report = clip_and_step(
+            self.clipper,
+            self._stepper,
+            stream=self._stream,
+            layers=self._layers,
+            name=self.name,
+            clipped=self.before_step,
+        )
         clear()
         self.step_count += 1
         return report

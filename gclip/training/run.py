@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -24,7 +23,7 @@ from gclip.training.loop import TrainingLoop, build_optimizer
 from gclip.training.models.layers import draws_chance
 from gclip.training.random_streams import RandomStream
 from gclip.training.result import RunResult, Status
-from gclip.training.stepping import Stepper
+from gclip.training.stepping import Stepper, clip_and_step
 
 _EXAMPLES = 128  # how many single gradients are held at once, where examples are clipped
 
@@ -183,20 +182,13 @@ class Run(TrainingLoop[ClipReport]):
             self._disturbance.apply(parameters)
 
     def _clip_and_step(self) -> ClipReport:
-        clipper, layers = self.clipper, self._layers
-        if layers is not None:
-            layers.before()
-        with self._stream or contextlib.nullcontext():
-            report = clipper.step()
-        if layers is not None:
-            layers.after(report.skipped)
-        if self.before_step is not None:
-            self.before_step()
-        with clipper.updating() if clipper.on_updates else contextlib.nullcontext():
-            self._stepper.step(report.skipped)
-        if layers is not None and clipper.on_updates:  # which may have skipped the update
-            layers.skip(cast(ClipReport, clipper.report).skipped)
-        return report
+        return clip_and_step(
+            self.clipper,
+            self._stepper,
+            stream=self._stream,
+            layers=self._layers,
+            clipped=self.before_step,
+        )
 
     def _mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self.problem.loss(logits.float(), labels)

@@ -9,6 +9,10 @@ matter, so that runs made under other rules are never taken for these.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
 import torch
 from torch import Tensor
 
@@ -18,6 +22,12 @@ from gclip.core.digest import code_of
 from gclip.core.host import on_host
 from gclip.core.players import Players, parts_of
 from gclip.core.strategy import Chain, Strategy
+
+if TYPE_CHECKING:
+    from gclip.clipping.clipper import Clipper
+    from gclip.clipping.layer_norms import LayerNorms
+    from gclip.clipping.report import ClipReport
+    from gclip.training.random_streams import RandomStream
 
 VERSION = 2
 """Of the rules. Under version 1 the optimizer made a step of zero gradients where one was skipped,
@@ -74,3 +84,37 @@ class Stepper:
     def _masks(self, skipped: Tensor) -> bool:
         """Whether what a step changed can be put back without a look at the device."""
         return lives_on(self._optimizer.state, skipped.device)
+
+
+def clip_and_step(
+    clipper: Clipper,
+    stepper: Stepper,
+    *,
+    stream: RandomStream | None,
+    layers: LayerNorms | None,
+    name: str | None = None,
+    clipped: Callable[[], None] | None = None,
+) -> ClipReport:
+    """Clip the gradients that there are, and let the optimizer make its step or leave it out.
+
+    Args:
+        clipper: of the network.
+        stepper: of its optimizer.
+        stream: that strategies draw from; None for torch's own.
+        layers: records the norms of layers, where the run is watched.
+        name: of the network there, where there are several.
+        clipped: called when the gradients have been clipped, also at a step that is skipped.
+    """
+    if layers is not None:
+        layers.before(name)
+    with stream or contextlib.nullcontext():
+        report = clipper.step()
+    if layers is not None:
+        layers.after(report.skipped)
+    if clipped is not None:
+        clipped()
+    with clipper.updating() if clipper.on_updates else contextlib.nullcontext():
+        stepper.step(report.skipped)
+    if layers is not None and clipper.on_updates:  # which may have skipped the update
+        layers.skip(cast("ClipReport", clipper.report).skipped)
+    return report

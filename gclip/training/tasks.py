@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from gclip.core.fields import field_names
+from gclip.core.registered_class import check_dataclass, check_defaults
 from gclip.errors import UsageError, suggestion
 from gclip.training import cache
 from gclip.training.metric import Metric
@@ -110,19 +110,7 @@ def metric_of_task(task: str) -> Metric:
 
 
 def _check_class(cls: Any, name: str) -> None:
-    if not isinstance(cls, type) or not issubclass(cls, Problem):
-        raise UsageError(
-            f"@register_problem({name!r}) decorates a subclass of gclip.Problem, not {cls!r}"
-        )
-    params = cls.__dict__.get("__dataclass_params__")
-    if not is_dataclass(cls) or params is None or not params.frozen:
-        raise UsageError(
-            f"{cls.__name__} must be a dataclass: write @dataclass(frozen=True, kw_only=True) "
-            f"between @register_problem({name!r}) and the class"
-        )
-    missing = sorted(getattr(cls, "__abstractmethods__", ()))
-    if missing:
-        raise UsageError(f"{cls.__name__} must define {', '.join(missing)}()")
+    check_dataclass(cls, Problem, f"@register_problem({name!r})")
     metric = getattr(cls, "metric", None)
     if not isinstance(metric, Metric):
         raise UsageError(
@@ -130,16 +118,11 @@ def _check_class(cls: Any, name: str) -> None:
             'metric = gclip.Metric("mean squared error", better="lower", worst=1.0); '
             f"got {metric!r}"
         )
-    _check_defaults(cls)
-    try:
-        cls()
-    except UsageError:
-        raise
-    except TypeError as error:
-        raise UsageError(f"every field of {cls.__name__} needs a default: {error}") from error
+    _check_settings(cls)
+    check_defaults(cls)
 
 
-def _check_defaults(cls: type[Problem]) -> None:
+def _check_settings(cls: type[Problem]) -> None:
     known = SETTINGS
     own = field_names(cls)
     for where, given, names in (

@@ -8,8 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from gclip.testing.contract import ContractBroken
-from gclip.testing.promises import Result
-from gclip.training.contract.contract import Promise
+from gclip.testing.promise import Promise, Result
 from gclip.training.contract.model_subject import CONTRACT as MODELS
 from gclip.training.contract.model_subject import ModelSubject
 from gclip.training.contract.problem_subject import CONTRACT as PROBLEMS
