@@ -22,6 +22,8 @@ from gclip.training.tasks import load_data
 from gclip.training.trainer import train
 
 _running: list[subprocess.Popen[str]] = []
+_loaded: set[tuple[str, str]] = set()
+"""What the running process has imported: two files that take the same name cannot share one."""
 
 
 def home_of(thing: Any) -> tuple[str, str]:
@@ -47,7 +49,7 @@ def answer_of(request: dict[str, Any]) -> dict[str, Any]:
     Raises:
         RuntimeError: it fails, or has ended.
     """
-    process = _started()
+    process = _started({tuple(home) for home in request["homes"]})
     stdin, stdout = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
     try:
         stdin.write(json.dumps(request) + "\n")
@@ -88,10 +90,14 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     return {"bits": bits_of_run(result), "losses": losses}
 
 
-def _started() -> subprocess.Popen[str]:
-    if _running and _running[0].poll() is None:
+def _started(homes: set[tuple[str, str]]) -> subprocess.Popen[str]:
+    homes = {home for home in homes if not home[0].startswith("gclip.")}
+    usable = not _loaded or homes <= _loaded
+    if usable and _running and _running[0].poll() is None:
+        _loaded.update(homes)
         return _running[0]
-    _running.clear()
+    _end()
+    _loaded.update(homes)
     # Hashes of text then differ from process to process, as they do for users.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
     path = os.pathsep.join(each for each in sys.path if each)
@@ -110,6 +116,7 @@ def _started() -> subprocess.Popen[str]:
 @atexit.register
 def _end() -> None:
     """End the other process: it stops when nobody asks any more."""
+    _loaded.clear()
     while _running:
         process = _running.pop()
         for stream in (process.stdin, process.stdout):

@@ -13,7 +13,7 @@ import gclip
 from gclip.testing import ContractBroken
 from gclip.testing.promises import Result
 from gclip.training import Problem, check_problem, examine_problem, problem_promises
-from gclip.training.problem_registry import PROBLEMS
+from gclip.training.problem_registry import PROBLEMS, find_problem
 
 PROMISES = tuple(promise.name for promise in problem_promises())
 SHIPPED = tuple(
@@ -158,3 +158,45 @@ def test_wrong_input() -> None:
     small = type("Small", (cls,), {"__module__": __name__, "small": {"epoch": 1}})
     with pytest.raises(gclip.UsageError, match=r"small: unknown field of RunConfig 'epoch'; did"):
         gclip.register_problem("small")(dataclass(frozen=True, kw_only=True)(small))
+
+
+NOISE = '''
+from dataclasses import dataclass
+import gclip, torch
+
+
+@gclip.register_problem("noise")
+@dataclass(frozen=True, kw_only=True)
+class {name}(gclip.Problem):
+    """Bring a number to noise around {at}."""
+
+    metric = gclip.Metric("squared error", better="lower", worst=100.0, low=0)
+    defaults = {{"optimizer": "sgd", "lr": 0.1, "batch_size": 4, "epochs": 2}}
+
+    def players(self, config):
+        return torch.nn.Linear(1, 1)
+
+    def batches(self, state, epoch):
+        draws = state.generator("noise")
+        return ({at} + torch.randn(4, 1, generator=draws) for _ in range(3))
+
+    def losses(self, players, batch):
+        yield "model", (players["model"](torch.ones(4, 1)) - batch).square().mean()
+
+    def evaluate(self, players, state, split):
+        return {{"squared error": (players["model"](torch.ones(1, 1)) - {at}).square().mean()}}
+'''
+
+
+def test_another_process_tells_files_that_take_the_same_name_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other in one session, as pages, notebooks and copies of a file do."""
+    for at, name in enumerate(("First", "Second")):
+        file = tmp_path / f"{name.lower()}.py"
+        file.write_text(NOISE.format(name=name, at=at))
+        monkeypatch.delitem(PROBLEMS._entries, "noise", raising=False)
+        find_problem.cache_clear()
+        assert gclip.load_plugins(file) == ("noise",)
+        [result] = check_problem("noise", only=["another_process"])
+        assert result.state == "ok", result.said
