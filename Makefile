@@ -5,6 +5,7 @@
 #   make page       strategies/README.md again, after a change of a strategy
 #   make peers      our strategies beside other libraries' clipping, which it installs
 #   make frameworks clipping in Lightning, Transformers, Accelerate and TensorBoard, which it installs
+#   make docs       the documentation as a site in build/site, warnings being errors
 #   make drills     faults injected for minutes: kills, damaged files, fuzzing
 #   make coverage   the suite once more, with the lines that no test runs
 
@@ -13,7 +14,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := none value norm soft agc percentile zclip adagc
 
-.PHONY: demo test install check page drills peers frameworks coverage clean
+.PHONY: demo test install check page docs drills peers frameworks coverage clean
 
 demo: install
 	$(BIN)/gclip compare $(DEMO:%=-s %) --store demo-runs
@@ -54,6 +55,10 @@ check: install
 	$(BIN)/mypy strategies studies figures
 	$(BIN)/mypy $$(find tests -name "*.py" ! -name "test_*" ! -name conftest.py ! -name __init__.py)
 	$(BIN)/lint-imports --no-logo
+
+docs: install
+	$(BIN)/python -m pip install --quiet -e ".[dev,docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 page: install
 	$(BIN)/python -m tests.describe.page
