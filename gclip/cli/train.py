@@ -166,7 +166,14 @@ def _clipping(clipping: dict[str, Any]) -> list[str]:
     sentence = f"limited {screen.percent(clipping['limited_rate'])} % of the steps: {verdict}"
     if clipping["clip_rate"] != clipping["limited_rate"]:
         sentence += f"; something was clipped in {screen.percent(clipping['clip_rate'])} %"
-    return [sentence, DEFINITION]
+    from gclip.clipping.nonfinite import FirstNonfinite
+
+    first = FirstNonfinite.from_dict(clipping.get("first_not_finite"))
+    if first is None:
+        return [sentence, DEFINITION]
+    count = int(clipping.get("not_finite", 0))
+    many = f" in {screen.plural(count, 'step')}," if count else ""
+    return [sentence, DEFINITION, f"Gradients were not finite{many} {first}."]
 
 
 def _interrupted(checkpoint: Path | None) -> str:
