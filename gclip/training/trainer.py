@@ -131,8 +131,7 @@ def train(
         began = time.perf_counter()
         run = begin_run(config, images, where)
         if saved is not None:
-            run.load_state_dict(saved["run"])
-            began -= saved["seconds"]
+            began -= _go_on(run, saved, checkpoint)
         loop = _Loop(run, began, on_progress)
 
         def save_checkpoint() -> None:
@@ -251,6 +250,18 @@ def identified_config(config: RunConfig, dataset: Dataset | ProblemData) -> RunC
     return config.with_data(dataset)
 
 
+def _go_on(run: Run | ProblemRun, saved: dict[str, Any], checkpoint: str | Path | None) -> float:
+    """Go on from what a checkpoint holds; the seconds that were spent by then."""
+    try:
+        run.load_state_dict(saved["run"])
+        return float(saved["seconds"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise UsageError(
+            f"the checkpoint {checkpoint} does not fit its run ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}); delete it to begin again"
+        ) from error
+
+
 def _saved(checkpoint: str | Path | None, config: RunConfig) -> dict[str, Any] | None:
     """What the checkpoint holds, None where there is none yet."""
     if checkpoint is None:
@@ -260,7 +271,7 @@ def _saved(checkpoint: str | Path | None, config: RunConfig) -> dict[str, Any] |
             Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
         return None
     saved = checkpoints.load(checkpoint)
-    if saved["config"] != config.to_json():
+    if saved.get("config") != config.to_json():
         raise UsageError(
             f"the checkpoint {checkpoint} belongs to another config; name another file, or delete "
             "it to begin again"
