@@ -1,4 +1,4 @@
-"""What ``torch.save`` wrote, read without running any code and without unpacking more than there is.
+"""What ``torch.save`` wrote, read without running code and without unpacking more than is there.
 
 ``weights_only=True`` makes tensors, numbers, text and containers, and nothing else. What another
 hand has made may still be no such file, or a small one that says it is huge.

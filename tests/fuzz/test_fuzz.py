@@ -5,11 +5,14 @@ A few examples of each, the same ones every time; `tests/drills/` has the many.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 
-from tests.fuzz import configs, spellings
+from tests.fuzz import command_lines, configs, spellings
 from tests.fuzz.examples import bounded
 
 
@@ -41,3 +44,16 @@ def test_configs(values: dict[Any, Any]) -> None:
 @given(configs.json_texts())
 def test_configs_as_json(text: str) -> None:
     configs.check_json(text)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a store, in which nothing is trained."""
+    with command_lines.stopped():
+        yield command_lines.furnish(tmp_path_factory.mktemp("work"))
+
+
+@bounded(50)
+@given(command_lines.lines())
+def test_command_lines(work: Path, words: list[str]) -> None:
+    command_lines.check(words, work)
