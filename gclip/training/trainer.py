@@ -21,6 +21,7 @@ from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
 from gclip.training.metric import ACCURACY, Metric
+from gclip.training.plausible_state import check_state
 from gclip.training.problem_data import ProblemData
 from gclip.training.problem_registry import problem_code
 from gclip.training.problem_run import ProblemRun
@@ -253,7 +254,10 @@ def identified_config(config: RunConfig, dataset: Dataset | ProblemData) -> RunC
 def _go_on(run: Run | ProblemRun, saved: dict[str, Any], checkpoint: str | Path | None) -> float:
     """Go on from what a checkpoint holds; the seconds that were spent by then."""
     try:
+        check_state(saved["run"])
         run.load_state_dict(saved["run"])
+        if run.epoch > run.config.epochs:
+            raise ValueError(f"it is at epoch {run.epoch} of {run.config.epochs}")
         return float(saved["seconds"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         raise UsageError(

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.core.files import what_is_at
 from gclip.errors import UsageError, suggestion
+from gclip.text.streams import printable
 from gclip.training.metric import ACCURACY, Metric
 from gclip.tuning.objectives import directions, metric_of_study, write_metric
-from gclip.tuning.sqlite_file import UnreadableStudy, naming, printable, storage_in
+from gclip.tuning.sqlite_file import UnreadableStudy, naming, storage_in
 from gclip.tuning.trials import counted, summary_of
 from gclip.tuning.verification import NOT_OURS, check_owner, check_trials
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gclip.core.files import what_is_at
 from gclip.errors import UsageError
+from gclip.text.streams import printable
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -113,8 +114,3 @@ def storage_url(path: Path) -> str:
     from sqlalchemy import URL
 
     return URL.create("sqlite", database=str(path)).render_as_string()
-
-
-def printable(text: str) -> str:
-    """`text` with escapes for what a terminal would obey, such as ``\\x1b``."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

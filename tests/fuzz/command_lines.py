@@ -33,7 +33,8 @@ from tests.fuzz.examples import check_sentence, in_time
 LINES = [
     (tuple(path.split()), each) for path, each in commands() if not getattr(each, "commands", None)
 ]
-PATHS = ("", ".", "runs", "empty", "missing", "../up", "a/b/c", "file.txt", "file.txt/x", "train.py",
+PATHS = ("", ".", "runs", "empty", "missing", "../up", "a/b/c", "file.txt", "file.txt/x",
+         "train.py",
          "/dev/null", "/proc/self/mem", "ü", "a" * 300, "what?x", "%2e%2e", "-", "--", "~nobody/x",
          "\udcff", "\x1b[31mred", "new\nline", "tr\tab", "runs/.tmp")  # fmt: skip
 WORDS = (

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from tests.fuzz import command_lines, configs, spellings
+from tests.fuzz import clipping, command_lines, configs, spellings, stores
 from tests.fuzz.examples import bounded
 
 
@@ -57,3 +57,15 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @given(command_lines.lines())
 def test_command_lines(work: Path, words: list[str]) -> None:
     command_lines.check(words, work)
+
+
+@bounded(25)
+@given(stores.damages())
+def test_stores(damage: stores.Damage) -> None:
+    stores.check(damage)
+
+
+@bounded(150)
+@given(clipping.cases())
+def test_clipping(case: clipping.Case) -> None:
+    clipping.check(case)
