@@ -112,6 +112,11 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         return 1
     except OSError as error:
+        if error.filename is not None and error.errno in _UNUSABLE:
+            if "--traceback" in arguments:
+                traceback.print_exc()
+            named = f"{shown(error.filename)} cannot be used: {error.strerror}; name another path"
+            return _complain(named, 2)
         if error.filename is not None or error.errno not in _UNWRITABLE:
             return _unexpected(error, arguments)
         return _complain(_not_written(error), 1)
@@ -139,6 +144,8 @@ def _run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+_UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EROFS)
+"""What is wrong with a path itself."""
 _UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT)
 
 

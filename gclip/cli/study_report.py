@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -219,7 +220,7 @@ def export(
 
 
 def _existing(store: Path) -> Path:
-    if not store.is_dir():
+    if not os.path.isdir(store):
         raise UsageError(f"there is no store '{store}'; name the folder with --store")
     return store
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -177,6 +178,6 @@ def _clipping(clipping: dict[str, Any]) -> list[str]:
 
 
 def _interrupted(checkpoint: Path | None) -> str:
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None and os.path.exists(checkpoint):
         return f"the epochs so far are in {checkpoint}; the same command goes on from there"
     return "nothing of this run is kept (--checkpoint FILE would keep its epochs)"

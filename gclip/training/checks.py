@@ -58,6 +58,7 @@ def check(config: _Config) -> _Fields:
         lambda: _typed("augment", config.augment, bool, "true or false"),
         lambda: _typed("data", config.data, str, "text"),
         lambda: _typed("code", config.code, str, "text"),
+        lambda: _typed("model_code", config.model_code, str, "text"),
         lambda: _optimizer(config),
         lambda: _strategy(config),
         lambda: _stepping(config),
@@ -101,17 +102,17 @@ def _model(config: _Config) -> _Fields:
     if problem is None and not config.model:
         return {}
     if problem is not None and problem.own_models:
-        if config.model:
+        if config.model not in ("", None):
             raise UsageError(
                 f"task {problem.name} builds networks of its own and takes no model, but got "
                 f"{shown(config.model)}"
             )
-        if config.dropout:
+        if config.dropout != 0:
             raise UsageError(
                 f"task {problem.name} builds networks of its own and takes no dropout, but got "
                 f"{shown(config.dropout)}"
             )
-        return {}
+        return {"dropout": 0.0}
     return _built_model(config)
 
 

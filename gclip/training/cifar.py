@@ -37,9 +37,9 @@ class Incomplete(UsageError):
 
 def find(folder: Path) -> Path | None:
     """The batches' folder, if `folder` is it or has the archive that unpacks to it; else None."""
-    if any((folder / file).is_file() for file in _checksums()):
+    if any(os.path.isfile(folder / file) for file in _checksums()):
         return folder
-    return folder / FOLDER if (folder / ARCHIVE).is_file() else None
+    return folder / FOLDER if os.path.isfile(folder / ARCHIVE) else None
 
 
 def load(folder: Path, name: str, *, own: bool = False) -> Dataset:

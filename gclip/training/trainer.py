@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -270,7 +271,7 @@ def _saved(checkpoint: str | Path | None, config: RunConfig) -> dict[str, Any] |
     """What the checkpoint holds, None where there is none yet."""
     if checkpoint is None:
         return None
-    if not Path(checkpoint).exists():
+    if not os.path.exists(checkpoint):
         with contextlib.suppress(OSError):
             Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
         return None

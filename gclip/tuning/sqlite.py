@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -162,7 +163,7 @@ def read_study(path: Path) -> Iterator[Study]:
     """A study that exists, to look at. Never creates a file, as a mistyped path otherwise would."""
     import optuna
 
-    if not path.is_file():
+    if not os.path.isfile(path):
         found = what_is_at(path)
         but = "" if found == "not there" else f": it is {found}, not a file"
         raise UnreadableStudy(f"there is no study in '{printable(str(path))}'{but}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,9 +65,9 @@ def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
 
 def _check_tables(path: Path) -> None:
     """Raises `UsageError` for a database of something else, before Optuna adds to it."""
-    if not path.exists():
+    if not os.path.exists(path):
         return
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(f"it is {what_is_at(path)}, not a file")
     with contextlib.closing(_connect(path, create=False)) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}

@@ -193,7 +193,8 @@ def check(words: list[str], work: Path) -> int:
         assert "gclip: error: " not in said, about
     for error in seen:
         allowed = UsageError, command._ParseError, typer.Exit, typer.Abort
-        assert isinstance(error, allowed) or type(error).__name__ == "Exit", about
+        unusable = isinstance(error, OSError) and error.errno in command._UNUSABLE
+        assert isinstance(error, allowed) or type(error).__name__ == "Exit" or unusable, about
         if isinstance(error, UsageError):
             check_sentence(str(error))
     return code
