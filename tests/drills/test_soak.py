@@ -67,7 +67,8 @@ def test_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     marks = []
     for number in range(12):
-        words = ["study", "run", "thresholds", "-s", "norm", "--name", f"s{number}", "--trials", "5",
+        words = ["study", "run", "thresholds", "-s", "norm", "--name", f"s{number}", "--trials",
+                 "5",
                  "--epochs", "1", "--fraction", "0.1", "--device", "cpu", "--workers", "1",
                  "--fleet", "off", "--sampler", "random"]  # fmt: skip
         assert main(words) == 0
