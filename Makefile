@@ -5,8 +5,9 @@
 #   make page       strategies/README.md again, after a change of a strategy
 #   make peers      our strategies beside other libraries' clipping, which it installs
 #   make frameworks clipping in Lightning, Transformers, Accelerate and TensorBoard, which it installs
+#   make docs       the documentation as a site in build/site, warnings being errors
+#   make drills     faults injected for an hour: kills, damaged files, noise, soaks
 #   make coverage   the suite once more, with the lines that no test runs
-#   make drills     kills, noise and soaks by the thousand, which take an hour or more
 #   make audit      known holes in the dependencies
 #   make constraints  the versions that the suite was run on, pinned again (UPGRADE=--upgrade: newer)
 #   make lowest     the suite on the oldest dependencies that pyproject.toml allows
@@ -19,13 +20,16 @@ BIN := $(VENV)/bin
 PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 DEMO := none value norm soft agc percentile zclip adagc
 
-.PHONY: demo test install check page peers frameworks coverage drills audit constraints lowest newest clean
+.PHONY: demo test install check page docs drills peers frameworks coverage audit constraints lowest newest clean
 
 demo: install
 	$(BIN)/gclip compare $(DEMO:%=-s %) --store demo-runs
 
 test: install check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+drills: install
+	GCLIP_DRILLS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m drill
 
 peers: install
 	$(BIN)/python -m pip install --quiet -e ".[dev,peers]"
@@ -38,9 +42,6 @@ frameworks: install
 coverage: install
 	$(BIN)/python -m pip install --quiet pytest-cov
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=gclip --cov=strategies --cov=studies --cov=figures --cov-report=term:skip-covered
-
-drills: install
-	GCLIP_DRILLS=1 $(BIN)/python -m pytest tests/drills
 
 audit: install
 	$(BIN)/python -m pip install --quiet pip-audit
@@ -78,6 +79,10 @@ check: install
 	$(BIN)/mypy strategies studies figures
 	$(BIN)/mypy $$(find tests -name "*.py" ! -name "test_*" ! -name conftest.py ! -name __init__.py)
 	$(BIN)/lint-imports --no-logo
+
+docs: install
+	$(BIN)/python -m pip install --quiet -e ".[dev,docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 page: install
 	$(BIN)/python -m tests.describe.page

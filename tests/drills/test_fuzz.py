@@ -12,6 +12,8 @@ from hypothesis import given
 from tests.fuzz import clipping, command_lines, configs, spellings, stores
 from tests.fuzz.examples import bounded
 
+pytestmark = pytest.mark.drill
+
 
 @bounded(6000)
 @given(spellings.texts())

@@ -19,7 +19,10 @@ from gclip.training import RunConfig, load_dataset, train
 from tests.soak import clipping, measured
 
 STEPS = int(os.environ.get("GCLIP_SOAK_STEPS", "100000"))
-pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+pytestmark = [
+    pytest.mark.drill,
+    pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.drill
 WRITERS, RUNS, READERS = 4, 200, 2
 
 WRITER = """
