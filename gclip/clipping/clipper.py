@@ -296,11 +296,10 @@ class Clipper(BoundClipper):
         return updates.clip(step, learns)
 
     def _report_update(self, finite: Tensor, skip: Tensor | None) -> None:
-        recording = self._options.recording
-        record = self.record if recording else None
+        record = self.record if self._options.recording else None
         self.report = step_report(
             self._updates.parts, finite, skip,
-            totals=recording, record=record, nonfinite=self._nonfinite,
+            totals=record is not None, record=record, nonfinite=self._nonfinite,
         )  # fmt: skip
         self._complete(self.report)
 

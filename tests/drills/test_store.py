@@ -52,7 +52,9 @@ def test_four_writers_and_two_readers(tmp_path: Path) -> None:
 
     readers = [start(READER, str(folder), str(done)) for _ in range(READERS)]
     writers = [start(WRITER, str(folder), str(number), str(RUNS)) for number in range(WRITERS)]
-    assert [each.wait() for each in writers] == [0] * WRITERS
+    for each in writers:
+        each.communicate()
+    assert [each.returncode for each in writers] == [0] * WRITERS
     done.touch()
     answers = [json.loads(each.communicate()[0]) for each in readers]
     assert [each.returncode for each in readers] == [0] * READERS
