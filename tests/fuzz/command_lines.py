@@ -180,7 +180,7 @@ def check(words: list[str], work: Path) -> int:
     finally:
         os.chdir(before)
     said, printed = (
-        each.buffer.getvalue().decode("utf-8") for each in (err, out)  # type: ignore[attr-defined]
+        each.buffer.getvalue().decode("utf-8") for each in (err, out)
     )  # fmt: skip
     about = f"{words!r}: code {code}, {said[-600:]!r}, {seen!r}"
     assert code in (0, 1, 2), about

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from gclip.errors import UsageError
 
-LONGEST = 20.0
+LONGEST = 60.0
 """Seconds that one example may take; most take a thousandth of one."""
 
 

@@ -34,7 +34,7 @@ def test_tasks(text: str) -> None:
     spellings.check_task(text)
 
 
-@bounded(60)
+@bounded(40)
 @given(configs.fields())
 def test_configs(values: dict[Any, Any]) -> None:
     configs.check_fields(values)
@@ -53,19 +53,19 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield command_lines.furnish(tmp_path_factory.mktemp("work"))
 
 
-@bounded(50)
+@bounded(30)
 @given(command_lines.lines())
 def test_command_lines(work: Path, words: list[str]) -> None:
     command_lines.check(words, work)
 
 
-@bounded(25)
+@bounded(20)
 @given(stores.damages())
 def test_stores(damage: stores.Damage) -> None:
     stores.check(damage)
 
 
-@bounded(150)
+@bounded(80)
 @given(clipping.cases())
 def test_clipping(case: clipping.Case) -> None:
     clipping.check(case)

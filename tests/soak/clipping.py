@@ -29,14 +29,15 @@ def steps(spec: str, *, record: bool = False) -> Iterator[Any]:
     }
     drawn["head.bias"][11] *= 1e4
     drawn["conv.bias"][29, 0] = float("nan")
-    for param in params.values():
-        param.grad = torch.zeros_like(param)
+    grads = {n: torch.zeros_like(param) for n, param in params.items()}
+    for n, param in params.items():
+        param.grad = grads[n]
     optimizer = torch.optim.SGD(params.values(), lr=1e-9)
     clipper = gclip.Clipper(params.items(), spec, optimizer=optimizer, record=record)
     count = 0
     while True:
-        for n, param in params.items():
-            param.grad.copy_(drawn[n][count % 50])
+        for n, grad in grads.items():
+            grad.copy_(drawn[n][count % 50])
         report = clipper.step()
         if clipper.on_updates:
             with clipper.updating():
