@@ -35,12 +35,13 @@ from gclip.cli.app import App
 from gclip.cli.interrupts import AGAIN, INTERRUPTED, signals, tell
 from gclip.core.numbers import shown
 from gclip.results.reading import reading_once
-from gclip.text.streams import make_printable
+from gclip.text.streams import make_printable, printable
 
 # Newer typers carry their own copy of click: found through the one class that both export.
 _ParseError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 _HERE = Path(__file__).parent
+_LINES = "\n\t"
 
 app = App(
     name="gclip",
@@ -111,6 +112,11 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         return 1
     except OSError as error:
+        if error.filename is not None and error.errno in _UNUSABLE:
+            if "--traceback" in arguments:
+                traceback.print_exc()
+            named = f"{shown(error.filename)} cannot be used: {error.strerror}; name another path"
+            return _complain(named, 2)
         if error.filename is not None or error.errno not in _UNWRITABLE:
             return _unexpected(error, arguments)
         return _complain(_not_written(error), 1)
@@ -138,6 +144,8 @@ def _run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+_UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EROFS)
+"""What is wrong with a path itself."""
 _UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT)
 
 
@@ -172,7 +180,7 @@ def _unexpected(error: Exception, arguments: list[str]) -> int:
 
 def _complain(message: str, code: int) -> int:
     try:
-        print(f"gclip: error: {message}", file=sys.stderr)
+        print(f"gclip: error: {printable(message, keep=_LINES)}", file=sys.stderr)
     except (OSError, ValueError):
         return _flush(code)
     return code
@@ -211,4 +219,4 @@ def _show_warning(
         text = f"gclip: warning: {message}"
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line).rstrip()
-    print(text, file=file or sys.stderr)
+    print(printable(text, keep=_LINES), file=file or sys.stderr)

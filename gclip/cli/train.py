@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -166,10 +167,17 @@ def _clipping(clipping: dict[str, Any]) -> list[str]:
     sentence = f"limited {screen.percent(clipping['limited_rate'])} % of the steps: {verdict}"
     if clipping["clip_rate"] != clipping["limited_rate"]:
         sentence += f"; something was clipped in {screen.percent(clipping['clip_rate'])} %"
-    return [sentence, DEFINITION]
+    from gclip.clipping.nonfinite import FirstNonfinite
+
+    first = FirstNonfinite.from_dict(clipping.get("first_not_finite"))
+    if first is None:
+        return [sentence, DEFINITION]
+    count = int(clipping.get("not_finite", 0))
+    many = f" in {screen.plural(count, 'step')}," if count else ""
+    return [sentence, DEFINITION, f"Gradients were not finite{many} {first}."]
 
 
 def _interrupted(checkpoint: Path | None) -> str:
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None and os.path.exists(checkpoint):
         return f"the epochs so far are in {checkpoint}; the same command goes on from there"
     return "nothing of this run is kept (--checkpoint FILE would keep its epochs)"

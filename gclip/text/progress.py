@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from gclip.text import screen
+from gclip.text.streams import printable
 from gclip.text.time_left import Estimate
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class Display:
 
     def _print(self, line: str) -> None:
         if line:
-            self._console.print(line, soft_wrap=True)
+            self._console.print(printable(line), soft_wrap=True)
 
 
 def load(*modules: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
 from gclip.training.metric import ACCURACY, Metric
+from gclip.training.plausible_state import check_state
 from gclip.training.problem_data import ProblemData
 from gclip.training.problem_registry import problem_code
 from gclip.training.problem_run import ProblemRun
@@ -131,8 +133,7 @@ def train(
         began = time.perf_counter()
         run = begin_run(config, images, where)
         if saved is not None:
-            run.load_state_dict(saved["run"])
-            began -= saved["seconds"]
+            began -= _go_on(run, saved, checkpoint)
         loop = _Loop(run, began, on_progress)
 
         def save_checkpoint() -> None:
@@ -251,16 +252,31 @@ def identified_config(config: RunConfig, dataset: Dataset | ProblemData) -> RunC
     return config.with_data(dataset)
 
 
+def _go_on(run: Run | ProblemRun, saved: dict[str, Any], checkpoint: str | Path | None) -> float:
+    """Go on from what a checkpoint holds; the seconds that were spent by then."""
+    try:
+        check_state(saved["run"])
+        run.load_state_dict(saved["run"])
+        if run.epoch > run.config.epochs:
+            raise ValueError(f"it is at epoch {run.epoch} of {run.config.epochs}")
+        return float(saved["seconds"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise UsageError(
+            f"the checkpoint {checkpoint} does not fit its run ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}); delete it to begin again"
+        ) from error
+
+
 def _saved(checkpoint: str | Path | None, config: RunConfig) -> dict[str, Any] | None:
     """What the checkpoint holds, None where there is none yet."""
     if checkpoint is None:
         return None
-    if not Path(checkpoint).exists():
+    if not os.path.exists(checkpoint):
         with contextlib.suppress(OSError):
             Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
         return None
     saved = checkpoints.load(checkpoint)
-    if saved["config"] != config.to_json():
+    if saved.get("config") != config.to_json():
         raise UsageError(
             f"the checkpoint {checkpoint} belongs to another config; name another file, or delete "
             "it to begin again"
