@@ -13,9 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch._dynamo  # which optimizers load when first used: once, before there are processes
 import torch.distributed as dist
+
+NEEDED = pytest.mark.skipif(
+    not (dist.is_available() and hasattr(os, "fork")),
+    reason="needs torch.distributed and a system that forks",
+)
 
 
 def run_script(script: str, folder: Path, timeout: float = 240) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,10 +14,7 @@ from gclip.training.parallel.split_layers import split_layers
 from tests import processes
 from tests.training.parallel import child
 
-pytestmark = pytest.mark.skipif(
-    not (torch.distributed.is_available() and hasattr(os, "fork")),
-    reason="needs torch.distributed and a system that forks",
-)
+pytestmark = processes.NEEDED
 Outcome = dict[str, Any]
 TOLERANCE = {
     "bf16": 1e-1,  # which has 8 bits
