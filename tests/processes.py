@@ -36,6 +36,16 @@ def run_script(script: str, folder: Path, timeout: float = 240) -> None:
     assert done.returncode == 0, done.stdout[-6000:]
 
 
+def torchrun(size: int, *command: str, folder: Path, timeout: float = 600) -> Any:
+    """Run a script, or ``-m`` and a module, by torchrun in `folder`; the finished process."""
+    root = str(Path(__file__).parents[1])
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(size)]
+    return subprocess.run(
+        [*launcher, *command], cwd=folder, text=True, timeout=timeout, check=False,
+        capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root},
+    )  # fmt: skip
+
+
 def fork(size: int, work: Callable[[int], Any], folder: Path) -> None:
     """Let `size` processes do `work(rank)`, each in torchrun's environment; keep what it gives.
 
