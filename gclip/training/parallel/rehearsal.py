@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from gclip.errors import UsageError
 
 ROWS = 8  # of each process, at most
-TOLERANCE = 1e-3
-"""Of the norm of all gradients. Sums in another order differ by less, other sums by far more."""
+LOSS, GRADIENTS = 1e-3, 3e-2
+"""How far the loss (and the buffers), and the norm of all gradients may be off, relatively. In a
+net with batch norm torch's own gradients of a few rows are up to 1e-2 from float64's (ResNet-9);
+another dropout mask, or means over other rows, change them by far more."""
 
 
 def rehearse(
@@ -65,11 +67,11 @@ class _Outcome:
         """What differs, in words; empty where nothing does."""
         if not bool(self.loss.isfinite()) or not bool(self.grads.isfinite().all()):
             return ""  # nothing to compare, as at the start of a net that explodes
-        if not _close(self.loss, other.loss):
+        if not _close(self.loss, other.loss, LOSS):
             return "another loss"
-        if not _close(self.grads, other.grads):
+        if not _close(self.grads, other.grads, GRADIENTS):
             return "other gradients"
-        if not _close(self.buffers, other.buffers):
+        if not _close(self.buffers, other.buffers, LOSS):
             return "other buffers of the model"
         same = zip(self.chance, other.chance, strict=True)
         return "" if all(torch.equal(a, b) for a, b in same) else "other random numbers"
@@ -82,10 +84,10 @@ def _outcome(model: nn.Module, compute: Callable[[], Tensor]) -> _Outcome:
     return _Outcome(model, before, compute())
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
+def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
     if one.shape != other.shape:
         return False
-    return bool((one - other).norm() <= TOLERANCE * one.norm() + 1e-12)
+    return bool((one - other).norm() <= tolerance * one.norm() + 1e-12)
 
 
 @contextlib.contextmanager

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import io
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -187,6 +189,7 @@ def work(rank: int) -> dict[str, Any]:
         trained(longer, data, checkpoint=alone, on_progress=stop)
     out["from alone"] = trained(longer, data, world=world, checkpoint=alone)
     world.leave()
+    out["patience"] = patience(rank)
     os.chdir(folder)
     register_failing(rank)
     out["commands"] = {name: commanded(name) for name in COMMANDS}
@@ -194,6 +197,23 @@ def work(rank: int) -> dict[str, Any]:
         torch.save(out, folder / "1.pt")  # before it dies
     out["commands"]["one dies"] = commanded("one dies", *of("dying"))
     return out
+
+
+def patience(rank: int) -> tuple[str, bool]:
+    """What is said when a process does not answer."""
+    from gclip.training.parallel.world import LostProcess, World
+
+    meet_again()
+    world = World.join("cpu", patience=datetime.timedelta(seconds=1))
+    try:
+        if rank == 1:
+            time.sleep(2)
+        world.add_up(torch.zeros(1))
+    except LostProcess as error:
+        return str(error), world.is_first
+    finally:
+        world.leave()
+    return "", world.is_first
 
 
 TINY = ("--fraction", "0.1", "--epochs", "1", "--batch-size", "64", "--device", "cpu")

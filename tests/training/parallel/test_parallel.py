@@ -141,6 +141,14 @@ def test_a_process_that_dies_ends_the_others(found: list[Any]) -> None:
     assert "another process of this run has ended or does not answer" in said[0]
 
 
+def test_a_process_that_does_not_answer_is_not_waited_for_longer_than_said(
+    found: list[Any],
+) -> None:
+    said, is_first = found[0]["patience"]
+    assert is_first
+    assert said.startswith("another process of this run has ended or does not answer")
+
+
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3, 4)])
 def test_split_batch_norm_is_that_of_float64(shape: tuple[int, ...]) -> None:
     """Of one process, so that all that is added up is there."""
