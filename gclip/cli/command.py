@@ -20,6 +20,7 @@ import typer
 
 from gclip.cli import (
     bench,
+    bench_loop,
     check,
     compare,
     doctor,
@@ -54,6 +55,7 @@ app = App(
 for module in (train, compare, figures, listing, show, check, survey, doctor, env):
     module.add_to(app)
 app.add_typer(study.app, name="study")
+bench_loop.add_to(bench.app)
 app.add_typer(bench.app, name="bench")
 
 

@@ -242,6 +242,7 @@ def commanded(name: str, *arguments: str) -> tuple[int, str, str]:
     from gclip.cli import main
 
     meet_again()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run behind "&"
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(arguments or COMMANDS[name])
