@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import itertools
 import logging
 import statistics
@@ -10,7 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, cast
 
 import torch
@@ -26,7 +27,7 @@ BATCH, STEPS = 128, 24
 MAX_NORM = 1.0
 STRATEGY = f"norm(max_norm={MAX_NORM:g})"
 Block = Callable[[], list[float]]
-"""Makes `STEPS` steps; the seconds that each took."""
+"""Makes `STEPS` steps; the seconds that each took the processor."""
 
 
 def rows(
@@ -39,7 +40,8 @@ def rows(
     """``case, peer, overhead, ours_ms, peer_ms``: what our clipping adds to a step of training.
 
     Ours and the peer's take turns, `STEPS` steps each, of which the median counts; ``overhead`` is
-    the median of the turns' ratios, less 1. The peers clip by torch's ``clip_grad_norm_``: in the
+    the median of the turns' ratios, less 1. On one thread, in the processor's time, so that other
+    programs hardly count. The peers clip by torch's ``clip_grad_norm_``: in the
     same loop by hand, or by the framework's own option. Frameworks that are not installed are left
     out.
 
@@ -54,7 +56,7 @@ def rows(
         if case.split()[0] in _FRAMEWORKS and importlib.util.find_spec(case.split()[0]) is None:
             continue
         progress(case)
-        with _quietly():
+        with _on_one_thread():
             ours, theirs = (make(_Task(model, batch)) for make in makers)
             measured.append({"case": case, "peer": peer, **_compare(ours, theirs, seconds)})
     return measured
@@ -81,10 +83,10 @@ class _Task:
         def steps() -> list[float]:
             taken = []
             for images, labels in self.batches:
-                began = time.perf_counter()
+                began = time.process_time()
                 self.forward_backward(images, labels)
                 finish()
-                taken.append(time.perf_counter() - began)
+                taken.append(time.process_time() - began)
             return taken
 
         return steps
@@ -153,7 +155,7 @@ def _lightning(clips: bool) -> Callable[[_Task], Block]:
                 self.net = task.net
 
             def training_step(self, batch: Any, index: int) -> Any:  # noqa: ARG002
-                starts.append(time.perf_counter())
+                starts.append(time.process_time())
                 return F.cross_entropy(self.net(batch[0]), batch[1])
 
             def configure_optimizers(self) -> Any:
@@ -190,7 +192,7 @@ def _transformers(clips: bool) -> Callable[[_Task], Block]:
                 self.net = task.net
 
             def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-                starts.append(time.perf_counter())
+                starts.append(time.process_time())
                 return {"loss": F.cross_entropy(self.net(images), labels)}
 
         net = Net()
@@ -198,7 +200,7 @@ def _transformers(clips: bool) -> Callable[[_Task], Block]:
 
         def steps() -> list[float]:
             starts.clear()
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
                 given = transformers.TrainingArguments(
                     folder, max_grad_norm=0 if clips else MAX_NORM, max_steps=STEPS,
                     per_device_train_batch_size=1, use_cpu=True, report_to="none",
@@ -230,13 +232,13 @@ def _accelerate(clips: bool) -> Callable[[_Task], Block]:
         def steps() -> list[float]:
             taken = []
             for images, labels in task.batches:
-                began = time.perf_counter()
+                began = time.process_time()
                 optimizer.zero_grad()
                 accelerator.backward(F.cross_entropy(net(images), labels))
                 if not clips:
                     accelerator.clip_grad_norm_(net.parameters(), MAX_NORM)
                 optimizer.step()
-                taken.append(time.perf_counter() - began)
+                taken.append(time.process_time() - began)
             return taken
 
         return steps
@@ -245,16 +247,18 @@ def _accelerate(clips: bool) -> Callable[[_Task], Block]:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Frameworks tell of themselves whenever they start."""
-    before = logging.root.manager.disable
+def _on_one_thread() -> Iterator[None]:
+    """On one thread, and without what frameworks tell of themselves whenever they start."""
+    before, threads = logging.root.manager.disable, torch.get_num_threads()
     logging.disable(logging.CRITICAL)
+    torch.set_num_threads(1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
+        torch.set_num_threads(threads)
 
 
 _FRAMEWORKS = ("lightning", "transformers", "accelerate")
