@@ -57,9 +57,8 @@ class ParallelRun(Run):
         self._all_take_part = split_layers(self.model, world, self._share)
         self.history.monitor.in_step_with_others()
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.backward = ForwardBackward(
-            self.model, self._compute, None, f"not recorded: {world.size} processes"
-        )
+        why = f"{world.size} processes add their gradients up" if device.type == "cuda" else ""
+        self.backward = ForwardBackward(self.model, self._compute, None, why)
         world.spread(*(t.detach() for t in chain(self.model.parameters(), self.model.buffers())))
         self._rehearse(GradientSum(world, parameters))
         self._sum = GradientSum(world, parameters)
@@ -67,7 +66,7 @@ class ParallelRun(Run):
     @property
     def facts(self) -> dict[str, Any]:
         """What a result's environment tells of the run beside the machine."""
-        return {"world_size": self._world.size}
+        return {**super().facts, "world_size": self._world.size}
 
     # -- a step ------------------------------------------------------------------------------
 
