@@ -100,21 +100,24 @@ def cells_of(request: Request) -> list[Cell]:
 def row_of(claim: Claim, runs: pd.DataFrame) -> dict[str, Any]:
     """What was measured for a claim: both arms, their paired difference, its p-value alone."""
     counting = scored(runs)
-    arms = [counting[counting["arm"] == arm] for arm in claim.arms]
+    names = tuple(claim.arms)
+    arms = [counting[counting["arm"] == arm] for arm in names]
     shared = sorted(set(arms[0]["seed"]) & set(arms[1]["seed"]))
     arms = [arm[arm["seed"].isin(shared)].sort_values(["seed", "rate"]) for arm in arms]
     row: dict[str, Any] = {
         "name": claim.name,
-        "ours": list(claim.arms)[0],
-        "theirs": list(claim.arms)[1],
+        "ours": names[0],
+        "theirs": names[1],
         "n": len(shared),
     }
     if len(shared) < 2:
         nothing = {"compared": claim.compares, "p": None, "difference": None, "low": None}
         words = dict.fromkeys(("ours_text", "theirs_text", "difference_text"), "–")
         return row | nothing | words | {"high": None, "direction": 0}
-    measure = {"score": _scores, "ceiling": _ceilings, "clip_rate": _clip_rates}[claim.compares]
-    return row | measure(claim, arms[0], arms[1])
+    ours, theirs = arms
+    if claim.compares == "ceiling":
+        return row | _ceilings(claim, ours, theirs)
+    return row | (_scores if claim.compares == "score" else _clip_rates)(ours, theirs)
 
 
 def judge(rows: list[dict[str, Any]], all_claims: tuple[Claim, ...]) -> None:
@@ -147,7 +150,7 @@ def verdict(claim: Claim, row: dict[str, Any]) -> str:
     return SUPPORTED if supported else NOT_SUPPORTED if refuted else CANNOT_TELL
 
 
-def _scores(claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
+def _scores(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
     import pandas as pd
 
     metric = metric_of(pd.concat([ours, theirs]))
@@ -206,7 +209,7 @@ def ceilings(claim: Claim, runs: pd.DataFrame, least: float) -> NDArray[np.float
     return np.asarray(found, dtype=np.float64)
 
 
-def _clip_rates(claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
+def _clip_rates(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
     rates = [arm["clip_rate"].to_numpy(dtype=np.float64) for arm in (ours, theirs)]
     found = _difference(rates[0] - rates[1])
     return found | {
