@@ -5,6 +5,7 @@
 #   make page       strategies/README.md again, after a change of a strategy
 #   make peers      our strategies beside other libraries' clipping, which it installs
 #   make frameworks clipping in Lightning, Transformers, Accelerate and TensorBoard, which it installs
+#   make distributed  torchrun's own processes, and every strategy in every scope over several
 #   make docs       the documentation as a site in build/site, warnings being errors
 #   make drills     faults injected for an hour: kills, damaged files, noise, soaks
 #   make coverage   the suite once more, with the lines that no test runs
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 DEMO := none value norm soft agc percentile zclip adagc
 
-.PHONY: demo test install check page docs drills peers frameworks coverage audit constraints lowest newest clean
+.PHONY: demo test install check page docs drills peers frameworks distributed coverage audit constraints lowest newest clean
 
 demo: install
 	$(BIN)/gclip compare $(DEMO:%=-s %) --store demo-runs
@@ -38,6 +39,9 @@ peers: install
 frameworks: install
 	$(BIN)/python -m pip install --quiet -e ".[dev,frameworks]"
 	GCLIP_FRAMEWORKS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integrations tests/test_docs.py -k "integrations or in-your-loop"
+
+distributed: install
+	GCLIP_DISTRIBUTED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/training/parallel tests/clipping/test_sharded.py
 
 coverage: install
 	$(BIN)/python -m pip install --quiet pytest-cov

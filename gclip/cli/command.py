@@ -20,6 +20,7 @@ import typer
 
 from gclip.cli import (
     bench,
+    bench_loop,
     check,
     compare,
     doctor,
@@ -33,6 +34,7 @@ from gclip.cli import (
 )
 from gclip.cli.app import App
 from gclip.cli.interrupts import AGAIN, INTERRUPTED, signals, tell
+from gclip.core.launcher import speaks
 from gclip.core.numbers import shown
 from gclip.results.reading import reading_once
 from gclip.text.streams import make_printable, printable
@@ -54,6 +56,7 @@ app = App(
 for module in (train, compare, figures, listing, show, check, survey, doctor, env):
     module.add_to(app)
 app.add_typer(study.app, name="study")
+bench_loop.add_to(bench.app)
 app.add_typer(bench.app, name="bench")
 
 
@@ -131,6 +134,8 @@ def _run(arguments: list[str]) -> int:
     except _ParseError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             return 2  # a group without a command: its help was printed already
+        if not speaks():  # torchrun gives all processes the same arguments
+            return 2
         said = _one_line(error.format_message()) + _given(error, arguments)
         return _complain(f"{said}; see --help", 2)
     except typer.Abort:

@@ -37,6 +37,12 @@ class DivergenceMonitor:
         self._every = 1 if device.type == "cpu" else _GPU_STEPS
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._sent: AsyncCopy | None = None
+        self._in_step = False
+
+    def in_step_with_others(self) -> None:
+        """Several processes note the same values: let all see them at the same step, whichever
+        of their GPUs is the faster."""
+        self._in_step = True
 
     def note(self, loss: Tensor, finite: Tensor) -> bool:
         """Note a step's mean loss, shape (), and whether its gradients were finite, (1,).
@@ -48,9 +54,11 @@ class DivergenceMonitor:
         self._waiting.append((loss, finite))
         if self._every == 1:
             return self.look()
+        if self._in_step and len(self._waiting) >= self._every:
+            self._receive()
         if self._sent is None and len(self._waiting) >= self._every:
             self._send()
-        if self._sent is not None and self._sent.ready:
+        if self._sent is not None and not self._in_step and self._sent.ready:
             self._receive()
         return self.diverged_at is None
 

@@ -75,7 +75,7 @@ class Run(TrainingLoop[ClipReport]):
         )
 
     @property
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, Any]:
         """What a result's environment tells of the run beside the machine."""
         return self.backward.facts
 

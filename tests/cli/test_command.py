@@ -96,6 +96,7 @@ OPTIONS: dict[str, set[str]] = {
         *("--tutorial", "--no-tutorial", "--json"),
     },
     "bench data": {"--data", "--json"},
+    "bench loop": {"--model", "--batch-size", "--seconds", "--json"},
 }
 
 
