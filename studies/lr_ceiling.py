@@ -13,7 +13,6 @@ The ceiling is known to one step of the grid. One that is the grid's last value 
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,11 +23,12 @@ from gclip.results.stability import SHARE, ceiling, least_mean, stable
 from gclip.results.trained import RULE_OF_OTHERS
 from gclip.studies._runs import (
     Cell,
+    drawing,
     failures,
+    labels_of,
     parts,
     points_of,
     runs_each,
-    scored,
     seeds_of,
     spellings,
     summary,
@@ -36,7 +36,7 @@ from gclip.studies._runs import (
 )
 from gclip.studies._words import factor, measured, order_of
 from gclip.text.screen import percent
-from gclip.training.metric import ACCURACY, Metric
+from gclip.training.metric import Metric
 from gclip.tuning.dimension import rounded
 from gclip.tuning.space import check_lr_range
 from gclip.tuning.study import Answer, Request
@@ -69,13 +69,15 @@ def columns(metric: Metric) -> dict[str, str]:
 
 def run(request: Request) -> Answer:
     """One row a strategy, the highest ceiling first."""
-    runs = trained(request, cells_of(request))
+    cells = cells_of(request)
+    runs = trained(request, cells)
     rows = table(runs)
     return Answer(
         rows=rows,
         columns=columns(metric_of(runs)),
         notes=[*_notes(runs, rows), *failures(runs)],
-        figures={"lr_ceiling": partial(_figure, runs, rows)},
+        figures={"lr_ceiling": drawing("lr_ceiling", "lr_ceiling", runs, rows)},
+        labels=labels_of(cells),
         more={"grid": _cells(runs), "split": "validation"},
         ok=any(row["score"] is not None for row in rows),
     )
@@ -199,9 +201,3 @@ def _cells(runs: pd.DataFrame) -> list[dict[str, Any]]:
             {"strategy": text, "lr": lr, "stable": steady[lr], **cell} for lr, cell in cells.items()
         ]
     return rows
-
-
-def _figure(runs: pd.DataFrame, rows: list[dict[str, Any]]) -> Any:
-    from gclip.figures import _lr_ceiling
-
-    return _lr_ceiling.draw(runs, rows)

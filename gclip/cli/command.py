@@ -33,6 +33,7 @@ from gclip.cli import (
 )
 from gclip.cli.app import App
 from gclip.cli.interrupts import AGAIN, INTERRUPTED, signals, tell
+from gclip.cli.typed import typed
 from gclip.core.numbers import shown
 from gclip.results.reading import reading_once
 from gclip.text.streams import make_printable
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        with reading_once():
+        with reading_once(), typed(arguments):
             code: Any = app(args=arguments, prog_name="gclip", standalone_mode=False)
     except KeyboardInterrupt as error:
         return tell(error, AGAIN)

@@ -151,7 +151,7 @@ def _draw(comparison: Comparison, folder: Path) -> list[Path]:
 
     if not comparison.keys:
         return []
-    return list(figures.draw_all(comparison.store.path, folder, keys=comparison.keys))
+    return list(figures.draw_all(comparison.store.path, folder, keys=comparison.keys, usual=True))
 
 
 def _print(

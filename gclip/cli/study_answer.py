@@ -43,7 +43,7 @@ def run_and_draw(
     Returns:
         The answer, and the figures' files, PNG and SVG.
     """
-    from gclip.figures._style import theme
+    from gclip.figures._page import theme
 
     then = "the answer and its figures"
     display = _OpenDisplay(then=then) if run_count is None else RunsDisplay(run_count, then=then)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from gclip.cli import typed
 from gclip.cli.options import (
     FiguresFolder,
     Fleet,
@@ -121,6 +122,5 @@ def run(
         study.run_count(request) if hasattr(study, "run_count") else None,
         out or place.store / "figures",
     )
-    if "trials" not in studies.uses(command.study):  # trials are kept by Optuna
-        write_answer(command.study, request, answer, files)
+    write_answer(command.study, request, answer, files, typed.command())
     show_answer(answer, files, json, study=command.study)

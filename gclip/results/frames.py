@@ -162,6 +162,11 @@ class Results:
         steps, layers = steps_frame(stored, points), layers_frame(stored)
         return cls(_runs_frame(stored), _curves_frame(stored), steps, layers)
 
+    @classmethod
+    def nothing(cls) -> Results:
+        """Of no run: what a figure of trials alone is drawn from."""
+        return cls(_runs_frame(()), _curves_frame(()), steps_frame((), None))
+
     def only(self, keys: Iterable[str]) -> Results:
         """The part about these runs."""
         wanted = set(keys)

@@ -23,7 +23,7 @@ _VALUES = STEP_COLUMNS[4:-1]
 
 
 def steps_frame(runs: Iterable[StoredRun], points: int | None) -> pd.DataFrame:
-    """The rows (STEP_COLUMNS) of `runs`; with `points`, in at most so many blocks of the longest."""
+    """The rows (STEP_COLUMNS) of `runs`, in at most `points` blocks of the longest."""
     import pandas as pd
 
     # Runs stay packed until the longest is known: blocks are to line up across runs.
