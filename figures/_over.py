@@ -82,11 +82,12 @@ def log_axis(axes: Axes, low: float, high: float) -> None:
         axes.xaxis.set_major_locator(LogLocator(subs=subs))
     else:
         axes.xaxis.set_major_locator(LogLocator(numticks=5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A number of a log axis in few letters."""
     if 1e-3 <= value < 1e4:
         return f"{value:g}"
     return rf"$10^{{{round(math.log10(value))}}}$" if value > 0 else "0"

@@ -37,8 +37,8 @@ class Style:
     Attributes:
         text: points of titles and labels; what is smaller has five sixths of that.
         width: inches, unless told otherwise.
-        ground, ink, soft, faint, grid: colours of the ground, of text, of axes and captions, of
-            what is in the background, of the grid.
+        ground, ink, soft, faint, grid, edge: colours of the ground, of text, of captions, of what
+            is in the background, of the grid, of the panels' frames.
     """
 
     text: float
@@ -48,6 +48,7 @@ class Style:
     soft: str = "#5c5c5c"
     faint: str = "#c8c8c8"
     grid: str = "#e4e4e4"
+    edge: str = "#a6a6a6"
 
 
 STYLES = {
@@ -55,7 +56,7 @@ STYLES = {
     "slides": Style(text=15.0, width=10.0),
     "dark": Style(
         text=15.0, width=10.0, ground="#15181c", ink="#ececec", soft="#b4bac2", faint="#565d66",
-        grid="#2e343b",
+        grid="#2e343b", edge="#6a727c",
     ),
 }  # fmt: skip
 
@@ -173,7 +174,7 @@ def settings() -> dict[str, Any]:
             **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), style.ink),
             **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"),
                             style.ground),
-            "axes.edgecolor": style.soft,
+            "axes.edgecolor": style.edge,
             "grid.color": style.grid,
             "savefig.dpi": DPI,
             "svg.hashsalt": "gclip",

@@ -118,4 +118,4 @@ def diamond(axes: Axes, value: float, place: float, colour: str, size: float = 1
 def row_height(labels: Sequence[str], least: float = 0.2) -> float:
     """Inches of paper for each row, whose labels may have several lines."""
     lines = max((label.count("\n") + 1 for label in labels), default=1)
-    return max(least, 0.045 + 0.095 * lines)
+    return max(least, 0.07 + 0.1 * lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import textwrap
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
@@ -13,8 +14,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
+from matplotlib.transforms import ScaledTranslation
 
 from gclip.errors import UsageError
+from gclip.text.table import fill
 
 from ._page import PAPER, page, theme
 
@@ -28,8 +31,11 @@ FEW = 8
 """Up to so many strategies share one panel; more get a panel each."""
 SMALL = 5 / 6
 """Of the text's size: that of ticks, legends and captions."""
-_LETTER = 0.57
+_LETTER = 0.54
 """The width of a letter of DejaVu Sans, on average, in sizes of the text."""
+
+_GROWING: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Figures that have the height of their panels, to which titles and captions are added."""
 
 Draws = ParamSpec("Draws")
 
@@ -104,16 +110,21 @@ def canvas(height: float) -> Figure:
     """An empty figure, as wide as the page, that no global state of pyplot knows of.
 
     Args:
-        height: in inches of paper, with the title and the paragraph below.
+        height: in inches of paper, without title, legend and the paragraph below: it grows by
+            those.
     """
-    lines = 0.0 if page().titled else -0.45
-    figure = Figure(
-        figsize=(page().width, max(height + lines, 1.2) * page().scale), layout="constrained"
-    )
+    figure = Figure(figsize=(page().width, height * page().scale), layout="constrained")
     FigureCanvasAgg(figure)
+    _GROWING.add(figure)
     pad = 0.03 * page().scale
     figure.get_layout_engine().set(w_pad=pad, h_pad=pad)  # type: ignore[union-attr]
     return figure
+
+
+def _grow(figure: Figure | SubFigure, by: float) -> None:
+    """Make a figure of ours higher, by inches; another's stays as its owner wants it."""
+    if figure in _GROWING:
+        figure.set_figheight(figure.get_figheight() + by)
 
 
 def inches(figure: Figure | SubFigure | None = None) -> float:
@@ -149,17 +160,30 @@ def letters(share: float = 1.0, small: bool = True, figure: Any = None) -> int:
 
 
 def title(figure: Figure | SubFigure, text: str, runs: pd.DataFrame | str) -> None:
-    """What is shown, and under it the setting that all runs share, if the page has titles."""
+    """What is shown, and under it the setting that all runs share, if the page has titles.
+
+    Call it last: the legend goes under it.
+    """
     if not page().titled:
         return
     below = runs if isinstance(runs, str) else setting(runs)
+    width = letters(0.97, small=False, figure=figure)
+    lines = [line for each in (text, below) if each for line in fill(each, width)]
     # Nothing of it is a formula, whatever a study or a strategy is called.
-    lines = [
-        line
-        for each in (text, below)
-        for line in textwrap.wrap(each, letters(0.97, small=False, figure=figure))
-    ]
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize="medium", parse_math=False)
+    head = figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize="medium", parse_math=False)
+    if not figure.legends:
+        _grow(figure, head.get_window_extent().height / figure.dpi)
+        return
+    own = figure.legends[-1]
+    inch = figure.dpi
+    high = (head.get_window_extent().height + pt(3)) / inch
+    place = figure.transSubfigure + ScaledTranslation(0, -high, figure.dpi_scale_trans)
+    own.set_bbox_to_anchor((0.0, 1.0), transform=place)
+    # Empty lines under the title keep the legend's place free, in any layout.
+    line = head.get_fontsize() * 1.2 / 72
+    blank = math.ceil(own.get_window_extent().height / inch / line)
+    head.set_text("\n".join([*lines, *[""] * blank]))
+    _grow(figure, high + blank * line)
 
 
 def caption(figure: Figure | SubFigure, *sentences: str) -> None:
@@ -167,8 +191,11 @@ def caption(figure: Figure | SubFigure, *sentences: str) -> None:
     text = " ".join(sentence for sentence in sentences if sentence)
     if not page().titled or not text:
         return
+    text = text.replace("n = ", "n\xa0=\xa0")  # not to be parted
+    lines = fill(text, letters(0.98, figure=figure))
+    _grow(figure, (len(lines) + 0.5) * SMALL * page().style.text * 1.2 / 72)
     figure.supxlabel(
-        textwrap.fill(text, letters(0.98, figure=figure)),
+        "\n".join(lines).replace("\xa0", " "),
         x=0.01, ha="left", fontsize="small", color=page().style.soft, parse_math=False,
     )  # fmt: skip
 
@@ -181,15 +208,24 @@ def legend(figure: Figure | SubFigure, handles: Sequence[Any], columns: int | No
     most = columns or max(1, letters(0.98, figure=figure) // (longest + 7))
     rows = math.ceil(len(handles) / most)
     figure.legend(
-        handles=handles, loc="outside upper left", ncols=math.ceil(len(handles) / rows),
+        handles=handles, loc="upper left" if page().titled else "outside upper left",
+        ncols=math.ceil(len(handles) / rows),
         columnspacing=1.2, handlelength=1.9, handletextpad=0.5, borderaxespad=0.2,
-        labelspacing=0.35,
+        labelspacing=0.35, borderpad=0.3,
     )  # fmt: skip
+    if not page().titled:  # else the title knows
+        _grow(figure, (rows * 1.35 + 0.6) * SMALL * page().style.text / 72)
 
 
 def side_label(figure: Figure | SubFigure, text: str) -> None:
     """What all vertical axes of a figure are."""
-    figure.supylabel(text, fontsize="medium")
+    figure.supylabel(upright(figure, text), fontsize="medium")
+
+
+def upright(figure: Figure | SubFigure, text: str, share: float = 1.0) -> str:
+    """A label for a vertical axis, in as many lines as a share of the figure's height takes."""
+    high = float(figure.bbox.height / figure.dpi) / page().scale
+    return "\n".join(fill(text, max(12, int(share * high * 72 / (PAPER * _LETTER)))))
 
 
 def pt(size: float) -> float:

@@ -41,7 +41,7 @@ def draw(norms: Mapping[str, Norms], suggestions: Suggestions, setting: str = ""
     look = looks([row.spelling for row in useful])
     rows = {scope: [row for row in useful if row.scope == scope] for scope in norms}
     heights = [part for scope in norms for part in (_HIGH, _ROW * (len(rows[scope]) + 0.6))]
-    figure = canvas(sum(heights) + 0.36 * len(norms) + 1.5)
+    figure = canvas(sum(heights) + 0.36 * len(norms) + 0.5)
     grid = figure.subplots(2 * len(norms), 1, height_ratios=heights, squeeze=False)[:, 0]
     for place, (scope, values) in enumerate(norms.items()):
         above, below = grid[2 * place], grid[2 * place + 1]

@@ -71,7 +71,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     look = looks(strategies)
     columns = columns_for(len(strategies), 1.35, figure)
     lines = -(-len(strategies) // columns)
-    figure = room(figure, 1.7 + 1.3 * lines)
+    figure = room(figure, 0.65 + 1.3 * lines)
     grid = panels(figure, len(strategies), columns, sharex=True, sharey=True)
     every = {text: np.column_stack([_trials(c), c.mean]) for text, c in found.items()}
     lowest = min(float(curve.mean.min()) for curve in found.values())

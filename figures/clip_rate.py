@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from gclip.clipping.verdicts import DEFINITION, verdict_of
 from gclip.results.table import shares_of
+from gclip.text.table import fill
 
 from ._looks import looks
 from ._page import page
@@ -47,11 +48,12 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     labels = [wrapped(strategy, letters(0.22)) for strategy in order]
     height = row_height(labels, 0.22)
     if wide:
-        figure = room(figure, 1.6 + height * len(order))
+        figure = room(figure, 0.55 + height * len(order))
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.35])
     else:  # one above the other, each with its names
-        figure = room(figure, 2.5 + 2 * height * len(order))
-        left, right = figure.subplots(2, 1)
+        figure = room(figure, 1.75 + (height + 0.17) * len(order))
+        above, below = figure.subfigures(2, 1, height_ratios=[1.0, 0.95])
+        left, right = above.subplots(), below.subplots()
     heights = spread(runs)
     for row, strategy in enumerate(order):
         own = runs[runs["strategy"] == strategy]
@@ -67,11 +69,11 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     verdicts = [_verdict(runs[runs["strategy"] == strategy]) for strategy in order]
     left.set_yticks(range(len(order)), labels)
     if wide:
-        right.set_yticks(range(len(order)), [wrapped(text, letters(0.16)) for text in verdicts])
+        right.set_yticks(range(len(order)), ["\n".join(fill(text, 20)) for text in verdicts])
     else:
         right.set_yticks(range(len(order)), labels)
         names = left.twinx()  # only carries the verdicts
-        names.set_yticks(range(len(order)), [wrapped(text, 15) for text in verdicts])
+        names.set_yticks(range(len(order)), ["\n".join(fill(text, 18)) for text in verdicts])
         names.set_ylim(len(order) - 0.5, -0.5)
         names.tick_params(axis="y", length=0)
         names.grid(visible=False)
@@ -82,7 +84,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     left.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     left.set_xlabel("Steps limited in all (%)")
     left.grid(visible=False, axis="y")
-    _course(figure, right, results.steps, order)
+    _course(figure if wide else below, right, results.steps, order, wide)
     title(figure, "How often each strategy limits a step", results.runs)
     caption(
         figure,
@@ -101,7 +103,9 @@ def _verdict(runs: pd.DataFrame) -> str:
     return verdict if math.isnan(rate) else f"{verdict}, {100 * rate:.1f} %"
 
 
-def _course(figure: Figure | SubFigure, axes: Axes, steps: pd.DataFrame, order: list[str]) -> None:
+def _course(
+    figure: Figure | SubFigure, axes: Axes, steps: pd.DataFrame, order: list[str], wide: bool
+) -> None:
     """A map: strategy by time, the share of limited steps as shade."""
     axes.set_facecolor(page().style.faint)
     axes.grid(visible=False)
@@ -130,6 +134,11 @@ def _course(figure: Figure | SubFigure, axes: Axes, steps: pd.DataFrame, order: 
     axes.hlines(np.arange(len(order) - 1) + 0.5, edges[0], edges[-1], color="white", linewidth=2)
     axes.set_xlim(edges[0], edges[-1])
     bar = figure.colorbar(
-        image, ax=axes, aspect=30, pad=0.02, format=PercentFormatter(1, symbol="")
+        image,
+        ax=axes,
+        aspect=30,
+        pad=0.02,
+        location="right" if wide else "bottom",
+        format=PercentFormatter(1, symbol=""),
     )
     bar.set_label("Steps limited (%)")

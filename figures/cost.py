@@ -16,7 +16,7 @@ from ._looks import looks
 from ._metrics import axis_label, clip_axis, format_axis, interval_of_mean, mark_worst
 from ._over import even_on_log, log_axis
 from ._page import page
-from ._style import caption, finished, inches, legend, pt, room, seeds, split, title, wrapped
+from ._style import caption, finished, legend, pt, room, seeds, split, title, upright, wrapped
 
 if TYPE_CHECKING:
     from gclip.results import Results
@@ -44,8 +44,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     runs = require(results)
     metric, strategies = metric_of(runs), ordered(runs["strategy"])
     look = looks(strategies)
-    per_column = 2 if inches(figure) < 5 else 4
-    figure = room(figure, 2.9 + 0.12 * -(-len(strategies) // per_column))
+    figure = room(figure, 1.9)
     axes = figure.subplots()
     ink = page().style.ink
     times = []
@@ -66,7 +65,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     clip_axis(axes, metric)
     format_axis(axes.yaxis, metric)
     mark_worst(axes, metric)
-    axes.set(xlabel="Seconds a run", ylabel=axis_label(split(runs), metric))
+    axes.set(xlabel="Seconds a run", ylabel=upright(figure, axis_label(split(runs), metric), 0.7))
     legend(
         figure,
         [

@@ -48,7 +48,7 @@ def draw(results: Results, ax: Axes | None = None) -> Figure | SubFigure:
     width = letters(0.26)
     labels = [wrapped(row["strategy"], width) for row in rows]
     height = row_height([*labels, "two\nlines"], 0.24)
-    axes = canvas(1.75 + height * len(rows)).subplots() if ax is None else ax
+    axes = canvas(0.70 + height * len(rows)).subplots() if ax is None else ax
     figure = axes.figure
     ink = page().style.ink
     axes.axvline(0, color=ink, linewidth=pt(0.8))

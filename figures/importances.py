@@ -70,7 +70,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     columns = columns_for(len(strategies), 1.6, figure)
     lines = -(-len(strategies) // columns)
     most = max(len(each) for each in shares.values())
-    figure = room(figure, 1.35 + lines * (0.45 + 0.17 * most))
+    figure = room(figure, 0.35 + lines * (0.45 + 0.17 * most))
     grid = panels(figure, len(strategies), columns, sharex=True)
     for axes, text in zip(grid, strategies, strict=True):
         own = shares[text]

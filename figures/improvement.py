@@ -57,7 +57,7 @@ def draw(results: Results, ax: Axes | None = None) -> Figure | SubFigure:
     look = looks(order)
     labels = [wrapped(text, letters(0.26)) for text in order]
     height = row_height(labels, 0.2)
-    axes = canvas(1.6 + height * len(order)).subplots() if ax is None else ax
+    axes = canvas(0.55 + height * len(order)).subplots() if ax is None else ax
     figure = axes.figure
     ink = page().style.ink
     axes.axvline(0.5, color=ink, linewidth=pt(0.8))

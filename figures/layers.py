@@ -76,7 +76,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     maps = {name: Heat.of(watched[watched["strategy"] == name], diverged) for name in shown}
     heights = [max(_FEWEST_ROWS, min(len(each.labels), 24)) for each in maps.values()]
     high = [0.28 + 0.06 * rows for rows in heights]
-    figure = room(figure, 1.75 + sum(high) + 0.3 * len(high))
+    figure = room(figure, 0.70 + sum(high) + 0.3 * len(high))
     grid: Any = figure.subplots(
         len(shown), 2, squeeze=False, sharex=True, sharey="row", height_ratios=high
     )
@@ -98,7 +98,8 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
             axes.set_title(SIDES[side].capitalize(), loc="right", pad=pt(6))
     for axes, side in zip(grid[-1], SIDES, strict=True):
         axes.set_xlabel(f"Step, {SIDES[side]}")
-    bar = figure.colorbar(image, ax=grid, aspect=40, pad=0.015, extend="both")
+    where = "right" if inches(figure) > 5 else "bottom"
+    bar = figure.colorbar(image, ax=grid, aspect=40, pad=0.015, extend="both", location=where)
     bar.set_label("Gradient norm of the layer (L2)")
     legend(figure, _legend())
     title(figure, "Gradient norm of each layer over training", results.runs)

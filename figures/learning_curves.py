@@ -38,6 +38,7 @@ from ._style import (
     side_label,
     split,
     title,
+    upright,
     wrapped,
 )
 
@@ -133,7 +134,7 @@ def _together(
 ) -> Figure | SubFigure:
     look = looks(results.strategies)
     side_by_side = inches(into) > 5
-    figure = room(into, 2.8 if side_by_side else 4.4 + 0.11 * len(results.strategies))
+    figure = room(into, 1.9 if side_by_side else 3.2)
     grid = figure.subplots(1, 2) if side_by_side else figure.subplots(2, 1)
     for axes, (measure, label) in zip(grid, measures.items(), strict=True):
         for place, strategy in reversed(list(enumerate(results.strategies))):
@@ -143,7 +144,7 @@ def _together(
             else:
                 _curve(axes, own, measure, look[strategy])
         _finish(axes, measure, metric, curves, results.runs)
-        axes.set(xlabel="Epoch", ylabel=label)
+        axes.set(xlabel="Epoch", ylabel=upright(figure, label, 0.8 if side_by_side else 0.38))
         if _one_epoch(curves):
             axes.set_xlim(-1, len(results.strategies))
             axes.set_xticks([])
@@ -174,7 +175,7 @@ def _apart(
     count = len(results.strategies)
     columns = columns_for(count, 0.98, into)
     rows = -(-count // columns)
-    figure = room(into, 1.5 + 2 * 1.02 * rows)
+    figure = room(into, 0.45 + 2 * 1.02 * rows)
     halves: Any = figure.subfigures(2, 1)
     for part, (measure, label) in zip(halves, measures.items(), strict=True):
         means = curves.groupby(["strategy", "epoch"])[measure].mean().unstack(0)

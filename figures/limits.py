@@ -69,7 +69,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     look = looks(shown)
     columns = columns_for(len(shown), 1.35, figure)
     rows = -(-len(shown) // columns)
-    figure = room(figure, 1.6 + 1.25 * rows)
+    figure = room(figure, 0.55 + 1.25 * rows)
     grid = panels(figure, len(shown), columns, sharex=True, sharey=True)
     every: list[float] = []
     for axes, text in zip(grid, shown, strict=True):

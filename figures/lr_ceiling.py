@@ -70,7 +70,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     look = looks(strategies)
     columns = columns_for(len(strategies), 1.35, figure)
     lines = -(-len(strategies) // columns)
-    figure = room(figure, 1.6 + 1.35 * lines)
+    figure = room(figure, 0.55 + 1.35 * lines)
     grid = panels(figure, len(strategies), columns, sharex=True, sharey=True)
     none = means(runs[runs["strategy"] == "none"], "rate")
     low_rate, high_rate = float(runs["rate"].min()), float(runs["rate"].max())

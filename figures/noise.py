@@ -75,7 +75,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     columns = columns_for(len(conditions), 0.82, figure)
     lines = -(-len(conditions) // columns)
     labels = [wrapped(text, letters(0.2)) for text in order]
-    figure = room(figure, 1.75 + lines * (0.5 + row_height(labels, 0.17) * len(order)))
+    figure = room(figure, 0.70 + lines * (0.5 + row_height(labels, 0.17) * len(order)))
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     heights = spread(runs)
     clean = runs[runs["disturbance"] == CLEAN].groupby("strategy")["score"].mean()

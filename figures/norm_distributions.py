@@ -14,6 +14,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from gclip.errors import UsageError
 
 from ._looks import looks
+from ._over import short
+from ._page import page
 from ._style import (
     caption,
     columns_for,
@@ -40,6 +42,7 @@ SIDES = {"norm": ("before clipping", "#4c9be8"), "clipped_norm": ("after clippin
 """Blue and orange differ for all eyes; they are no strategy's here, but a quantity's."""
 
 SHORT = ("1st", "2nd", "3rd")
+TAIL = 0.002
 MOST = 3000
 """Norms of a violin at most."""
 
@@ -70,7 +73,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     look = looks(shown)
     columns = columns_for(len(shown), 1.35, figure)
     rows = -(-len(shown) // columns)
-    figure = room(figure, 1.6 + 1.2 * rows)
+    figure = room(figure, 0.55 + 1.2 * rows)
     grid = panels(figure, len(shown), columns, sharex=True, sharey=True)
     for axes, text in zip(grid, shown, strict=True):
         _violins(axes, norms[norms["strategy"] == text])
@@ -78,11 +81,11 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         name = wrapped(text, letters(0.86 / columns, figure=figure))
         axes.set_title(f"{name}\n{counted(runs)}", fontsize="small")
         axes.spines["top"].set(color=look[text].colour, linewidth=pt(2.2))
-    low, high = norms["log10"].min(), norms["log10"].max()
+    low, high = (float(q) for q in np.quantile(norms["log10"], [TAIL, 1 - TAIL]))
     margin = 0.03 * (high - low) or 0.1
     grid[0].set_ylim(low - margin, high + margin)
     grid[0].yaxis.set_major_locator(MaxNLocator(5, integer=high - low > 2.5))
-    grid[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{10**value:.2g}"))
+    grid[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(10**value)))
     for axes in grid[-columns:]:
         axes.set_xlabel("Third of training")
     side_label(figure, "Gradient norm, whole model (L2)")
@@ -92,8 +95,8 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     caption(
         figure,
         f"Each violin: the norms of all steps of a third (of blocks of steps: their medians), "
-        f"all seeds together, {seeds(results.runs)}, within their extremes; lines: quartiles. "
-        "All violins are equally wide.",
+        f"all seeds together, {seeds(results.runs)}; lines: quartiles. All violins are equally "
+        f"wide; the axis leaves out the outermost {TAIL:.1%} at either end.",
         f"Steps with gradients that are not finite ({infinite:.1%}), and norms of 0, are left out."
         if infinite > 0
         else "",
@@ -131,5 +134,6 @@ def _violins(axes: Axes, norms: pd.DataFrame) -> None:
         hue_order=[label for label, _ in SIDES.values()],
         palette=[colour for _, colour in SIDES.values()], split=True, inner="quart", cut=0,
         density_norm="width", linewidth=pt(0.5), legend=False, ax=axes, gridsize=60, gap=0.06,
+        saturation=1, linecolor=page().style.soft,
     )  # fmt: skip
     axes.set(xlabel="", ylabel="")

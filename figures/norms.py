@@ -64,7 +64,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     columns = columns_for(count, 1.35, figure)
     rows = -(-count // columns)
     steps, width = _thinned(results.steps, 60 if count > 12 else 100)
-    figure = room(figure, 1.5 + 1.25 * rows)
+    figure = room(figure, 0.45 + 1.25 * rows)
     grid = panels(figure, count, columns, sharex=True, sharey=True)
     for axes, (strategy, player) in zip(grid, shown, strict=True):
         own = steps[(steps["strategy"] == strategy) & (steps["player"] == player)]

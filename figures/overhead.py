@@ -48,7 +48,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     wide = inches(figure) > 5
     labels = [_name(row, letters(0.26)) for row in rows]
     high = row_height(labels, 0.17) * len(rows)
-    figure = room(figure, 1.4 + (high if wide else 2 * high + 0.4))
+    figure = room(figure, 0.35 + (high if wide else 2 * high + 0.4))
     shape = (1, 2) if wide else (2, 1)
     left, right = figure.subplots(*shape, sharey=True)
     heights = range(len(rows))

@@ -72,8 +72,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     columns = 1 if few else columns_for(len(strategies), 0.98, figure)
     count = 1 if few else len(strategies)
     rows = -(-count // columns)
-    legend_rows = len(strategies) / 2 if few else 0
-    figure = room(figure, (3.0 + 0.11 * legend_rows) if few else 1.5 + 1.05 * rows)
+    figure = room(figure, 1.9 if few else 0.45 + 1.05 * rows)
     grid = panels(figure, count, columns, sharex=True, sharey=True)
     for place, axes in enumerate(grid):
         if few:

@@ -57,7 +57,7 @@ def draw(results: Results, ax: Axes | None = None) -> Figure | SubFigure:
     look = looks(order)
     labels = [wrapped(text, letters(0.3)) for text in order]
     height = row_height(labels, 0.2)
-    axes = canvas(1.7 + height * len(order)).subplots() if ax is None else ax
+    axes = canvas(0.65 + height * len(order)).subplots() if ax is None else ax
     figure = axes.figure
     half = found.critical / 2
     for place, text in enumerate(order):

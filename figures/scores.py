@@ -63,7 +63,7 @@ def draw(results: Results, ax: Axes | None = None) -> Figure | SubFigure:
         for name in order
     ]
     height = row_height(labels, 0.24)
-    axes = canvas(1.5 + height * len(order)).subplots() if ax is None else ax
+    axes = canvas(0.45 + height * len(order)).subplots() if ax is None else ax
     figure = axes.figure
     axes.set_xlim(*around(runs["score"], metric))
     least = trained_from(runs, metric)

@@ -30,6 +30,7 @@ from ._style import (
     room,
     split,
     title,
+    upright,
     wrapped,
 )
 
@@ -51,7 +52,7 @@ def applies(results: Results) -> bool:
     runs = results.scored().runs
     if "lr" not in runs or not len(runs) or len(results.trials) or runs["lr"].nunique() > 1:
         return False
-    return "rate" not in runs and bool(_families(with_thresholds(runs)))
+    return "rate" not in runs and bool(_families(with_thresholds(runs), results.study))
 
 
 @finished
@@ -66,7 +67,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         UsageError: no strategy has several thresholds.
     """
     runs, metric = with_thresholds(with_scores(results.runs)), metric_of(results.runs)
-    strategies = _families(runs)
+    strategies = _families(runs, results.study)
     if not strategies:
         raise UsageError(
             f"no strategy was tried with {FEWEST} values of one number: gclip study run sensitivity"
@@ -74,7 +75,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     look = looks(strategies)
     columns = columns_for(len(strategies), 1.35, figure)
     rows = -(-len(strategies) // columns)
-    figure = room(figure, 1.6 + 1.6 * rows)
+    figure = room(figure, 0.55 + 1.6 * rows)
     grid = figure.add_gridspec(2 * rows, columns, height_ratios=[3, 1] * rows)
     none = runs[runs["strategy"] == "none"]["score"]
     top: Axes | None = None
@@ -95,7 +96,8 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         below.set_xlabel(threshold)
         for axes in (above, below):
             axes.tick_params(labelleft=column == 0)
-        above.set_ylabel(axis_label(split(runs), metric) if column == 0 else "")
+        label = upright(figure, axis_label(split(runs), metric), 0.55 / rows)
+        above.set_ylabel(label if column == 0 else "")
         below.set_ylabel("clipped (%)" if column == 0 else "", fontsize="small")
     if top is not None:
         whole_range(top, metric)
@@ -116,9 +118,9 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     return figure
 
 
-def _families(runs: pd.DataFrame) -> list[str]:
+def _families(runs: pd.DataFrame, study: str) -> list[str]:
     counts = runs[runs["value"].notna()].groupby("strategy")["value"].nunique()
-    least = 2 if "spelling" in runs and len(counts) and counts.max() < FEWEST else FEWEST
+    least = 2 if study else FEWEST
     return [text for text in ordered(counts.index) if counts[text] >= least and text != "none"]
 
 

@@ -67,7 +67,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     look = looks(strategies)
     columns = columns_for(len(fields), 1.15, figure)
     rows = -(-len(fields) // columns)
-    figure = room(figure, 1.6 + 1.35 * rows)
+    figure = room(figure, 0.55 + 1.35 * rows)
     grid = panels(figure, len(fields), columns, sharey=True)
     ink = page().style.ink
     marks = {**MARKS, "pruned": PRUNED}

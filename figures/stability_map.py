@@ -80,7 +80,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     shown = tried[tried["strategy"].isin(strategies)]
     columns = columns_for(len(strategies), 1.4, figure)
     rows = -(-len(strategies) // columns)
-    figure = room(figure, 1.75 + 1.4 * rows)
+    figure = room(figure, 0.70 + 1.4 * rows)
     grid = panels(figure, len(strategies), columns, sharey=True)
     low, high = float(shown["score"].min()), float(shown["score"].max())
     norm = Normalize(low, high if high > low else low + 1e-9)

@@ -70,7 +70,7 @@ def draw(results: Results, ax: Axes | None = None) -> Figure | SubFigure:
     both = (runs["form"] == "default").any()
     look = looks([row["strategy"] for row in rows])
     each = 0.5 if both else 0.3
-    axes = canvas(1.75 + each * len(rows)).subplots() if ax is None else ax
+    axes = canvas(0.70 + each * len(rows)).subplots() if ax is None else ax
     figure = axes.figure
     axes.set_xlim(*around(runs["score"], metric))
     right = axes.twinx()
