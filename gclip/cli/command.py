@@ -26,6 +26,7 @@ from gclip.cli import (
     env,
     figures,
     listing,
+    report,
     show,
     study,
     survey,
@@ -51,7 +52,7 @@ app = App(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for module in (train, compare, figures, listing, show, check, survey, doctor, env):
+for module in (train, compare, figures, report, listing, show, check, survey, doctor, env):
     module.add_to(app)
 app.add_typer(study.app, name="study")
 app.add_typer(bench.app, name="bench")
@@ -84,6 +85,8 @@ def root(
     gclip compare -s none -s norm -s agc        side by side, in seconds
     gclip train -s "norm(max_norm=0.1)"         one run
     gclip survey                                a threshold to start from
+    gclip figures --list                        what can be drawn of a store
+    gclip report                                a store as a page that people read
     gclip study run thresholds --strategy agc   tune it
     gclip check my_strategies.py                a strategy of yours
     gclip doctor train.py                       what is wrong with a loop's clipping

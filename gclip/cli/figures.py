@@ -135,7 +135,7 @@ def _list(json: bool) -> None:
 
     found = {name: drawings.describe(name) for name in drawings.names()}
     if json:
-        screen.echo_json([{"figure": name, "shows": text} for name, text in found.items()])
+        screen.echo_json({"figures": found})
         return
     table = TextTable(
         columns=[Column(heading="figure", words=True), Column(heading="shows", words=True)]

@@ -19,7 +19,9 @@ from gclip.cli.options import (
     Place,
     Plugins,
     StoreFolder,
+    TableFormat,
     Workers,
+    check_format,
     expand,
     load_data,
     load_plugins,
@@ -29,6 +31,7 @@ from gclip.cli.study_answer import run_and_draw, show_answer
 from gclip.cli.study_list import note_left_out
 from gclip.errors import UsageError
 from gclip.text import screen
+from gclip.text.export import TEXT
 from gclip.text.progress import load
 from gclip.text.table import Column, TextTable
 
@@ -73,6 +76,7 @@ def report(
     workers: Workers = None,
     plugin: Plugins = None,
     out: FiguresFolder = None,
+    format: TableFormat = TEXT,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Train what studies found with fresh seeds, score it on test images, and compare.
@@ -85,8 +89,10 @@ def report(
       gclip study report
       gclip study report thresholds-agc-digits thresholds-norm-digits --seeds 20
       gclip study report --store runs --data DIR --json
+      gclip study report --format latex > tuned.tex
     """
     place.alone()
+    check_format(format, json)
     execution = place.execution(workers, "off")
     load("torch", "optuna")
     from gclip.results import Store
@@ -116,7 +122,7 @@ def report(
         out or place.store / "figures",
     )
     write_answer("report", request, answer, files, typed.command())
-    show_answer(answer, files, json)
+    show_answer(answer, files, json, format)
 
 
 def show(

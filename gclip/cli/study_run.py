@@ -16,7 +16,9 @@ from gclip.cli.options import (
     Json,
     Place,
     Plugins,
+    TableFormat,
     Workers,
+    check_format,
     expand,
     load_data,
     load_plugins,
@@ -25,6 +27,7 @@ from gclip.cli.setting import Setting
 from gclip.cli.study_answer import run_and_draw, show_answer
 from gclip.cli.study_options import Search
 from gclip.cli.study_request import combine, refuse_unused
+from gclip.text.export import TEXT
 from gclip.text.progress import load
 
 
@@ -77,6 +80,7 @@ def run(
         ),
     ] = None,
     out: FiguresFolder = None,
+    format: TableFormat = TEXT,
     json: Json = False,
 ) -> None:
     """Answer a question about clipping by experiment: which threshold, which learning rate …
@@ -91,6 +95,7 @@ def run(
       gclip study run --file study.toml --trials 40
     """
     place.alone()
+    check_format(format, json)
     load("torch", "optuna")
     from gclip import studies
     from gclip.results import Store
@@ -123,4 +128,4 @@ def run(
         out or place.store / "figures",
     )
     write_answer(command.study, request, answer, files, typed.command())
-    show_answer(answer, files, json, study=command.study)
+    show_answer(answer, files, json, format, study=command.study)
