@@ -102,6 +102,15 @@ def draw(
         return cast("Figure", of_results(module_of(name).draw)(scored))
 
 
+def is_usual(name: str) -> bool:
+    """Whether a comparison draws a figure by itself; the others are drawn when they are asked for.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    return bool(getattr(module_of(name), "USUAL", True))
+
+
 def applies(name: str, results: Results) -> bool:
     """Whether a figure has anything to show of these runs.
 
@@ -239,7 +248,7 @@ def draw_all(
     asked = names() if only is None else [EARLIER.get(name, name) for name in only]
     chosen = [choose(name, names(), "figure") for name in asked]
     if usual:
-        chosen = [name for name in chosen if getattr(module_of(name), "USUAL", True)]
+        chosen = [name for name in chosen if is_usual(name)]
     kinds = [choose(kind, FORMATS, "figure format") for kind in formats]
     check_dpi(dpi)
     files: list[Path] = []

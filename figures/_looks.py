@@ -34,7 +34,7 @@ ORDER = (
     *("automatic", "per_sample", "clippy", "quantile_tracking", "adanorm", "spectral", "power"),
     *("cclip", "delta", "ema_ratio", "average_norm", "past_quantile", "median_window"),
     *("sigma_skip", "ratio_skip", "lognormal_skip", "block_rms", "update_rms", "larc", "aggc"),
-    *("random", "stable_spam"),
+    *("random", "stable_spam", "acclip"),
 )
 _SLOTS = len(PALETTE) * len(MARKERS) * len(DASHES)
 

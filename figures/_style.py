@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-import textwrap
+import re
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, cast
@@ -262,14 +262,13 @@ def split(runs: pd.DataFrame) -> str:
 
 
 def wrapped(strategy: str, width: int = 30) -> str:
-    """A strategy's spelling in lines of at most ``width``, broken after commas if possible."""
-    if len(strategy) <= width:
-        return strategy
-    head, bracket, rest = strategy.partition("(")
-    # ``agc(clip_factor=0.02)`` in a narrow place: after its bracket rather than within a word.
-    if bracket and "," not in rest and len(head) + 1 <= width and len(rest) <= width:
-        return f"{head}(\n{rest}"
-    return "\n".join(textwrap.wrap(strategy, width, break_on_hyphens=False)) or strategy
+    """A strategy's spelling in lines of about ``width``, broken after brackets and commas alone."""
+    lines = [""]
+    for part in re.split(r"(?<=\()|(?<=, )|(?<= )", strategy):
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def counted(runs: pd.DataFrame) -> str:

@@ -51,8 +51,9 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         figure = room(figure, 0.55 + height * len(order))
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.35])
     else:  # one above the other, each with its names
-        figure = room(figure, 1.75 + (height + 0.17) * len(order))
-        above, below = figure.subfigures(2, 1, height_ratios=[1.0, 0.95])
+        high = height * len(order)
+        figure = room(figure, 1.35 + 2 * height * len(order))
+        above, below = figure.subfigures(2, 1, height_ratios=[0.5 + high, 0.9 + high])
         left, right = above.subplots(), below.subplots()
     heights = spread(runs)
     for row, strategy in enumerate(order):

@@ -97,17 +97,16 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     grid[0].set_ylim(*_ends(np.array(rates, dtype=float)))
     side_label(figure, "Learning rate")
     bar = figure.colorbar(image, ax=grid, location="bottom", aspect=35, pad=0.02)
-    bar.set_label(axis_label(split(results.runs), metric))
+    bar.set_label(axis_label(split(_searched(results.runs)), metric))
     format_axis(bar.ax.xaxis, metric, 0)
     soft = page().style.soft
-    legend(
-        figure,
-        [
-            Line2D([], [], linestyle="", marker="o", color=soft, label="tried"),
+    handles: list[Any] = [Line2D([], [], linestyle="", marker="o", color=soft, label="tried")]
+    if (shown["diverged"] >= 0.5).any():
+        handles += [
             Line2D([], [], linestyle="", marker="x", color=soft, label="diverged"),
             Patch(facecolor="none", edgecolor=soft, hatch="/////", label="nearest diverged"),
-        ],
-    )
+        ]
+    legend(figure, handles)
     title(figure, "Learning rate and threshold", results.runs.drop(columns="lr", errors="ignore"))
     others = [text for text in ordered(tried["strategy"]) if text not in strategies]
     several = int(shown["n"].max())
@@ -122,11 +121,14 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     return figure
 
 
+def _searched(runs: pd.DataFrame) -> pd.DataFrame:
+    """Without tuned strategies that were trained again: these were not tried, but found."""
+    return runs[runs["form"].isna()] if "form" in runs else runs
+
+
 def _tried(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a strategy, threshold and learning rate: mean score, share diverged, n."""
-    if "form" in runs:  # of tuned strategies, retrained: not tried, but found
-        runs = runs[runs["form"].isna()]
-    varied = with_thresholds(with_scores(runs))
+    varied = with_thresholds(with_scores(_searched(runs)))
     varied = varied[varied["value"].notna()]
     varied = varied.assign(diverged=(varied["status"] == "diverged").astype(float))
     groups = varied.groupby(["strategy", "threshold", "value", "lr"], as_index=False)

@@ -39,7 +39,8 @@ def figures(
             "--strategy",
             "-s",
             metavar="STRATEGY",
-            help="Draw this one only: a spelling, or a name for all its spellings; again for more.",
+            help="A name or a spelling that alone is drawn (a name: all its spellings); again for "
+            "more.",
             show_default="all",
         ),
     ] = None,
@@ -74,7 +75,8 @@ def figures(
         typer.Option(
             "--plugin",
             metavar="FILE|MODULE",
-            help="A figure of yours, draw(results), or strategies; again for more.",
+            help="Python file or module that registers strategies, or is a figure, draw(results); "
+            "again for more.",
             show_default="none",
         ),
     ] = None,

@@ -45,10 +45,10 @@ def report(
         ),
     ] = None,
     store: StoreFolder = Path("runs"),
-    out: Annotated[
+    html: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE", help="The HTML file.", show_default="STORE/report.html"
+            "--html", metavar="FILE", help="The file to write.", show_default="STORE/report.html"
         ),
     ] = None,
     title: Annotated[
@@ -74,7 +74,7 @@ def report(
     \b
     Examples:
       gclip report --store runs
-      gclip report sensitivity-digits --store runs --out sensitivity.html
+      gclip report sensitivity-digits --store runs --html sensitivity.html
       gclip report --store runs --figure scores --figure forest --title "Clipping on digits"
     """
     load("torch")
@@ -96,7 +96,7 @@ def report(
     text = report_html(
         title or f"What {store} found", sections, *(_colours(STYLES[s]) for s in ("paper", "dark"))
     )
-    path = out or store / "report.html"
+    path = html or store / "report.html"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -150,7 +150,7 @@ def _pictures(results: Results, only: Sequence[str] | None) -> list[Picture]:
             shows=figures.describe(name),
             svg=figures.image_of(figures.draw(name, results), "svg", dpi=_DPI).decode(),
         )
-        for name in only or figures.names()
+        for name in only or sorted(figures.names(), key=lambda name: not figures.is_usual(name))
         if figures.applies(name, results)
     ]
 

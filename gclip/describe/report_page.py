@@ -198,11 +198,11 @@ a{color:inherit}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;
-border-bottom:1px solid var(--grid)}
+border-bottom:1px solid var(--grid);white-space:nowrap}
 th{border-bottom:1px solid var(--edge)}
-.figures{display:grid;gap:1.5rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));
-align-items:start}
-figure{margin:0}figure svg{width:100%;height:auto;max-width:30rem;display:block}
+.figures{columns:20rem;column-gap:1.5rem}
+figure{margin:0 0 1.5rem;break-inside:avoid}
+figure svg{width:100%;height:auto;max-width:30rem;display:block}
 figcaption{margin-top:.4rem}
 pre{background:var(--grid);padding:.6rem .8rem;overflow-wrap:anywhere;white-space:pre-wrap}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;font-size:.9rem}
@@ -210,5 +210,5 @@ dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 .keys{font:.75rem/1.4 ui-monospace,monospace;overflow-wrap:anywhere}
 :focus-visible{outline:2px solid currentColor;outline-offset:2px}
 @media print{body{max-width:none;padding:0;font-size:10pt}figure,tr,pre{break-inside:avoid}
-.figures{grid-template-columns:1fr 1fr}.wide{overflow:visible}h2,h3{break-after:avoid}}
+.figures{columns:2}.wide{overflow:visible}h2,h3{break-after:avoid}}
 """
