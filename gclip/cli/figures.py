@@ -47,7 +47,10 @@ def figures(
     format: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", metavar="png|svg|pdf", help="Again for more.", show_default="png and svg"
+            "--format",
+            metavar="FORMAT",
+            help="Of the figures: png, svg or pdf; again for more.",
+            show_default="png and svg",
         ),
     ] = None,
     style: Annotated[

@@ -72,8 +72,8 @@ TableFormat = Annotated[
     str,
     typer.Option(
         "--format",
-        metavar="text|markdown|latex|csv",
-        help="Of the table; csv has every column, in numbers.",
+        metavar="FORMAT",
+        help="Of the table: text, markdown, latex or csv, which has every column, in numbers.",
     ),
 ]
 NoFigures = Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")]

@@ -94,7 +94,9 @@ def report(
             display.doing(f"drawing {group.folder or 'figures'}")
             sections.append(section_of(opened, group, figure))
     text = report_html(
-        title or f"What {store} found", sections, *(_colours(STYLES[s]) for s in ("paper", "dark"))
+        title or f"What {store.resolve().name} found",
+        sections,
+        *(_colours(STYLES[s]) for s in ("paper", "dark")),
     )
     path = html or store / "report.html"
     try:
@@ -167,15 +169,15 @@ def _study(group: Group) -> dict[str, Any]:
     if not entry:  # its trials are all there is
         return {"title": group.study, "question": "Which values did the search try?"}
     setting = dict(entry["setting"])
-    varied = {"strategy", "seed", *(n for each in entry["labels"] for n in each)}
+    apart = {"strategy", "seed", "split", "code", *(n for each in entry["labels"] for n in each)}
     return {
         "title": f"{group.study}: {setting_text(RunConfig.of(setting))}",
         "question": asked or f"The study {group.study}",
         "table": table_of(entry["table"], entry["columns"]) if entry["table"] else None,
         "notes": entry["notes"],
-        "verdicts": [],
+        "verdicts": _claimed(entry["table"]),
         "command": entry.get("command", ""),
-        "settings": _told({k: v for k, v in setting.items() if k not in varied}),
+        "settings": _told({k: v for k, v in setting.items() if k not in apart}),
     }
 
 
@@ -229,6 +231,28 @@ def _verdicts(table: pd.DataFrame, baseline: str, metric: Metric) -> list[str]:
         ": there are too few seeds to tell." if few else ", which is no proof that there is none."
     )
     return said or ([nothing] if len(table) > 1 else [])
+
+
+def _claimed(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the table of a study claims, a sentence each; or that it claims nothing."""
+    from gclip.results.statistics import CLAIMS
+
+    said, asked = [], False
+    for row in rows:
+        for key, evidence in row.items():
+            if not key.endswith("evidence") or not evidence or evidence == "baseline":
+                continue
+            asked = True
+            rival = key.removesuffix("evidence").strip("_").removeprefix("vs_") or "none"
+            whose = "its own default" if rival == "default" else rival
+            where = f"{row['condition']}: " if row.get("condition") else ""
+            said += [
+                f"{where}{row['strategy']}: {claim} than {whose}"
+                for claim in str(evidence).split(", ")
+                if claim in CLAIMS
+            ]
+    nothing = ["No difference is shown, which is no proof that there is none."]
+    return said or (nothing if asked else [])
 
 
 def _repeat(config: Any, runs: pd.DataFrame) -> str:
