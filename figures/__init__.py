@@ -56,6 +56,11 @@ _METADATA: dict[str, dict[str, str | None]] = {
 }
 FORMATS = tuple(_METADATA)
 
+__all__ = [
+    *("FORMATS", "FigureWarning", "add", "add_if_figure", "applies", "describe", "draw"),
+    *("draw_all", "draw_survey", "groups", "image_of", "is_usual", "names", "on_page", "save"),
+]
+
 
 class FigureWarning(UserWarning):
     """A figure could not be drawn, and was left out."""

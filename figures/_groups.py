@@ -209,10 +209,8 @@ def only_strategies(results: Results, strategies: Sequence[str]) -> Results:
             return frame
         return frame[frame["strategy"].astype(str).isin(wanted)].reset_index(drop=True)
 
-    return dataclasses.replace(
-        results,
-        **{
-            name: chosen(getattr(results, name))
-            for name in ("runs", "curves", "steps", "layers", "trials", "table")
-        },
-    )
+    parts: dict[str, Any] = {
+        name: chosen(getattr(results, name))
+        for name in ("runs", "curves", "steps", "layers", "trials", "table")
+    }
+    return dataclasses.replace(results, **parts)

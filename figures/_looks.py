@@ -122,7 +122,8 @@ def _look(place: int, variant: int = 0) -> Look:
 def shaded(colour: str, by: float) -> str:
     """A colour mixed with white, or below 0 with black."""
     target = 1.0 if by > 0 else 0.0
-    return str(to_hex([each + abs(by) * (target - each) for each in to_rgb(colour)]))
+    red, green, blue = (each + abs(by) * (target - each) for each in to_rgb(colour))
+    return str(to_hex((red, green, blue)))
 
 
 def on_ground(colour: str) -> str:

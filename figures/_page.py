@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
 import seaborn as sns
@@ -189,5 +189,5 @@ def theme() -> Iterator[None]:
     """The style of the page, and only inside the block."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(settings())
+        mpl.rcParams.update(cast("Any", settings()))
         yield

@@ -117,13 +117,13 @@ def canvas(height: float) -> Figure:
     FigureCanvasAgg(figure)
     _GROWING.add(figure)
     pad = 0.03 * page().scale
-    figure.get_layout_engine().set(w_pad=pad, h_pad=pad)  # type: ignore[union-attr]
+    cast("Any", figure.get_layout_engine()).set(w_pad=pad, h_pad=pad)
     return figure
 
 
 def _grow(figure: Figure | SubFigure, by: float) -> None:
     """Make a figure of ours higher, by inches; another's stays as its owner wants it."""
-    if figure in _GROWING:
+    if isinstance(figure, Figure) and figure in _GROWING:
         figure.set_figheight(figure.get_figheight() + by)
 
 
@@ -180,7 +180,7 @@ def title(figure: Figure | SubFigure, text: str, runs: pd.DataFrame | str) -> No
     place = figure.transSubfigure + ScaledTranslation(0, -high, figure.dpi_scale_trans)
     own.set_bbox_to_anchor((0.0, 1.0), transform=place)
     # Empty lines under the title keep the legend's place free, in any layout.
-    line = head.get_fontsize() * 1.2 / 72
+    line = page().style.text * 1.2 / 72
     blank = math.ceil(own.get_window_extent().height / inch / line)
     head.set_text("\n".join([*lines, *[""] * blank]))
     _grow(figure, high + blank * line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
@@ -53,7 +53,8 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     else:  # one above the other, each with its names
         high = height * len(order)
         figure = room(figure, 1.35 + 2 * height * len(order))
-        above, below = figure.subfigures(2, 1, height_ratios=[0.5 + high, 0.9 + high])
+        halves: Any = figure.subfigures(2, 1, height_ratios=[0.5 + high, 0.9 + high])
+        above, below = halves
         left, right = above.subplots(), below.subplots()
     heights = spread(runs)
     for row, strategy in enumerate(order):

@@ -62,9 +62,9 @@ def draw(results: Results, ax: Axes | None = None) -> Figure | SubFigure:
     ink = page().style.ink
     axes.axvline(0.5, color=ink, linewidth=pt(0.8))
     for place, text in enumerate(order):
-        chance = found[text]
-        axes.hlines(place, chance.low, chance.high, color=ink, linewidth=pt(1.2), zorder=3)
-        diamond(axes, chance.value, place, look[text].colour)
+        each = found[text]
+        axes.hlines(place, each.low, each.high, color=ink, linewidth=pt(1.2), zorder=3)
+        diamond(axes, each.value, place, look[text].colour)
     axes.set_yticks(range(len(order)), labels)
     right = axes.twinx()
     gap = " " if inches() > 5 or height < 0.24 else "\n"

@@ -122,8 +122,8 @@ def _norms(steps: pd.DataFrame) -> pd.DataFrame:
         )
         for name, (label, _) in SIDES.items()
     ]
-    norms = pd.concat(parts, ignore_index=True)
-    norms = norms[np.isfinite(norms["norm"]) & (norms["norm"] > 0)]
+    norms: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    norms = norms.loc[np.isfinite(norms["norm"]) & (norms["norm"] > 0)]
     return norms.assign(log10=np.log10(norms["norm"]))
 
 

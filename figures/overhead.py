@@ -42,7 +42,10 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     """
     if not applies(results):
         raise UsageError("what clipping costs is measured by gclip study run overhead")
-    rows: list[dict[str, Any]] = results.table.to_dict("records")
+    rows: list[dict[str, Any]] = [
+        {str(name): value for name, value in row.items()}
+        for row in results.table.to_dict("records")
+    ]
     look = looks([row["strategy"] for row in rows])
     colours = [look[row["strategy"]].colour for row in rows]
     wide = inches(figure) > 5

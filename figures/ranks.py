@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from matplotlib.figure import Figure, SubFigure
@@ -124,5 +124,5 @@ def ranks(results: Results) -> pd.DataFrame:
     if runs.empty:
         return pd.DataFrame()
     metric: Metric = metric_of(runs)
-    scores: Any = runs.pivot(index="seed", columns="strategy", values="score").dropna()
+    scores: pd.DataFrame = runs.pivot(index="seed", columns="strategy", values="score").dropna()
     return scores.rank(axis=1, ascending=metric.better == "lower")

@@ -64,10 +64,14 @@ def draw(results: Results, ax: Axes | None = None) -> Figure | SubFigure:
             "this figure is of tuned strategies on fresh seeds: gclip study run budget, or "
             "gclip study report"
         )
-    rows = [row for row in results.table.to_dict("records") if row["n"]]
+    rows: list[dict[str, Any]] = [
+        {str(name): value for name, value in row.items()}
+        for row in results.table.to_dict("records")
+        if row["n"]
+    ]
     runs = with_scores(results.runs[results.runs["form"].notna()]).reset_index(drop=True)
     metric = metric_of(runs)
-    both = (runs["form"] == "default").any()
+    both = bool((runs["form"] == "default").any())
     look = looks([row["strategy"] for row in rows])
     each = 0.5 if both else 0.3
     axes = canvas(0.70 + each * len(rows)).subplots() if ax is None else ax
