@@ -187,6 +187,7 @@ def _apart(
                 axes.scatter(grey_points, means, s=dot(5), color=page().style.faint, zorder=1)
                 _points(axes, own, measure, look[strategy], 1)
                 axes.set_xlim(0, 2)
+                axes.set_xticks([1])
             else:
                 others = [np.column_stack([means.index, means[name]]) for name in means]
                 grey = LineCollection(
@@ -265,8 +266,8 @@ def _bounds(curves: pd.DataFrame, runs: pd.DataFrame) -> tuple[float, float] | N
 def _finish(
     axes: Axes, measure: str, metric: Metric, curves: pd.DataFrame, runs: pd.DataFrame
 ) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if not _one_epoch(curves):
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.margins(x=0.02)
     if measure == "score":
         format_axis(axes.yaxis, metric)

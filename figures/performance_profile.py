@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import seaborn as sns
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
 
 from gclip.results.frames import ordered
 from gclip.results.metrics import metric_of
 from gclip.training.metric import Metric
 
 from ._compared import is_compared, require
-from ._looks import looks
+from ._looks import Look, looks
 from ._metrics import axis_label, format_axis, worst_of
+from ._page import page
 from ._same import together
 from ._style import (
     FEW,
@@ -80,9 +83,9 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
                 _curve(axes, runs, text, metric, look[text])
         else:
             own = strategies[place]
-            for text in strategies:
-                if text != own:
-                    _curve(axes, runs, text, metric, None)
+            others = [_steps(runs, text, metric) for text in strategies if text != own]
+            faint = page().style.faint
+            axes.add_collection(LineCollection(others, colors=faint, linewidths=pt(0.4), zorder=1))
             _curve(axes, runs, own, metric, look[own])
             name = wrapped(own, letters(0.86 / columns, figure=figure))
             axes.set_title(name, fontsize="small")
@@ -119,16 +122,21 @@ def _diverged(runs: pd.DataFrame) -> bool:
     return bool((runs["status"] == "diverged").any())
 
 
-def _curve(axes: Axes, runs: pd.DataFrame, text: str, metric: Metric, look: Any) -> None:
-    from ._page import page
-
-    scores = runs.loc[runs["strategy"] == text, "score"]
+def _curve(axes: Axes, runs: pd.DataFrame, text: str, metric: Metric, look: Look) -> None:
     sns.ecdfplot(
-        x=scores, complementary=metric.better == "higher", ax=axes, legend=False,
-        color=page().style.faint if look is None else look.colour,
-        linestyle="-" if look is None else look.dashes,
-        linewidth=pt(0.4 if look is None else 1.3), zorder=1 if look is None else 3,
+        x=runs.loc[runs["strategy"] == text, "score"], complementary=metric.better == "higher",
+        ax=axes, legend=False, color=look.colour, linestyle=look.dashes, linewidth=pt(1.3),
+        zorder=3,
     )  # fmt: skip
+
+
+def _steps(runs: pd.DataFrame, text: str, metric: Metric) -> NDArray[Any]:
+    """The same curve as points of a line, ``(points, 2)``."""
+    scores = np.sort(runs.loc[runs["strategy"] == text, "score"].to_numpy(dtype=float))
+    shares = np.arange(len(scores) + 1) / len(scores)
+    if metric.better == "higher":
+        shares = 1 - shares
+    return np.column_stack([np.repeat(scores, 2), np.repeat(shares, 2)[1:-1]])
 
 
 def _ends(scores: pd.Series[float]) -> tuple[float, float]:

@@ -60,7 +60,7 @@ def report(
         typer.Option(
             "--figure",
             metavar="NAME",
-            help="Only this one; again for more.",
+            help="Draw this one only; again for more.",
             show_default="all that have something to show",
         ),
     ] = None,
