@@ -98,17 +98,16 @@ def figures(
       gclip figures --store runs --style dark -s none -s norm -s agc
       gclip figures --store runs --plugin my_figure.py --figure my_figure
     """
+    load("torch")
     from gclip import figures as drawings
     from gclip.errors import choose
+    from gclip.results import Store
 
     for each in plugin or ():
-        load("torch")
         drawings.add_if_figure(each)
     if list_them:
         _list(json)
         return
-    load("torch")
-    from gclip.results import Store
 
     for name in figure or ():
         choose(name, drawings.names(), "figure")
