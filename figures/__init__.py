@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, cast
 from gclip.core.source_location import place_in, told
 from gclip.errors import UsageError, choose
 
-from ._found import EARLIER, module_of, names
+from ._found import EARLIER, FigureWarning, module_of, names
 from ._found import add as add
 from ._found import add_if_figure as add_if_figure
 
@@ -60,10 +60,6 @@ __all__ = [
     *("FORMATS", "FigureWarning", "add", "add_if_figure", "applies", "describe", "draw"),
     *("draw_all", "draw_survey", "groups", "image_of", "is_usual", "names", "on_page", "save"),
 ]
-
-
-class FigureWarning(UserWarning):
-    """A figure could not be drawn, and was left out."""
 
 
 def describe(name: str) -> str:

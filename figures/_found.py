@@ -16,6 +16,10 @@ EARLIER = {"accuracy": "scores"}
 _added: dict[str, ModuleType] = {}
 
 
+class FigureWarning(UserWarning):
+    """Something could not be drawn, and was left out."""
+
+
 def names() -> tuple[str, ...]:
     """All figures, by name."""
     folder = importlib.import_module(PACKAGE).__path__

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
 
+from ._found import FigureWarning
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -136,7 +138,7 @@ def _studies(store: Path, present: set[str]) -> Iterator[Group]:
         try:
             trials = trials_frame([path])
         except (UnreadableStudy, UsageError) as error:
-            warnings.warn(f"left out: {error}", stacklevel=4)
+            warnings.warn(f"left out: {error}", FigureWarning, stacklevel=4)
             continue
         if len(trials):
             keys = _keys_of(trials, present)
@@ -171,6 +173,7 @@ def _comparisons(runs: pd.DataFrame, owned: set[str], studied: bool) -> Iterator
     elif len(found) < len(free):
         warnings.warn(
             f"{len(free) - len(found)} runs of other settings stand alone and are not drawn",
+            FigureWarning,
             stacklevel=4,
         )
     for name, rows in found.items():
