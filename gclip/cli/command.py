@@ -27,6 +27,7 @@ from gclip.cli import (
     env,
     figures,
     listing,
+    report,
     show,
     study,
     survey,
@@ -34,6 +35,7 @@ from gclip.cli import (
 )
 from gclip.cli.app import App
 from gclip.cli.interrupts import AGAIN, INTERRUPTED, signals, tell
+from gclip.cli.typed import typed
 from gclip.core.launcher import speaks
 from gclip.core.numbers import shown
 from gclip.results.reading import reading_once
@@ -53,7 +55,7 @@ app = App(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for module in (train, compare, figures, listing, show, check, survey, doctor, env):
+for module in (train, compare, figures, report, listing, show, check, survey, doctor, env):
     module.add_to(app)
 app.add_typer(study.app, name="study")
 bench_loop.add_to(bench.app)
@@ -87,6 +89,8 @@ def root(
     gclip compare -s none -s norm -s agc        side by side, in seconds
     gclip train -s "norm(max_norm=0.1)"         one run
     gclip survey                                a threshold to start from
+    gclip figures --list                        what can be drawn of a store
+    gclip report                                a store as a page that people read
     gclip study run thresholds --strategy agc   tune it
     gclip check my_strategies.py                a strategy of yours
     gclip doctor train.py                       what is wrong with a loop's clipping
@@ -108,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        with reading_once():
+        with reading_once(), typed(arguments):
             code: Any = app(args=arguments, prog_name="gclip", standalone_mode=False)
     except KeyboardInterrupt as error:
         return tell(error, AGAIN)

@@ -21,6 +21,7 @@ from gclip.core.launcher import launched, speaks
 from gclip.core.numbers import bounded, shown
 from gclip.errors import UsageError
 from gclip.execution.compare import MOST_SEEDS
+from gclip.text.export import TEXT, checked
 
 if TYPE_CHECKING:
     from gclip.execution.execution import Execution
@@ -67,6 +68,14 @@ Fleet = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+TableFormat = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="Of the table: text, markdown, latex or csv, which has every column, in numbers.",
+    ),
+]
 NoFigures = Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")]
 StoreFolder = Annotated[
     Path, typer.Option("--store", metavar="DIR", help="Folder that keeps the runs.")
@@ -214,6 +223,12 @@ def load_data(config: RunConfig, data: Path | None) -> tuple[RunConfig, Dataset 
 
     dataset = load_task_data(config.task, data)
     return config.with_data(dataset), dataset
+
+
+def check_format(format: str, json: bool) -> None:
+    """`UsageError` for a table format that there is not, or beside ``--json``."""
+    if checked(format) != TEXT and json:
+        raise UsageError(f"--json and --format {format} are two formats; leave one out")
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

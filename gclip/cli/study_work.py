@@ -49,7 +49,7 @@ Storage = Annotated[
     ),
 ]
 
-_NOT_CREATED = ("seeds", "workers", "out", "json", "device", "threads", "fleet")
+_NOT_CREATED = ("seeds", "workers", "out", "format", "json", "device", "threads", "fleet")
 """Options of ``gclip study run`` that are about where trials train, or about what comes after."""
 
 

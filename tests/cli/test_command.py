@@ -45,9 +45,13 @@ OPTIONS: dict[str, set[str]] = {
             "--plugin",
             "--out",
         ),
-        *("--no-figures", "--json", "--fleet", *SETTING, *PLACE),
+        *("--no-figures", "--format", "--json", "--fleet", *SETTING, *PLACE),
     },
-    "figures": {"--store", "--out", "--figure"},
+    "figures": {
+        *("--store", "--out", "--figure", "--strategy", "-s", "--format", "--style", "--width"),
+        *("--dpi", "--no-title", "--plugin", "--list", "--json"),
+    },
+    "report": {"--store", "--html", "--title", "--figure", "--json"},
     "list": {"--family", "--side", "--problems", "--models", "--plugin", "--json"},
     "show": {"--norms", "--plugin", "--json"},
     "check": {"--only", "--seed", "--data", "--json"},
@@ -70,7 +74,7 @@ OPTIONS: dict[str, set[str]] = {
         *("--strategy", "-s", "--trials", "--fixed-lr", "--lr-range", "--sampler", "--seed"),
         *("--name", "--workers", "--plugin", "--json", *SETTING, *PLACE),
         *("--seeds", "--space", "--pruner", "--seeds-per-trial", "--objective", "--points"),
-        *("--file", "--out", "--fleet"),
+        *("--file", "--out", "--format", "--fleet"),
     },
     "study list": {"--store", "--json"},
     "study create": {
@@ -83,7 +87,7 @@ OPTIONS: dict[str, set[str]] = {
     },
     "study report": {
         *("--store", "--device", "--threads", "--seeds", "--data", "--workers", "--plugin"),
-        *("--out", "--json"),
+        *("--out", "--format", "--json"),
     },
     "study show": {"--store", "--best", "--out", "--json"},
     "study export": {"--store", "--csv"},
