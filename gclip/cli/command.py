@@ -20,6 +20,7 @@ import typer
 
 from gclip.cli import (
     bench,
+    bench_loop,
     check,
     compare,
     doctor,
@@ -35,14 +36,16 @@ from gclip.cli import (
 from gclip.cli.app import App
 from gclip.cli.interrupts import AGAIN, INTERRUPTED, signals, tell
 from gclip.cli.typed import typed
+from gclip.core.launcher import speaks
 from gclip.core.numbers import shown
 from gclip.results.reading import reading_once
-from gclip.text.streams import make_printable
+from gclip.text.streams import make_printable, printable
 
 # Newer typers carry their own copy of click: found through the one class that both export.
 _ParseError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 _HERE = Path(__file__).parent
+_LINES = "\n\t"
 
 app = App(
     name="gclip",
@@ -55,6 +58,7 @@ app = App(
 for module in (train, compare, figures, report, listing, show, check, survey, doctor, env):
     module.add_to(app)
 app.add_typer(study.app, name="study")
+bench_loop.add_to(bench.app)
 app.add_typer(bench.app, name="bench")
 
 
@@ -115,6 +119,11 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         return 1
     except OSError as error:
+        if error.filename is not None and error.errno in _UNUSABLE:
+            if "--traceback" in arguments:
+                traceback.print_exc()
+            named = f"{shown(error.filename)} cannot be used: {error.strerror}; name another path"
+            return _complain(named, 2)
         if error.filename is not None or error.errno not in _UNWRITABLE:
             return _unexpected(error, arguments)
         return _complain(_not_written(error), 1)
@@ -129,6 +138,8 @@ def _run(arguments: list[str]) -> int:
     except _ParseError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             return 2  # a group without a command: its help was printed already
+        if not speaks():  # torchrun gives all processes the same arguments
+            return 2
         said = _one_line(error.format_message()) + _given(error, arguments)
         return _complain(f"{said}; see --help", 2)
     except typer.Abort:
@@ -142,6 +153,8 @@ def _run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+_UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EROFS)
+"""What is wrong with a path itself."""
 _UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT)
 
 
@@ -176,7 +189,7 @@ def _unexpected(error: Exception, arguments: list[str]) -> int:
 
 def _complain(message: str, code: int) -> int:
     try:
-        print(f"gclip: error: {message}", file=sys.stderr)
+        print(f"gclip: error: {printable(message, keep=_LINES)}", file=sys.stderr)
     except (OSError, ValueError):
         return _flush(code)
     return code
@@ -215,4 +228,4 @@ def _show_warning(
         text = f"gclip: warning: {message}"
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line).rstrip()
-    print(text, file=file or sys.stderr)
+    print(printable(text, keep=_LINES), file=file or sys.stderr)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import os
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gclip.core.launcher import launched, speaks
 from gclip.core.numbers import bounded, shown
 from gclip.errors import UsageError
 from gclip.execution.compare import MOST_SEEDS
@@ -129,15 +129,25 @@ class Place:
             fleet="auto" if fleet is None else fleet,
         )
 
-    def alone(self) -> None:
-        """`UsageError` where a launcher such as torchrun has started the command several times."""
-        rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE", "")
-        if rank is not None and size.isdecimal() and int(size) > 1:
-            raise UsageError(
-                f"gclip does not distribute a run over processes, but this is process {rank} of "
-                f"{size} (RANK and WORLD_SIZE, as torchrun sets them), and all of them would train "
-                "the same and write the same files; start the command once, without torchrun"
-            )
+    def alone(self, *, instead: str = ", with --workers {size}") -> None:
+        """Refuse to be one of several processes that torchrun has started: each would do all of it.
+
+        Args:
+            instead: how to have several runs at a time; "" where there is no way.
+
+        Raises:
+            UsageError: in the first process; the others end without a word.
+        """
+        found = launched()
+        if found is None:
+            return
+        if not speaks():
+            raise typer.Exit(2)
+        raise UsageError(
+            f"torchrun has started this command {found[1]} times (RANK and WORLD_SIZE), but it "
+            "trains many runs, each in one process, and only gclip train shares a run out to "
+            f"several; start it once, without torchrun{instead.format(size=found[1])}"
+        )
 
 
 def expand(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ import typer
 from gclip.cli.options import Json, StoreFolder
 from gclip.text import screen
 from gclip.text.progress import load
+from gclip.text.streams import printable
 from gclip.text.table import Column, TextTable
 
 _LISTED = ("study", "setting", "strategies", "rows", "figures", "date")
@@ -80,7 +81,6 @@ def note_left_out(message: str) -> None:
 
 
 def _show_begun(store: Path, begun: Sequence[Mapping[str, Any]]) -> None:
-    from gclip.tuning.sqlite_file import printable
 
     screen.echo(f"\nBegun in {store}:")
     table = TextTable(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +34,7 @@ from gclip.errors import UsageError
 from gclip.text import screen
 from gclip.text.export import TEXT
 from gclip.text.progress import load
+from gclip.text.streams import printable
 from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:
@@ -143,7 +145,7 @@ def show(
     from gclip.training.metric import Metric
     from gclip.tuning.inspection import FEWEST, shown
     from gclip.tuning.sqlite import find_study
-    from gclip.tuning.sqlite_file import printable, storage_url
+    from gclip.tuning.sqlite_file import storage_url
 
     path = find_study(_existing(store), name)
     study = shown(path, best)
@@ -226,7 +228,7 @@ def export(
 
 
 def _existing(store: Path) -> Path:
-    if not store.is_dir():
+    if not os.path.isdir(store):
         raise UsageError(f"there is no store '{store}'; name the folder with --store")
     return store
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,9 +20,11 @@ from gclip.cli.options import (
     load_plugins,
     with_players,
 )
+from gclip.cli.processes import in_turn, joined, told
 from gclip.cli.progress import StepsDisplay
 from gclip.cli.setting import Setting
 from gclip.clipping.verdicts import DEFINITION
+from gclip.core.launcher import speaks
 from gclip.errors import UsageError
 from gclip.results.metric_text import score_with_unit, worst_words
 from gclip.results.table_text import verdict_text
@@ -77,7 +81,8 @@ def train(
 ) -> None:
     """Train one model with one strategy, and say what clipping did.
 
-    The run is kept in the store; the same command again reads it.
+    The run is kept in the store; the same command again reads it. Under torchrun its processes
+    share each batch.
 
     \b
     Examples:
@@ -87,42 +92,48 @@ def train(
       gclip train -s zclip --tensorboard boards
       gclip train --recipe tutorial --data cifar-10-batches-py
       gclip train --task gan-digits --player generator=agc --player discriminator=norm
+      torchrun --nproc-per-node 2 -m gclip train -s agc --batch-size 128
     """
-    place.alone()
-    with interruptible(lambda: _interrupted(checkpoint)), StepsDisplay() as display:
-        display.load("torch")
+    with interruptible(lambda: _interrupted(checkpoint)), StepsDisplay(silent=not speaks()) as show:
+        show.load("torch")
         from gclip.results import Store
         from gclip.results.tensorboard import write, writer_class
         from gclip.training import resolve_device
         from gclip.training import train as train_run
 
-        load_plugins(plugin)
-        if tensorboard is not None:
-            writer_class()
-        if strategy is not None and player:
-            raise UsageError("give -s or --player, not both: a run has one strategy a player")
-        named = with_players([strategy] if strategy else None, player)
-        more: dict[str, Any] = {"strategy": named[0] if named else None, "seed": seed}
-        config = run.config(**{name: value for name, value in more.items() if value is not None})
-        device = resolve_device(place.device)
-        display.doing("reading data")
-        config, dataset = load_data(config, run.data)
-        store = Store(place.store, create=True)
-        is_stored = store.has(config.key)
-        if is_stored:
-            result = store.load(config.key)
-        else:
-            display.begin(f"training {config.strategy}")
-            result = train_run(
-                config,
-                dataset=dataset,
-                device=str(device),
-                threads=place.threads,
-                checkpoint=checkpoint,
-                on_progress=display.train,
-            )
-            store.save(result)
-        written = None if tensorboard is None else write(result, tensorboard)
+        with joined(place.device) as world:
+            load_plugins(plugin)
+            if tensorboard is not None:
+                writer_class()
+            if strategy is not None and player:
+                raise UsageError("give -s or --player, not both: a run has one strategy a player")
+            named = with_players([strategy] if strategy else None, player)
+            more: dict[str, Any] = {"strategy": named[0] if named else None, "seed": seed}
+            given = {name: value for name, value in more.items() if value is not None}
+            config = run.config(**given)
+            device = resolve_device(place.device)
+            show.doing("reading data")
+            config, dataset = in_turn(world, partial(load_data, config, run.data))
+            store = Store(place.store, create=True) if speaks() else None
+            is_stored = told(world, lambda: store is not None and store.has(config.key))
+            if is_stored and store is not None:
+                result = store.load(config.key)
+            elif not is_stored:
+                show.begin(f"training {config.strategy}")
+                result = train_run(
+                    config,
+                    dataset=dataset,
+                    device=str(device),
+                    threads=place.threads,
+                    checkpoint=checkpoint,
+                    on_progress=show.train,
+                    world=world,
+                )
+            if store is None:  # the first process keeps and tells what all have trained
+                return
+            if not is_stored:
+                store.save(result)
+            written = None if tensorboard is None else write(result, tensorboard)
     folder = store.path / config.key
     if json:
         stored = {key: value for key, value in result.to_dict().items() if key != "steps"}
@@ -166,10 +177,17 @@ def _clipping(clipping: dict[str, Any]) -> list[str]:
     sentence = f"limited {screen.percent(clipping['limited_rate'])} % of the steps: {verdict}"
     if clipping["clip_rate"] != clipping["limited_rate"]:
         sentence += f"; something was clipped in {screen.percent(clipping['clip_rate'])} %"
-    return [sentence, DEFINITION]
+    from gclip.clipping.nonfinite import FirstNonfinite
+
+    first = FirstNonfinite.from_dict(clipping.get("first_not_finite"))
+    if first is None:
+        return [sentence, DEFINITION]
+    count = int(clipping.get("not_finite", 0))
+    many = f" in {screen.plural(count, 'step')}," if count else ""
+    return [sentence, DEFINITION, f"Gradients were not finite{many} {first}."]
 
 
 def _interrupted(checkpoint: Path | None) -> str:
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None and os.path.exists(checkpoint):
         return f"the epochs so far are in {checkpoint}; the same command goes on from there"
     return "nothing of this run is kept (--checkpoint FILE would keep its epochs)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -84,7 +85,7 @@ def registered_by(module: str) -> dict[str, tuple[str, ...]]:
 
 
 def _from_file(path: Path) -> ModuleType:
-    if not path.is_file():
+    if not os.path.isfile(path):
         found = what_is_at(path)
         raise UsageError("there is no such file" if found == "not there" else f"it is {found}")
     path = path.resolve()

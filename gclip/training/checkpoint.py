@@ -15,11 +15,12 @@ import socket
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from gclip.core.files import read_file
+from gclip.core.tensor_files import load_tensors
 from gclip.errors import UsageError
 
 _MARK = "gclip-checkpoint-1"
@@ -64,7 +65,8 @@ def load(path: str | Path) -> dict[str, Any]:
     """What `save` wrote, on the CPU.
 
     Raises:
-        UsageError: there is no such file, it is no checkpoint, or it is damaged.
+        UsageError: there is no such file, it is no checkpoint, it is damaged, or it holds what
+            could run code.
     """
     path = Path(path)
     try:
@@ -78,8 +80,10 @@ def load(path: str | Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not a checkpoint of gclip; name another file")
     if hashlib.sha256(content).hexdigest() != digest:
         raise UsageError(f"the checkpoint {path} is damaged; delete it to begin the run again")
-    found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return cast("dict[str, Any]", found)
+    found = load_tensors(content, f"the checkpoint {path}")
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} is not a checkpoint of gclip; name another file")
+    return found
 
 
 def _sweep(path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +23,9 @@ from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
 from gclip.training.metric import ACCURACY, Metric
+from gclip.training.parallel.run import ParallelRun, refuse_general
+from gclip.training.parallel.world import World
+from gclip.training.plausible_state import check_state
 from gclip.training.problem_data import ProblemData
 from gclip.training.problem_registry import problem_code
 from gclip.training.problem_run import ProblemRun
@@ -28,6 +33,7 @@ from gclip.training.result import RunResult, Status
 from gclip.training.run import Run
 from gclip.training.supervised import has_fast_path
 from gclip.training.tasks import load_data, problem_of
+from gclip.version import __version__
 
 _EVERY = 0.25  # seconds between two reports within an epoch
 
@@ -86,6 +92,7 @@ def train(
     on_progress: Listener | None = None,
     checkpoint: str | Path | None = None,
     threads: int | None = None,
+    world: World | None = None,
 ) -> RunResult:
     """Train one run from its config.
 
@@ -110,9 +117,15 @@ def train(
             on from it, to the same bits as if it had never stopped.
         threads: for the computations on a CPU; the last bits depend on it. One by default, or
             what the checkpoint was made with.
+        world: the processes that share every batch, each of which calls this alike; None: this one
+            alone. The result is that of one process but for rounding, and so is its key;
+            ``environment["world_size"]`` tells. All get it, the first keeps the checkpoint and is
+            told of progress, and stops the run at an epoch's end.
 
     Raises:
-        UsageError: the data, the device or the checkpoint cannot be used.
+        UsageError: the data, the device or the checkpoint cannot be used; or the run cannot be
+            shared out.
+        LostProcess: another process of `world` has ended.
         FloatingPointError: a gradient is not finite and ``config.nonfinite`` is ``raise``.
 
     Example:
@@ -121,22 +134,26 @@ def train(
         >>> result.status, len(result.curve), result.steps["norm"].shape
         ('finished', 1, (5,))
     """
-    where = resolve_device(device)
+    where = resolve_device(device) if world is None else world.device
     images = dataset if dataset is not None else load_data(config.task, data)
     config = identified_config(config, images)
-    saved = _saved(checkpoint, config)
+    if world is None:
+        saved = _saved(checkpoint, config)
+    else:
+        versions = {"version of gclip": __version__, "version of torch": torch.__version__}
+        world.agree({**versions, **json.loads(config.to_json())})
+        saved = world.told(lambda: _saved(checkpoint, config))
     if threads is None and saved is not None:
         threads = saved["threads"]
     with reproducible(where, threads) as pinned:
         began = time.perf_counter()
-        run = begin_run(config, images, where)
+        run = begin_run(config, images, where, world)
         if saved is not None:
-            run.load_state_dict(saved["run"])
-            began -= saved["seconds"]
-        loop = _Loop(run, began, on_progress)
+            began -= _go_on(run, saved, checkpoint)
+        loop = _Loop(run, began, on_progress, world)
 
         def save_checkpoint() -> None:
-            if checkpoint is not None:
+            if checkpoint is not None and (world is None or world.is_first):
                 state = {
                     "config": config.to_json(),
                     "threads": pinned,
@@ -157,9 +174,17 @@ def train(
 class _Loop:
     """The epochs of a run, and what is told about them."""
 
-    def __init__(self, run: Run | ProblemRun, began: float, listener: Listener | None) -> None:
-        self._run, self._began, self._listener = run, began, listener
+    def __init__(
+        self,
+        run: Run | ProblemRun,
+        began: float,
+        listener: Listener | None,
+        world: World | None = None,
+    ) -> None:
+        self._run, self._began, self._world = run, began, world
+        self._listener = listener if world is None or world.is_first else None
         self._told = time.perf_counter()
+        self._stopped = False  # within an epoch, which all processes go on to the end of
 
     def train(self, save_checkpoint: Callable[[], None]) -> tuple[Status, str]:
         """Train what is left; returns the status and why it stopped."""
@@ -175,7 +200,7 @@ class _Loop:
             if whole:
                 save_checkpoint()
                 ended = run.epoch == run.config.epochs
-                whole = self._tell("finished" if ended else "running") or ended
+                whole = self._all_go_on("finished" if ended else "running") or ended
             if not whole:
                 return "pruned", f"stopped by the caller at step {run.step}"
         return "finished", ""
@@ -183,7 +208,16 @@ class _Loop:
     def _within(self) -> bool:
         if self._listener is None or time.perf_counter() - self._told < _EVERY:
             return True
-        return self._tell("running")
+        goes_on = self._tell("running")
+        if self._world is not None and not goes_on:
+            self._stopped = goes_on = True
+        return goes_on
+
+    def _all_go_on(self, status: Literal["running"] | Status) -> bool:
+        """Report at an epoch's end; False when the caller wants the run to stop."""
+        if self._world is None:
+            return self._tell(status)
+        return self._world.told(lambda: self._tell(status) and not self._stopped)
 
     def _tell(self, status: Literal["running"] | Status) -> bool:
         """Report; False when the caller wants the run to stop."""
@@ -208,12 +242,19 @@ class _Loop:
 
 
 def begin_run(
-    config: RunConfig, data: Dataset | ProblemData, device: torch.device
+    config: RunConfig,
+    data: Dataset | ProblemData,
+    device: torch.device,
+    world: World | None = None,
 ) -> Run | ProblemRun:
     """The moving parts of a run: by the fast path where its problem has one."""
+    if isinstance(data, Dataset) and has_fast_path(problem_of(config.task)):
+        if world is not None:
+            return ParallelRun(config, data, device, world)
+        return Run(config, data, device)
+    if world is not None:
+        refuse_general(problem_of(config.task), world.size)
     if isinstance(data, Dataset):
-        if has_fast_path(problem_of(config.task)):
-            return Run(config, data, device)
         data = ProblemData(name=data.name, value=data, identity=data.identity)
     return ProblemRun(config, data, device)
 
@@ -251,16 +292,31 @@ def identified_config(config: RunConfig, dataset: Dataset | ProblemData) -> RunC
     return config.with_data(dataset)
 
 
+def _go_on(run: Run | ProblemRun, saved: dict[str, Any], checkpoint: str | Path | None) -> float:
+    """Go on from what a checkpoint holds; the seconds that were spent by then."""
+    try:
+        check_state(saved["run"])
+        run.load_state_dict(saved["run"])
+        if run.epoch > run.config.epochs:
+            raise ValueError(f"it is at epoch {run.epoch} of {run.config.epochs}")
+        return float(saved["seconds"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise UsageError(
+            f"the checkpoint {checkpoint} does not fit its run ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}); delete it to begin again"
+        ) from error
+
+
 def _saved(checkpoint: str | Path | None, config: RunConfig) -> dict[str, Any] | None:
     """What the checkpoint holds, None where there is none yet."""
     if checkpoint is None:
         return None
-    if not Path(checkpoint).exists():
+    if not os.path.exists(checkpoint):
         with contextlib.suppress(OSError):
             Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
         return None
     saved = checkpoints.load(checkpoint)
-    if saved["config"] != config.to_json():
+    if saved.get("config") != config.to_json():
         raise UsageError(
             f"the checkpoint {checkpoint} belongs to another config; name another file, or delete "
             "it to begin again"

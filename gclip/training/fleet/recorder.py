@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gclip.clipping.nonfinite import NonfiniteGradients, NonfiniteLog
 from gclip.clipping.norms import norm_type
 from gclip.clipping.record import COLUMNS, Record
 from gclip.core.scaling import divisor
@@ -34,9 +35,22 @@ class FleetRecorder:
         self._reduced: list[Tensor] = []  # (steps, runs, columns)
         self._pending: list[tuple[list[RecordEntry], Tensor, Tensor]] = []
         self._capacity = _MAX_STEPS
+        self._steps = 0
+        self._nonfinite = NonfiniteLog(runs)
 
-    def add(self, entries: list[RecordEntry], finite: Tensor, skipped: Tensor) -> None:
-        """Add one step; `finite` and `skipped` are bool ``(runs, 1)``."""
+    def add(
+        self,
+        entries: list[RecordEntry],
+        finite: Tensor,
+        skipped: Tensor,
+        nonfinite: NonfiniteGradients | None = None,
+    ) -> None:
+        """Add one step; `finite` and `skipped` are bool ``(runs, 1)``.
+
+        `nonfinite` says whose gradients were not finite, where any may not be.
+        """
+        self._nonfinite.note(self._steps, finite, nonfinite)
+        self._steps += 1
         if not self._pending:
             floats = sum(t.numel() for entry in entries for t in entry if t is not None)
             self._capacity = max(1, min(_MAX_STEPS, _MAX_FLOATS // max(floats, 1)))
@@ -50,6 +64,7 @@ class FleetRecorder:
         records = [Record() for _ in range(self.runs)]
         for run, record in enumerate(records):
             record.load_state_dict({"rows": rows[:, run]})
+            record.locate(self._nonfinite.first(run))
         return records
 
     def select_runs(self, indices: list[int]) -> None:
@@ -57,6 +72,7 @@ class FleetRecorder:
         rows = self._rows()
         self.runs = len(indices)
         self._reduced = [rows[:, indices].contiguous()] if len(rows) else []
+        self._nonfinite.select_runs(indices)
 
     def _rows(self) -> Tensor:
         self._reduce()
