@@ -107,7 +107,7 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
         "numpy": np.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": _device_name(device),
+        "device": device_name(device),
         "cores": os.cpu_count(),
         "threads": threads,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -116,7 +116,7 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
 
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return torch.cuda.getdevice_name(device)
     if device.type == "mps":
         return "mps"
     with contextlib.suppress(OSError):

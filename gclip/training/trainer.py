@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
@@ -12,11 +11,11 @@ from typing import Any, Literal
 
 import torch
 
-from gclip.core import registry
+from gclip.core import registry, stopping
 from gclip.core.digest import code_digest
 from gclip.errors import UsageError
-from gclip.training import checkpoint as checkpoints
 from gclip.training import models
+from gclip.training.checkpointer import Checkpointer, made_by
 from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
@@ -84,7 +83,7 @@ def train(
     data: str | Path | None = None,
     device: str = "auto",
     on_progress: Listener | None = None,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Checkpointer | None = None,
     threads: int | None = None,
 ) -> RunResult:
     """Train one run from its config.
@@ -107,7 +106,8 @@ def train(
         on_progress: told at every epoch's end, and within epochs at most four times a second;
             the run is pruned when it returns False.
         checkpoint: a file that keeps the state at every epoch's end. If it is there, the run goes
-            on from it, to the same bits as if it had never stopped.
+            on from it, to the same bits as if it had never stopped. A `Checkpointer` may do so
+            more rarely.
         threads: for the computations on a CPU; the last bits depend on it. One by default, or
             what the checkpoint was made with.
 
@@ -124,28 +124,23 @@ def train(
     where = resolve_device(device)
     images = dataset if dataset is not None else load_data(config.task, data)
     config = identified_config(config, images)
-    saved = _saved(checkpoint, config)
+    keeper = Checkpointer(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
+    saved = None if keeper is None else keeper.load([config])
     if threads is None and saved is not None:
         threads = saved["threads"]
-    with reproducible(where, threads) as pinned:
+    with reproducible(where, threads) as pinned, stopping.at_a_good_place():
+        if keeper is not None and not keeper.accept(saved, made_by(where, pinned)):
+            saved = None
         began = time.perf_counter()
         run = begin_run(config, images, where)
-        if saved is not None:
-            run.load_state_dict(saved["run"])
-            began -= saved["seconds"]
-        loop = _Loop(run, began, on_progress)
-
-        def save_checkpoint() -> None:
-            if checkpoint is not None:
-                state = {
-                    "config": config.to_json(),
-                    "threads": pinned,
-                    "seconds": time.perf_counter() - began,
-                    "run": run.state_dict(),
-                }
-                checkpoints.save(checkpoint, state)
-
-        status, message = loop.train(save_checkpoint)
+        if saved is not None and keeper is not None:
+            try:
+                run.load_state_dict(saved["run"])
+                began -= saved["seconds"]
+            except Exception as error:  # sealed, and yet no state of this run
+                keeper.refuse(error)
+                run = begin_run(config, images, where)
+        status, message = _Loop(run, began, on_progress, keeper).train()
         return run.result(
             status,
             message,
@@ -157,13 +152,22 @@ def train(
 class _Loop:
     """The epochs of a run, and what is told about them."""
 
-    def __init__(self, run: Run | ProblemRun, began: float, listener: Listener | None) -> None:
+    def __init__(
+        self,
+        run: Run | ProblemRun,
+        began: float,
+        listener: Listener | None,
+        keeper: Checkpointer | None,
+    ) -> None:
         self._run, self._began, self._listener = run, began, listener
+        self._keeper = keeper
         self._told = time.perf_counter()
 
-    def train(self, save_checkpoint: Callable[[], None]) -> tuple[Status, str]:
+    def train(self) -> tuple[Status, str]:
         """Train what is left; returns the status and why it stopped."""
         run = self._run
+        if self._keeper is not None and self._keeper.is_own and not self._tell_again():
+            return "pruned", f"stopped by the caller at step {run.step}"
         while run.epoch < run.config.epochs:
             whole = run.train_epoch(self._within)
             if run.history.monitor.diverged_at is None and (whole or not run.history.curve):
@@ -173,36 +177,75 @@ class _Loop:
                 self._tell("diverged")
                 return "diverged", run.history.monitor.reason
             if whole:
-                save_checkpoint()
                 ended = run.epoch == run.config.epochs
+                self._end_epoch(ended)
                 whole = self._tell("finished" if ended else "running") or ended
             if not whole:
                 return "pruned", f"stopped by the caller at step {run.step}"
         return "finished", ""
 
+    def _end_epoch(self, ended: bool) -> None:
+        """Save if it is time; stop here if that is wanted, and there is something left to do."""
+        keeper = self._keeper
+        if keeper is not None:
+            keeper.end_epoch(self._state, is_last=ended, hold=not self._run.resumes_within_epochs)
+        if stopping.is_wanted() and not ended:
+            if keeper is not None:
+                keeper.stop(self._state)
+            stopping.obey()
+
     def _within(self) -> bool:
+        """After a step: whether to go on."""
+        keeper, run = self._keeper, self._run
+        stops = stopping.is_wanted()
+        if stops or (keeper is not None and run.resumes_within_epochs and keeper.is_due()):
+            if not run.history.monitor.look():  # it has diverged, and is about to end
+                return False
+            if keeper is not None and stops:
+                keeper.stop(self._state if run.resumes_within_epochs else None)
+            elif keeper is not None:
+                keeper.save(self._state)
+            stopping.obey()
         if self._listener is None or time.perf_counter() - self._told < _EVERY:
             return True
         return self._tell("running")
 
-    def _tell(self, status: Literal["running"] | Status) -> bool:
-        """Report; False when the caller wants the run to stop."""
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        run = self._run
+        return {
+            "present": [0],
+            "epoch": run.epoch,
+            "step": run.step,
+            "steps": run.steps,
+            "seconds": time.perf_counter() - self._began,
+            "run": run.state_dict(),
+        }
+
+    def _tell_again(self) -> bool:
+        """Tell of the epochs that a run made before it was stopped, as whoever decides whether
+        runs go on has perhaps forgotten them; False when one of them should have been the last."""
+        history = self._run.history
+        return all(
+            self._tell("running", point)
+            for point in (history.curve if self._run.epoch < self._run.config.epochs else ())
+        )
+
+    def _tell(self, status: Literal["running"] | Status, point: Any = None) -> bool:
+        """Report; False when the caller wants the run to stop.
+
+        Args:
+            status: of the run.
+            point: of the curve, the end of an earlier epoch to tell of; None for now.
+        """
         if self._listener is None:
             return True
-        run = self._run
-        answer = self._listener(
-            Progress(
-                epoch=run.epoch,
-                epochs=run.config.epochs,
-                step=run.step,
-                steps=run.steps,
-                loss=run.history.loss,
-                accuracy=run.history.accuracy,
-                status=status,
-                metric=run.history.metric,
-                score=run.history.score,
-            )
+        run, history = self._run, self._run.history
+        told = history.now(run.epoch, run.step) if point is None else history.then(point)
+        progress = Progress(
+            **told, epochs=run.config.epochs, steps=run.steps, status=status, metric=history.metric
         )
+        answer = self._listener(progress)
         self._told = time.perf_counter()
         return answer is not False
 
@@ -249,20 +292,3 @@ def identified_config(config: RunConfig, dataset: Dataset | ProblemData) -> RunC
             "config.replace(stepping=None)"
         )
     return config.with_data(dataset)
-
-
-def _saved(checkpoint: str | Path | None, config: RunConfig) -> dict[str, Any] | None:
-    """What the checkpoint holds, None where there is none yet."""
-    if checkpoint is None:
-        return None
-    if not Path(checkpoint).exists():
-        with contextlib.suppress(OSError):
-            Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
-        return None
-    saved = checkpoints.load(checkpoint)
-    if saved["config"] != config.to_json():
-        raise UsageError(
-            f"the checkpoint {checkpoint} belongs to another config; name another file, or delete "
-            "it to begin again"
-        )
-    return saved

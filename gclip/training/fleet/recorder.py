@@ -46,7 +46,7 @@ class FleetRecorder:
 
     def records(self) -> list[Record]:
         """Each run's record so far."""
-        rows = self._rows()
+        rows = self.rows()
         records = [Record() for _ in range(self.runs)]
         for run, record in enumerate(records):
             record.load_state_dict({"rows": rows[:, run]})
@@ -54,11 +54,16 @@ class FleetRecorder:
 
     def select_runs(self, indices: list[int]) -> None:
         """Go on with the records of these runs alone."""
-        rows = self._rows()
+        rows = self.rows()
         self.runs = len(indices)
         self._reduced = [rows[:, indices].contiguous()] if len(rows) else []
 
-    def _rows(self) -> Tensor:
+    def load_rows(self, rows: Tensor) -> None:
+        """Go on after the steps that `rows` gave."""
+        self._reduced, self._pending = [rows.clone()] if len(rows) else [], []
+
+    def rows(self) -> Tensor:
+        """All steps so far, ``(steps, runs, columns)``, on the host."""
         self._reduce()
         if len(self._reduced) > 1:
             self._reduced = [
