@@ -37,7 +37,7 @@ BOOT = (
     "sys.path[:] = settings.pop('import_path'); "
     "from gclip.execution.worker import serve; serve(settings)"
 )
-_OWN = ("dataset", "fleet", "listener")
+_OWN = ("dataset", "listener")
 """What of an `Execution` is the parent's alone."""
 
 

@@ -53,11 +53,11 @@ def save(path: str | Path, state: dict[str, Any], about: Mapping[str, Any] | Non
 def pack(state: dict[str, Any], about: Mapping[str, Any] | None = None) -> bytes:
     """The bytes of a checkpoint; see `save`."""
     buffer = io.BytesIO()
-    buffer.write(json.dumps(dict(about or {})).encode() + b"\n")
     torch.save(state, buffer)
-    content = buffer.getbuffer()
-    head = f"{_MARK} {hashlib.sha256(content).hexdigest()}\n".encode()
-    return b"".join((head, content))
+    head, content = json.dumps(dict(about or {})).encode() + b"\n", buffer.getbuffer()
+    digest = hashlib.sha256(head)
+    digest.update(content)
+    return b"".join((f"{_MARK} {digest.hexdigest()}\n".encode(), head, content))
 
 
 def write(path: str | Path, packed: bytes) -> None:

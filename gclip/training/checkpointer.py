@@ -23,9 +23,6 @@ from gclip.version import __version__
 if TYPE_CHECKING:
     from gclip.training.config import RunConfig
 
-EVERY = 120.0
-"""Seconds of training between two checkpoints beside a store: shorter runs write none."""
-
 _SHARE = 50
 """Saving takes at most this part of the time: where it takes long, there are fewer checkpoints."""
 _LEAST_HELD = 1.0  # seconds between two states that are kept in memory only
@@ -41,7 +38,7 @@ def made_by(device: torch.device, threads: int) -> dict[str, str | int]:
     """What, beside a config, the bits of a run depend on."""
     return {
         "gclip": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "device": device.type,
         "threads": threads,
         "processor": device_name(device),

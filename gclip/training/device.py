@@ -114,7 +114,8 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What computes there, as its maker calls it."""
     if device.type == "cuda":
         return torch.cuda.getdevice_name(device)
     if device.type == "mps":
