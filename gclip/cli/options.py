@@ -21,6 +21,7 @@ import typer
 from gclip.core.numbers import bounded, shown
 from gclip.errors import UsageError
 from gclip.execution.compare import MOST_SEEDS
+from gclip.execution.execution import CHECKPOINT_EVERY, read_seconds
 
 if TYPE_CHECKING:
     from gclip.execution.execution import Execution
@@ -108,6 +109,26 @@ class Place:
         int,
         _place("--threads", help="Threads of each run; the last bits of a result depend on it."),
     ] = 1
+    checkpoint_every: Annotated[
+        str,
+        _place(
+            "--checkpoint-every",
+            help="Seconds of training between two checkpoints in STORE/checkpoints, and before the "
+            "first: the same command goes on from there. 0 is every epoch, off is never.",
+            metavar="SECONDS|off",
+        ),
+    ] = f"{CHECKPOINT_EVERY:g}"
+
+    @property
+    def checkpoint_seconds(self) -> float | None:
+        """What ``--checkpoint-every`` says; None for off."""
+        try:
+            return read_seconds(self.checkpoint_every)
+        except UsageError:
+            raise UsageError(
+                "--checkpoint-every takes seconds such as 60, 0 for every epoch, or off, but got "
+                f"{shown(self.checkpoint_every)}"
+            ) from None
 
     def execution(self, workers: int | None, fleet: int | str | None) -> Execution:
         """How runs are trained here; without a word about fleets, their size is measured."""
@@ -118,6 +139,7 @@ class Place:
             device=self.device,
             threads=self.threads,
             fleet="auto" if fleet is None else fleet,
+            checkpoint_every=self.checkpoint_seconds,
         )
 
     def alone(self) -> None:

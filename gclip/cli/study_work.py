@@ -49,7 +49,10 @@ Storage = Annotated[
     ),
 ]
 
-_NOT_CREATED = ("seeds", "workers", "out", "json", "device", "threads", "fleet")
+_NOT_CREATED = (
+    *("seeds", "workers", "out", "json", "device", "threads", "fleet"),
+    "checkpoint_every",
+)
 """Options of ``gclip study run`` that are about where trials train, or about what comes after."""
 
 

@@ -60,7 +60,7 @@ def train(
             "--checkpoint",
             metavar="FILE",
             help="Save here after each epoch, and go on from here if it exists.",
-            show_default="no epoch is saved",
+            show_default="STORE/checkpoints, where it is removed when the run has ended",
         ),
     ] = None,
     tensorboard: Annotated[
@@ -77,7 +77,9 @@ def train(
 ) -> None:
     """Train one model with one strategy, and say what clipping did.
 
-    The run is kept in the store; the same command again reads it.
+    The run is kept in the store; the same command again reads it. One that is stopped is saved, and
+    the same command goes on from there, to the same bits; so it does after a kill, from the last
+    checkpoint of a run that takes minutes.
 
     \b
     Examples:
@@ -85,13 +87,18 @@ def train(
       gclip train -s "norm(max_norm=0.1)" --lr 0.4 --seed 3
       gclip train --model plain -s agc --watch layer
       gclip train -s zclip --tensorboard boards
+      gclip train --task chars -s norm --checkpoint-every 30
       gclip train --recipe tutorial --data cifar-10-batches-py
       gclip train --task gan-digits --player generator=agc --player discriminator=norm
     """
     place.alone()
-    with interruptible(lambda: _interrupted(checkpoint)), StepsDisplay() as display:
+    every = place.checkpoint_seconds
+    under_way = _UnderWay(checkpoint)
+    with interruptible(under_way.told), StepsDisplay() as display:
         display.load("torch")
+        from gclip.core import stopping
         from gclip.results import Store
+        from gclip.results.checkpoints import Checkpoints
         from gclip.results.tensorboard import write, writer_class
         from gclip.training import resolve_device
         from gclip.training import train as train_run
@@ -109,19 +116,26 @@ def train(
         config, dataset = load_data(config, run.data)
         store = Store(place.store, create=True)
         is_stored = store.has(config.key)
+        checkpoints = Checkpoints(store)
         if is_stored:
             result = store.load(config.key)
         else:
             display.begin(f"training {config.strategy}")
-            result = train_run(
-                config,
-                dataset=dataset,
-                device=str(device),
-                threads=place.threads,
-                checkpoint=checkpoint,
-                on_progress=display.train,
-            )
-            store.save(result)
+            keeper = checkpoints.keeper([config], every, display.say)
+            if checkpoint is None and keeper is not None:
+                under_way.path = keeper.path
+            with stopping.at_a_good_place():
+                result = train_run(
+                    config,
+                    dataset=dataset,
+                    device=str(device),
+                    threads=place.threads,
+                    checkpoint=checkpoint or keeper,
+                    on_progress=display.train,
+                )
+                store.save(result)
+                under_way.is_stored = True
+        checkpoints.drop_ended([config.key])
         written = None if tensorboard is None else write(result, tensorboard)
     folder = store.path / config.key
     if json:
@@ -169,7 +183,25 @@ def _clipping(clipping: dict[str, Any]) -> list[str]:
     return [sentence, DEFINITION]
 
 
-def _interrupted(checkpoint: Path | None) -> str:
-    if checkpoint is not None and checkpoint.exists():
-        return f"the epochs so far are in {checkpoint}; the same command goes on from there"
-    return "nothing of this run is kept (--checkpoint FILE would keep its epochs)"
+class _UnderWay:
+    """What is kept of a run when the command is stopped.
+
+    Attributes:
+        path: of its checkpoint, if there is one.
+        is_stored: it has ended, and is in the store.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path, self.is_stored = path, False
+
+    def told(self) -> str:
+        """In words."""
+        from gclip.training.checkpoint import read_about
+
+        if self.is_stored:
+            return "the run has ended and is stored; the same command shows it"
+        if self.path is None or not self.path.exists():
+            return "nothing of this run is kept; the same command begins it again"
+        about = read_about(self.path) or {}
+        far = f"{about['step']} of {about['steps']} steps" if "steps" in about else "epochs so far"
+        return f"the {far} are in {self.path}; the same command goes on from there"

@@ -84,6 +84,17 @@ def file_name(keys: Sequence[str]) -> str:
     return f"fleet-{hashlib.sha256(' '.join(keys).encode()).hexdigest()[:40]}"
 
 
+def checkpoint_files(store: Path) -> list[Path]:
+    """All files in a store's folder that have the name of a checkpoint, the latest first."""
+    found: list[tuple[float, str, Path]] = []
+    with contextlib.suppress(OSError), os.scandir(store / FOLDER) as entries:
+        for entry in entries:
+            if _NAME.fullmatch(entry.name):
+                with contextlib.suppress(OSError):
+                    found.append((-entry.stat().st_mtime, entry.name, Path(entry.path)))
+    return [path for _, _, path in sorted(found)]
+
+
 class Checkpoints:
     """The checkpoints of a store.
 
@@ -97,14 +108,7 @@ class Checkpoints:
 
     def files(self) -> list[Path]:
         """All files that have the name of a checkpoint, the latest first."""
-        found: list[tuple[float, str, Path]] = []
-        with contextlib.suppress(OSError), os.scandir(self.folder) as entries:
-            for entry in entries:
-                if _NAME.fullmatch(entry.name):
-                    with contextlib.suppress(OSError):
-                        written = entry.stat().st_mtime
-                        found.append((-written, entry.name, Path(entry.path)))
-        return [path for _, _, path in sorted(found)]
+        return checkpoint_files(self._store.path)
 
     def keeper(
         self, configs: Sequence[RunConfig], every: float | None, tell: Callable[[str], None]
@@ -161,7 +165,9 @@ class Checkpoints:
         ended = set(keys)
         for path in self.files():
             saved = None if path.name in ended else SavedRuns.read(path)
-            if path.name in ended or (saved is not None and saved.keys and ended >= set(saved.keys)):
+            if path.name in ended or (
+                saved is not None and saved.keys and ended >= set(saved.keys)
+            ):
                 with contextlib.suppress(OSError):
                     path.unlink()
 

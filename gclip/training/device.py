@@ -117,7 +117,7 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
 def device_name(device: torch.device) -> str:
     """What computes there, as its maker calls it."""
     if device.type == "cuda":
-        return torch.cuda.getdevice_name(device)
+        return torch.cuda.get_device_name(device)
     if device.type == "mps":
         return "mps"
     with contextlib.suppress(OSError):

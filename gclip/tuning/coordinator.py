@@ -19,7 +19,7 @@ from gclip.execution.pool import Pool
 from gclip.training.metric import ACCURACY, Metric
 from gclip.tuning.objectives import curve_score, finite_score, score_name, values_of
 from gclip.tuning.optuna_internals import trial_of
-from gclip.tuning.proposals import add_trial, free_places, place_of
+from gclip.tuning.proposals import add_trial, free_places, place_of, replaced_by
 from gclip.tuning.study_trials import StudyTrials, may_be_repeated
 from gclip.tuning.trials import complete, config_of, counted, superseded
 
@@ -87,6 +87,7 @@ class Coordinator:
         """
         self._configure(pool)
         self.recover()
+        pool.expect(self._waiting_keys())
         earlier = counted(self.study)
         for trial in earlier:
             self._notify_cached(trial)
@@ -111,6 +112,13 @@ class Coordinator:
             for trial in self.trials.running():
                 self._recover_trial(trial, died=False)
             raise
+
+    def _waiting_keys(self) -> list[str]:
+        """The runs of trials that were under way when a command before this one ended."""
+        trials = self.trials.select()
+        replaced = (replaced_by(trial) for trial in self.trials.waiting())
+        numbers = [number for number in replaced if number is not None]
+        return [key for number in numbers for key in trials[number].user_attrs.get("keys", ())]
 
     def _configure(self, pool: Pool) -> None:
         """Make `pool` ask this process whether runs should go on."""

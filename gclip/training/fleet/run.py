@@ -173,9 +173,10 @@ class FleetRun(TrainingLoop[FleetReport]):
     # -- inside ------------------------------------------------------------------------------
 
     def _epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """What is left of an epoch's batches, of the present runs: inputs ``(batch, first, …)`` for all, or those of runs
-        of several seeds along dimension 1, ``(batch, runs · first, …)``: of images ``(batch, runs ·
-        channels, H, W)``. Targets ``(batch, …)`` for all, or ``(runs, batch, …)``."""
+        """What is left of an epoch's batches, for the present runs: inputs ``(batch, first, …)``
+        for all, or those of runs of several seeds along dimension 1, ``(batch, runs · first, …)``:
+        of images ``(batch, runs · channels, H, W)``. Targets ``(batch, …)`` for all, or
+        ``(runs, batch, …)``."""
         self._streams_at_start = self._streams.state_dict()
         epochs = self._streams.draw(self._count, self.config.augment, self.device)
         stream_of_run = self._streams.of(self.present)

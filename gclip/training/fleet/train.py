@@ -280,9 +280,7 @@ class _FleetLoop:
             self._spent[index] += (now - self._last) / len(self._run.present)
         self._last = now
 
-    def _tell(
-        self, index: int, status: Any, step: int | None = None, point: Any = None
-    ) -> bool:
+    def _tell(self, index: int, status: Any, step: int | None = None, point: Any = None) -> bool:
         """Report of a run; False when the caller wants it to stop.
 
         Args:
