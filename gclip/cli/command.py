@@ -27,6 +27,7 @@ from gclip.cli import (
     figures,
     listing,
     show,
+    store,
     study,
     survey,
     train,
@@ -53,6 +54,7 @@ app = App(
 for module in (train, compare, figures, listing, show, check, survey, doctor, env):
     module.add_to(app)
 app.add_typer(study.app, name="study")
+app.add_typer(store.app, name="store")
 app.add_typer(bench.app, name="bench")
 
 
@@ -85,6 +87,7 @@ def root(
     gclip survey                                a threshold to start from
     gclip study run thresholds --strategy agc   tune it
     gclip check my_strategies.py                a strategy of yours
+    gclip store check                           whether all results are whole
     gclip doctor train.py                       what is wrong with a loop's clipping
     gclip env                                   versions, for a bug report
     """

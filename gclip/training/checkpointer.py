@@ -88,8 +88,9 @@ class Checkpointer:
         """
         self._configs = [config.to_json() for config in configs]
         if not self.path.exists():
-            with contextlib.suppress(OSError):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.is_own:
+                with contextlib.suppress(OSError):
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
             return None
         try:
             found = checkpoint.load(self.path)
