@@ -5,6 +5,7 @@
 #   make page       strategies/README.md again, after a change of a strategy
 #   make peers      our strategies beside other libraries' clipping, which it installs
 #   make frameworks clipping in Lightning, Transformers, Accelerate and TensorBoard, which it installs
+#   make drills     kills at random moments, damaged files and full disks, which take an hour
 #   make coverage   the suite once more, with the lines that no test runs
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := none value norm soft agc percentile zclip adagc
 
-.PHONY: demo test install check page peers frameworks coverage clean
+.PHONY: demo test install check page peers frameworks drills coverage clean
 
 demo: install
 	$(BIN)/gclip compare $(DEMO:%=-s %) --store demo-runs
@@ -27,6 +28,9 @@ peers: install
 frameworks: install
 	$(BIN)/python -m pip install --quiet -e ".[dev,frameworks]"
 	GCLIP_FRAMEWORKS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integrations tests/test_docs.py -k "integrations or in-your-loop"
+
+drills: install
+	GCLIP_DRILLS=1 $(BIN)/python -m pytest tests/drills
 
 coverage: install
 	$(BIN)/python -m pip install --quiet pytest-cov

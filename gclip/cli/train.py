@@ -203,5 +203,5 @@ class _UnderWay:
         if self.path is None or not self.path.exists():
             return "nothing of this run is kept; the same command begins it again"
         about = read_about(self.path) or {}
-        far = f"{about['step']} of {about['steps']} steps" if "steps" in about else "epochs so far"
-        return f"the {far} are in {self.path}; the same command goes on from there"
+        saved = f"step {about['step']} of {about['steps']} is" if "steps" in about else "it is"
+        return f"{saved} saved in {self.path}; the same command goes on from there"
