@@ -64,12 +64,12 @@ def test_killed_while_it_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert process.stdout is not None
-        said = int(process.stdout.readline())
-        time.sleep(chance.uniform(0.0, 0.5))
-        process.kill()
-        said = max([said, *map(int, process.stdout.read().split())])
-        process.wait()
+        with process:
+            assert process.stdout is not None
+            said = int(process.stdout.readline())
+            time.sleep(chance.uniform(0.0, 0.5))
+            process.kill()
+            said = max([said, *map(int, process.stdout.read().split())])
         orphans += len(list(tmp_path.glob(".run.ckpt.*")))
         # What was said to be saved is there, or what came after it.
         assert loaded(path) in (said, said + 1)

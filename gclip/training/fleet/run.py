@@ -5,7 +5,7 @@ What `gclip.training.run.Run` is to one run. Nothing here goes from run to run w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -84,7 +84,9 @@ class FleetRun(TrainingLoop[FleetReport]):
         called after each step.
         """
         self._begin_epoch()
-        for loss, report in self._train_steps(self._epoch()):
+        self._streams_at_start = self._streams.state_dict()
+        epochs = self._streams.draw(self._count, self.config.augment, self.device)
+        for loss, report in self._train_steps(self._batches(epochs)):
             self._unseen.append((loss, report.finite))
             after_step()
             if len(self._unseen) >= _LOOK and not self.look(last=False):
@@ -172,13 +174,11 @@ class FleetRun(TrainingLoop[FleetReport]):
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, epochs: Mapping[int, Epoch]) -> Iterator[tuple[Tensor, Tensor]]:
         """What is left of an epoch's batches, for the present runs: inputs ``(batch, first, …)``
         for all, or those of runs of several seeds along dimension 1, ``(batch, runs · first, …)``:
         of images ``(batch, runs · channels, H, W)``. Targets ``(batch, …)`` for all, or
         ``(runs, batch, …)``."""
-        self._streams_at_start = self._streams.state_dict()
-        epochs = self._streams.draw(self._count, self.config.augment, self.device)
         stream_of_run = self._streams.of(self.present)
         used = sorted(set(stream_of_run))
         seeds_used = [self._streams.keys[index][0] for index in used]
