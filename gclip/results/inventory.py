@@ -84,7 +84,8 @@ def read_run(store: Store, key: str) -> StoredRun | Damaged | None:
 
 
 def _runs(store: Store) -> Iterator[Found]:
-    for key in store:
+    keys = store.keys()
+    for key in keys:
         read = read_run(store, key)
         if isinstance(read, Damaged):
             yield found("damaged run", store.path / key, str(read))
@@ -97,7 +98,7 @@ def _checkpoints(store: Store) -> Iterator[Found]:
 
     for path in checkpoint_files(store.path):
         try:
-            checkpoint.load(path)
+            checkpoint.read(path)
         except checkpoint.DamagedCheckpoint:
             yield found("damaged checkpoint", path, "it is no whole checkpoint")
             continue

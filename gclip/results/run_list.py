@@ -88,7 +88,8 @@ def runs_in(
     """
     if status is not None:
         choose(status, STATUSES, "status")
-    stored = [row for row in (_stored(store, key) for key in store) if row is not None]
+    keys = store.keys()
+    stored = [row for row in (_stored(store, key) for key in keys) if row is not None]
     ended = {row.key for row in stored if row.status in ("finished", "diverged", "pruned")}
     under_way = {row.key: row for row in _under_way(store) if row.key not in ended}
     rows = [row for row in stored if row.key not in under_way] + list(under_way.values())

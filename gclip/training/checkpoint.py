@@ -88,19 +88,29 @@ def write(path: str | Path, packed: bytes) -> None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """What `save` wrote, on the CPU.
+    """What `save` wrote, on the CPU; what killed processes left beside it is removed.
 
     Raises:
         DamagedCheckpoint: it is no checkpoint, or it is damaged.
         UsageError: there is no such file, or it cannot be read.
     """
     path = Path(path)
+    found = read(path)
+    _sweep(path)
+    return found
+
+
+def read(path: Path) -> dict[str, Any]:
+    """As `load`, and nothing in the folder is changed.
+
+    Raises:
+        DamagedCheckpoint, UsageError: as `load`.
+    """
     try:
         head, _, content = read_file(path).partition(b"\n")
     except OSError as error:
         why = error.strerror or str(error)
         raise UsageError(f"the checkpoint {path} cannot be read: {why}") from error
-    _sweep(path)
     mark, _, digest = head.decode("ascii", errors="replace").partition(" ")
     if mark not in (_MARK, _WITHOUT_HEAD):
         raise DamagedCheckpoint(f"{path} is not a checkpoint of gclip; name another file")

@@ -14,25 +14,34 @@ def test_nobody_stops_by_themselves_unless_they_say_so() -> None:
 
 
 def test_a_request_waits_for_a_good_place() -> None:
-    first, second = KeyboardInterrupt("first"), KeyboardInterrupt("second")
     done = []
-    with pytest.raises(KeyboardInterrupt, match="first"), stopping.at_a_good_place():
-        assert stopping.request(first)
-        assert stopping.request(second)
-        done.append("step")
-        assert stopping.is_wanted()
-        stopping.obey()
-        done.append("never")
+
+    def train() -> None:
+        with stopping.at_a_good_place():
+            assert stopping.request(KeyboardInterrupt("first"))
+            assert stopping.request(KeyboardInterrupt("second"))
+            done.append("step")
+            assert stopping.is_wanted()
+            stopping.obey()
+            done.append("never")
+
+    with pytest.raises(KeyboardInterrupt, match="first"):
+        train()
     assert done == ["step"]
     assert not stopping.is_wanted()
 
 
 def test_the_outermost_end_is_the_latest_place() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), stopping.at_a_good_place():
+
+    def train() -> None:
         with stopping.at_a_good_place():
-            stopping.request(KeyboardInterrupt())
-            done.append("trained")
-        done.append("stored")
+            with stopping.at_a_good_place():
+                stopping.request(KeyboardInterrupt())
+                done.append("trained")
+            done.append("stored")
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
     assert done == ["trained", "stored"]
     assert not stopping.request(KeyboardInterrupt())

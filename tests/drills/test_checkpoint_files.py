@@ -1,4 +1,4 @@
-"""Checkpoints of 40 MB: killed while they are saved, on a full disk, with bits flipped, cut short."""
+"""Checkpoints of 40 MB: killed while they are saved, a full disk, flipped bits, truncations."""
 
 from __future__ import annotations
 

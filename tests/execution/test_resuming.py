@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -119,23 +120,26 @@ def test_a_damaged_checkpoint_costs_one_line(tmp_path: Path) -> None:
 
 
 def test_workers_save_their_runs_when_the_command_is_stopped(tmp_path: Path) -> None:
-    """In the middle of an epoch; and one of another's checkpoint is told."""
+    """In the middle of an epoch."""
     configs = [TINY.replace(epochs=400, strategy=name) for name in ("norm", "none")]
     store = Store(tmp_path, create=True)
     execution = Execution(workers=2, device="cpu", checkpoint_every=1e6)
-    with pytest.raises(KeyboardInterrupt), Processes(store, execution) as pool:
-        for place, config in enumerate(configs):
-            pool.submit(Job(place, config))
-        seen: set[int] = set()
+    seen: set[int] = set()
 
-        def listen(event: Event) -> None:
-            if event.progress is not None:
-                seen.add(event.index)
-            if len(seen) == 2:
-                raise KeyboardInterrupt
+    def listen(event: Event) -> None:
+        if event.progress is not None:
+            seen.add(event.index)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
 
-        pool._listener = listen
-        pool.wait()
+    def work() -> None:
+        with Processes(store, dataclasses.replace(execution, listener=listen)) as pool:
+            for place, config in enumerate(configs):
+                pool.submit(Job(place, config))
+            pool.wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     saved = [Checkpoints(store).of_run(config.key) for config in configs]
     assert all(each is not None and 0 < each.step < each.steps for each in saved)
 
