@@ -20,7 +20,7 @@ from gclip.training.metric import ACCURACY, Metric
 from gclip.tuning.objectives import curve_score, finite_score, score_name, values_of
 from gclip.tuning.optuna_internals import trial_of
 from gclip.tuning.proposals import add_trial, free_places, place_of, replaced_by
-from gclip.tuning.study_trials import StudyTrials, may_be_repeated
+from gclip.tuning.study_trials import ENDED, StudyTrials, may_be_repeated
 from gclip.tuning.trials import complete, config_of, counted, superseded
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 WORKERS_LOST = 6
 """A run that loses so many workers has failed."""
-
-_ENDED = "the process that ran it ended"
 
 
 @dataclass
@@ -128,10 +126,13 @@ class Coordinator:
             pool.should_continue = None if self.prune_seeds else self._should_continue
 
     def recover(self) -> None:
-        """Settle the trials that were under way when the last coordinator ended."""
+        """Settle the trials that were under way when the last coordinator ended, and try those
+        again whose runs failed."""
         self.study.sampler = self.sampler(0)
         for trial in self.trials.running():
             self._recover_trial(trial, died=True)
+        for trial in self.trials.failed():
+            self.trials.enqueue_again(trial, died=False)
 
     def _recover_trial(self, trial: FrozenTrial, *, died: bool) -> None:
         """End a trial that is under way in nobody's hands, and queue it again if need be.
@@ -141,7 +142,7 @@ class Coordinator:
         """
         keys = trial.user_attrs.get("keys", ())
         if trial.number in superseded(self.study):  # we died just before this
-            self._fail(trial.number, _ENDED)
+            self._fail(trial.number, ENDED)
         elif "pruned_at" in trial.user_attrs:
             self._prune(_OpenTrial(trial.number, []))
         elif keys and all(self.store.has(key) for key in keys):
@@ -155,7 +156,7 @@ class Coordinator:
             # and only has to fail the old one.
             if not died or may_be_repeated(trial):
                 self.trials.enqueue_again(trial, died=died)
-            self._fail(trial.number, _ENDED)
+            self._fail(trial.number, ENDED)
 
     def _ask(self) -> Job | None:
         """The next trial's first job, or None if the trial has ended without training."""

@@ -13,11 +13,14 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from gclip.tuning import optuna_internals
+from gclip.tuning.proposals import replaced_by
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
+ENDED = "the process that ran it ended"
+"""Why a trial has failed whose coordinator died."""
 MAX_ATTEMPTS = 3
 """A trial whose coordinator died this often while it trained has failed: perhaps it killed it."""
 
@@ -40,6 +43,18 @@ class StudyTrials:
     def waiting(self) -> list[FrozenTrial]:
         """Those that wait to be taken."""
         return self.select(TrialState.WAITING)
+
+    def failed(self) -> list[FrozenTrial]:
+        """Those one of whose runs failed, and that nobody repeats yet. Not those that were given
+        up, as they perhaps end whoever trains them, nor those that were never proposed."""
+        replaced = {replaced_by(trial) for trial in self.select()}
+        return [
+            trial
+            for trial in self.select(TrialState.FAIL)
+            if _was_proposed(trial)
+            and trial.number not in replaced
+            and trial.user_attrs.get("message", ENDED) != ENDED
+        ]
 
     def get(self, number: int) -> FrozenTrial:
         """A trial as it is now."""

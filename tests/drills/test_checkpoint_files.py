@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,11 +11,12 @@ import pytest
 import torch
 
 from gclip.training import checkpoint
+from tests.drills.processes import Loaded
 
 SEED = 7
 FLOATS = 10_000_000  # of 4 bytes
 SAVES = """
-import sys, torch
+import torch
 from gclip.training import checkpoint
 path, floats = sys.argv[1], int(sys.argv[2])
 step = 0
@@ -26,7 +26,7 @@ while True:
     print(step, flush=True)
 """
 LIMITED = """
-import resource, signal, sys, torch
+import resource, signal, torch
 from gclip.errors import UsageError
 from gclip.training import checkpoint
 path, floats, most = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -43,7 +43,7 @@ def state(step: int, floats: int = FLOATS) -> dict[str, object]:
     return {"step": step, "weights": torch.full((floats,), float(step))}
 
 
-def loaded(path: Path) -> int:
+def step_of(path: Path) -> int:
     """The step of a checkpoint that is whole."""
     found = checkpoint.load(path)
     assert bool((found["weights"] == float(found["step"])).all())
@@ -55,42 +55,36 @@ def say(capsys: pytest.CaptureFixture[str], text: str) -> None:
         print(f"\n{text}")
 
 
-def test_killed_while_it_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_while_it_saves(
+    loaded: Loaded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     chance, path = random.Random(SEED), tmp_path / "run.ckpt"
-    orphans = 0
+    halves = 0
     for _ in range(40):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SAVES, str(path), str(FLOATS)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        with process:
-            assert process.stdout is not None
-            said = int(process.stdout.readline())
+        with loaded.start(tmp_path, str(path), str(FLOATS), code=SAVES) as process:
+            while not process.out.exists() or not process.out.read_text().split():
+                time.sleep(0.01)
             time.sleep(chance.uniform(0.0, 0.5))
-            process.kill()
-            said = max([said, *map(int, process.stdout.read().split())])
-        orphans += len(list(tmp_path.glob(".run.ckpt.*")))
+        said = int(process.out.read_text().split()[-1])
+        halves += len(list(tmp_path.glob(".run.ckpt.*")))
         # What was said to be saved is there, or what came after it.
-        assert loaded(path) in (said, said + 1)
+        assert step_of(path) in (said, said + 1)
         assert not list(tmp_path.glob(".run.ckpt.*"))
-    say(capsys, f"40 of 40 kills: a whole checkpoint; {orphans} half-written files, all removed")
+    say(capsys, f"40 of 40 kills: a whole checkpoint; {halves} half-written files, all removed")
 
 
-def test_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "run.ckpt"
+def test_a_full_disk(loaded: Loaded, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "checkpoints"
+    path = folder / "run.ckpt"
     checkpoint.save(path, state(1))
-    for most in (0, 1, 1 << 20, 4 * FLOATS - 1, 4 * FLOATS):
-        said = subprocess.run(
-            [sys.executable, "-c", LIMITED, str(path), str(FLOATS), str(most)],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        assert "cannot be written" in said
-        assert loaded(path) == 1
-        assert [each.name for each in tmp_path.iterdir()] == ["run.ckpt"]
-    say(capsys, "a file that may not grow (5 limits): the previous checkpoint is whole each time")
+    for most in (100, 1 << 20, 4 * FLOATS - 1, 4 * FLOATS):
+        limits = (str(path), str(FLOATS), str(most))
+        with loaded.start(tmp_path, *limits, code=LIMITED) as process:
+            assert process.wait() == 0, process.said
+        assert "cannot be written" in process.out.read_text() or most < 1000
+        assert step_of(path) == 1
+        assert [each.name for each in folder.iterdir()] == ["run.ckpt"]
+    say(capsys, "files that may not grow, 4 limits: the previous checkpoint is whole each time")
 
 
 def test_a_full_file_system(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +102,7 @@ def test_a_full_file_system(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         checkpoint.save(path, state(1))
         with pytest.raises(ValueError, match="No space left"):
             checkpoint.save(path, state(2))
-        assert loaded(path) == 1
+        assert step_of(path) == 1
         assert [each.name for each in small.iterdir()] == ["run.ckpt"]
     finally:
         subprocess.run(["umount", str(small)], check=False)
@@ -132,7 +126,7 @@ def test_flipped_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
                     with pytest.raises(checkpoint.DamagedCheckpoint):
                         checkpoint.load(path)
                     told += 1
-    assert loaded(path) == 1
+    assert step_of(path) == 1
     say(capsys, f"{told} of 300 flipped bits are told")
 
 

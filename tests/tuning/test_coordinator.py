@@ -256,7 +256,24 @@ def test_a_bad_trial_is_pruned_after_an_epoch_and_counted_apart(tmp_path: Path) 
     assert found["score"] == 0.9, "a pruned trial is no best trial"
     with pruning(tmp_path) as (coordinator, pool):
         coordinator.run(pool, 8)
-        assert pool.trained == []
+        assert [config.lr for config in pool.trained] == [trials[2].params["lr"]]
+
+
+def test_a_trial_whose_run_failed_is_tried_again_by_the_same_command(tmp_path: Path) -> None:
+    """At its place, as often as the command is repeated; the others are not touched."""
+    proposed = []
+    for status in ("failed", "failed", "finished"):
+        with coordinated(tmp_path) as (coordinator, pool):
+            pool.status = dict.fromkeys(range(20), status) if proposed else {1: "failed"}
+            coordinator.run(pool, 4)
+            trials = counted(coordinator.study)
+            proposed.append([trial.params for trial in trials])
+            assert len(pool.trained) == (1 if len(proposed) > 1 else 4)
+        expected = "FAIL" if status == "failed" else "COMPLETE"
+        assert [trial.state.name for trial in trials] == [
+            *("COMPLETE", expected, "COMPLETE", "COMPLETE")
+        ]
+    assert proposed[0] == proposed[1] == proposed[2]
 
 
 def test_hyperband_prunes_in_its_brackets(tmp_path: Path) -> None:
