@@ -5,7 +5,8 @@
 #   make page       strategies/README.md again, after a change of a strategy
 #   make peers      our strategies beside other libraries' clipping, which it installs
 #   make frameworks clipping in Lightning, Transformers, Accelerate and TensorBoard, which it installs
-#   make drills     kills at random moments, damaged files and full disks, which take an hour
+#   make docs       the documentation as a site in build/site, warnings being errors
+#   make drills     faults injected for minutes: kills, damaged files, full disks, fuzzing
 #   make coverage   the suite once more, with the lines that no test runs
 
 PYTHON ?= python3
@@ -13,13 +14,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := none value norm soft agc percentile zclip adagc
 
-.PHONY: demo test install check page peers frameworks drills coverage clean
+.PHONY: demo test install check page docs drills peers frameworks coverage clean
 
 demo: install
 	$(BIN)/gclip compare $(DEMO:%=-s %) --store demo-runs
 
 test: install check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+drills: install
+	GCLIP_DRILLS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m drill
 
 peers: install
 	$(BIN)/python -m pip install --quiet -e ".[dev,peers]"
@@ -28,9 +32,6 @@ peers: install
 frameworks: install
 	$(BIN)/python -m pip install --quiet -e ".[dev,frameworks]"
 	GCLIP_FRAMEWORKS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integrations tests/test_docs.py -k "integrations or in-your-loop"
-
-drills: install
-	GCLIP_DRILLS=1 $(BIN)/python -m pytest tests/drills
 
 coverage: install
 	$(BIN)/python -m pip install --quiet pytest-cov
@@ -54,6 +55,10 @@ check: install
 	$(BIN)/mypy strategies studies figures
 	$(BIN)/mypy $$(find tests -name "*.py" ! -name "test_*" ! -name conftest.py ! -name __init__.py)
 	$(BIN)/lint-imports --no-logo
+
+docs: install
+	$(BIN)/python -m pip install --quiet -e ".[dev,docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 page: install
 	$(BIN)/python -m tests.describe.page

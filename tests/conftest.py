@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,6 +15,32 @@ from gclip.core.named_registry import registries
 from gclip.training.problem_registry import find_problem
 
 torch.set_num_threads(1)
+
+# They start processes and wait: begun last, one of them would run alone at the end.
+LONGEST = (
+    "tests/testing/test_contract.py",
+    "tests/test_docs.py",
+    "tests/tuning/test_postgres.py",
+    "tests/execution/test_fleets.py",
+    "tests/test_readme.py",
+    "tests/execution/test_users_files.py",
+    "tests/cli/test_compare.py",
+    "tests/execution/test_comparison.py",
+    "tests/training/test_graphs.py",
+    "tests/tuning/test_kills.py",
+    "tests/figures/test_figures.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Drills are skipped unless asked for; the longest files come first."""
+    asked = bool(os.environ.get("GCLIP_DRILLS"))
+    for item in items:
+        if not asked and item.get_closest_marker("drill"):
+            item.add_marker(pytest.mark.skip(reason="a drill: make drills runs it"))
+    places = {file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
 
 SHAPES = {
     "stem.scale": (),

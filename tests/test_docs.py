@@ -122,6 +122,15 @@ def in_your_loop(names: dict[str, Any], folder: Path, out: str) -> None:
         assert len(names["handle"].record) == len(names["clipper"].record) == 15
 
 
+def real_images(names: dict[str, Any], folder: Path, out: str) -> None:
+    # The command whose time is quoted makes as many runs as are quoted.
+    page = ROOT / "docs" / "real-images.md"
+    shown = [c for b in blocks(page) if b.language == "sh" for c in commands(b.text)]
+    [quoted] = [each for each in shown if each.startswith("gclip compare --task cifar10")]
+    assert int(re.findall(r"--seeds (\d+)", quoted)[0]) * words(quoted).count("-s") == 10
+    assert "the first command, ten runs, took" in page.read_text()
+
+
 CHECKED = {
     "doctor.md": doctor,
     "explosion.md": explosion,
@@ -130,6 +139,7 @@ CHECKED = {
     "python.md": python,
     "writing-your-own.md": writing,
     "problems.md": problems,
+    "real-images.md": real_images,
 }
 
 

@@ -174,7 +174,8 @@ class Clipper(BoundClipper):
         rule is ``skip`` and has left it out.
 
         Args:
-            inputs, targets: ``(examples, …)``, of any dtype that the model and the loss take.
+            inputs: ``(examples, …)``, of any dtype that the model takes.
+            targets: ``(examples, …)``, of any dtype that the loss takes.
             loss: of a batch of one, one number; a ``reduction`` of mean, sum or none is the same.
             chunk: how many examples' gradients are held at once, each chunk a forward pass of its
                 own; all by default.

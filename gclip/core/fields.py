@@ -94,8 +94,8 @@ def tunable(
     `above`, `at_least` (0 unless said otherwise), `below` and `at_most`.
 
     >>> import gclip
-    >>> [field.high for field in gclip.fields_of(gclip.get("norm")) if field.name == "max_norm"]
-    [100.0]
+    >>> {field.name: field.high for field in gclip.fields_of(gclip.get("norm"))}["max_norm"]
+    100.0
 
     Args:
         default: the value where none is given.
@@ -144,8 +144,8 @@ def setting(
     """A field that users may set and studies leave alone.
 
     >>> import gclip
-    >>> [field.kind for field in gclip.fields_of(gclip.get("agc")) if field.name == "eps"]
-    ['setting']
+    >>> {field.name: field.kind for field in gclip.fields_of(gclip.get("agc"))}["eps"]
+    'setting'
 
     Args:
         default: the value where none is given.

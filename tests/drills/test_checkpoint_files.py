@@ -13,6 +13,8 @@ import torch
 from gclip.training import checkpoint
 from tests.drills.processes import Loaded
 
+pytestmark = pytest.mark.drill
+
 SEED = 7
 FLOATS = 10_000_000  # of 4 bytes
 SAVES = """

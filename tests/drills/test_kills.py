@@ -15,6 +15,8 @@ from gclip.results import Store
 from gclip.training.contract.bits import difference
 from tests.drills.processes import Loaded, outliving
 
+pytestmark = pytest.mark.drill
+
 SEED = 20
 KILLS = 40
 STRATEGIES = ("none", "norm", "agc", "zclip", "percentile", "spam")

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from gclip import results
+from gclip.cli import main
 from gclip.core.plugins import load_plugins
 from gclip.training import RunConfig, load_data, seeds, train
 from gclip.training.problem_data import ProblemData
@@ -26,13 +27,13 @@ TASK = "my-waves(frequency=3)"
 SHARED = ("--plugin", str(PLUGIN), "--task", TASK, "--device", "cpu")
 
 
-def gclip(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "gclip", *arguments, *SHARED],
-        cwd=folder, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert not check or done.returncode == 0, done.stderr
-    return done
+def gclip(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command prints."""
+    capsys.readouterr()
+    code = main([*arguments, *SHARED])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    return printed.out
 
 
 def by_hand(seed: int, max_norm: float) -> tuple[list[float], float]:
@@ -74,7 +75,10 @@ def test_a_run_is_the_loop_by_hand() -> None:
     assert clipped.score == pytest.approx(error, rel=1e-5)
 
 
-def test_it_is_compared_killed_resumed_tuned_surveyed_and_drawn(tmp_path: Path) -> None:
+def test_it_is_compared_killed_resumed_tuned_surveyed_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     load_plugins(PLUGIN)
     options = ("-s", "none", "-s", "norm(max_norm=0.2)", "--seeds", "6", "--fleet", "off")
     command = [sys.executable, "-m", "gclip", "compare", *SHARED, *options, "--no-figures"]
@@ -90,7 +94,7 @@ def test_it_is_compared_killed_resumed_tuned_surveyed_and_drawn(tmp_path: Path) 
     killed.wait()
     before = {path.parent.name for path in runs.glob("*/result.json")}
     assert before
-    found = json.loads(gclip(tmp_path, "compare", *options, "--json").stdout)
+    found = json.loads(gclip(capsys, "compare", *options, "--workers", "1", "--json"))
     assert found["runs"]["total"] == 12
     assert found["runs"]["read"] >= len(before)
     assert [row["strategy"] for row in found["table"]] == sorted(
@@ -106,11 +110,11 @@ def test_it_is_compared_killed_resumed_tuned_surveyed_and_drawn(tmp_path: Path) 
         assert stored.steps["loss"].tobytes() == again.steps["loss"].tobytes()
         assert stored.score == again.score
     study = gclip(
-        tmp_path, "study", "run", "thresholds", "-s", "norm", "--trials", "3", "--workers", "1"
-    ).stdout
+        capsys, "study", "run", "thresholds", "-s", "norm", "--trials", "3", "--workers", "1"
+    )
     assert "validation mean squared error" in " ".join(study.split())
     assert f"--task '{TASK}'" in " ".join(study.split())
-    survey = gclip(tmp_path, "survey", "-s", "norm", "--no-figures").stdout
+    survey = gclip(capsys, "survey", "-s", "norm", "--no-figures")
     assert "norm(max_norm=" in survey
     for text in (study, survey):
         assert "accuracy" not in text

@@ -291,6 +291,7 @@ def test_a_study_of_an_earlier_version_goes_on_with_what_it_has_not_drawn() -> N
 TINY = ("--fraction", "0.1", "--epochs", "1", "--batch-size", "64", "--device", "cpu")
 
 
+@pytest.mark.drill
 def test_processes_that_are_killed_and_stopped(tmp_path: Path) -> None:
     """The same in processes of their own: SIGKILL and SIGINT at moments of chance."""
     store, name = tmp_path / "runs", "thresholds-norm-digits"

@@ -153,6 +153,7 @@ def _wait(storage: object, study: int) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.drill
 def test_workers_that_are_killed(server: str, tmp_path: Path) -> None:
     said = kill_drill.on_postgres(server, tmp_path, trials=8, kills=1, seed=0)
     assert "8 of 8 complete" in said

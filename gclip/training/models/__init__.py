@@ -10,7 +10,7 @@
 A model's weights depend on its spelling, its inputs and outputs, and the seed alone.
 """
 
-from gclip.training.models.builder import build_model as build
+from gclip.training.models.builder import build as build
 from gclip.training.models.identity import code_digest as code_digest
 from gclip.training.models.registry import get as get
 from gclip.training.models.registry import names as names

@@ -71,6 +71,36 @@ def build_model(
     return model
 
 
+def build(
+    spelling: str,
+    inputs: tuple[int, ...] | int = (3, 32, 32),
+    outputs: int | None = None,
+    seed: int = 0,
+    dropout: float = 0.0,
+    *,
+    classes: int | None = None,
+) -> nn.Module:
+    """As `build_model`; takes ``build(name, classes, seed)`` too, the form of earlier versions.
+
+    Args:
+        spelling: as there.
+        inputs: as there; or the number of classes of images of 3 × 32 × 32.
+        outputs: as there, 10 where not given; or, behind a number of classes, the seed.
+        seed: as there.
+        dropout: as there.
+        classes: the earlier name of `outputs`.
+
+    Raises:
+        UsageError: as there.
+    """
+    if isinstance(inputs, int):
+        seed = seed if outputs is None else outputs
+        return build_model(spelling, outputs=inputs, seed=seed, dropout=dropout)
+    if outputs is None:
+        outputs = 10 if classes is None else classes
+    return build_model(spelling, inputs, outputs, seed, dropout)
+
+
 def _initialized(model: Any, inputs: tuple[int, ...]) -> Any:
     """The model, its lazy layers given their shapes by a pass of one example of zeros."""
     if isinstance(model, nn.Module) and any(

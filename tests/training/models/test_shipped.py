@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import gclip
 from gclip.errors import UsageError
 from gclip.training import models
 from gclip.training.models.layers import standardized
@@ -206,3 +207,14 @@ def test_building_leaves_the_callers_random_state_alone():
 def test_unknown_model():
     with pytest.raises(UsageError, match=r"unknown model 'lenett'.*did you mean 'lenet'.*resnet18"):
         models.build("lenett")
+
+
+def test_the_form_of_earlier_versions_builds_the_same() -> None:
+    new = gclip.build_model("lenet", (3, 32, 32), 7, seed=10).state_dict()
+    for earlier in (
+        models.build("lenet", 7, 10),
+        models.build("lenet", 7, seed=10),
+        models.build("lenet", classes=7, seed=10),
+        models.build("lenet", (3, 32, 32), 7, 10),
+    ):
+        assert all(torch.equal(new[name], each) for name, each in earlier.state_dict().items())
