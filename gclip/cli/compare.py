@@ -15,8 +15,8 @@ from gclip.cli.options import (
     FiguresFolder,
     Fleet,
     Json,
+    KeptPlace,
     NoFigures,
-    Place,
     Player,
     Plugins,
     Strategies,
@@ -51,7 +51,7 @@ def add_to(app: typer.Typer) -> None:
 @expand
 def compare(
     run: Setting,
-    place: Place,
+    place: KeptPlace,
     strategy: Strategies = None,
     player: Player = None,
     seeds: Annotated[

@@ -109,6 +109,33 @@ class Place:
         int,
         _place("--threads", help="Threads of each run; the last bits of a result depend on it."),
     ] = 1
+
+    def execution(self, workers: int | None, fleet: int | str | None) -> Execution:
+        """How runs are trained here; without a word about fleets, their size is measured."""
+        from gclip.execution.execution import Execution
+
+        return Execution(
+            workers=workers,
+            device=self.device,
+            threads=self.threads,
+            fleet="auto" if fleet is None else fleet,
+        )
+
+    def alone(self) -> None:
+        """`UsageError` where a launcher such as torchrun has started the command several times."""
+        rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE", "")
+        if rank is not None and size.isdecimal() and int(size) > 1:
+            raise UsageError(
+                f"gclip does not distribute a run over processes, but this is process {rank} of "
+                f"{size} (RANK and WORLD_SIZE, as torchrun sets them), and all of them would train "
+                "the same and write the same files; start the command once, without torchrun"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptPlace(Place):
+    """On what the runs are trained, where they are kept, and how often while they train."""
+
     checkpoint_every: Annotated[
         str,
         _place(
@@ -131,26 +158,9 @@ class Place:
             ) from None
 
     def execution(self, workers: int | None, fleet: int | str | None) -> Execution:
-        """How runs are trained here; without a word about fleets, their size is measured."""
-        from gclip.execution.execution import Execution
-
-        return Execution(
-            workers=workers,
-            device=self.device,
-            threads=self.threads,
-            fleet="auto" if fleet is None else fleet,
-            checkpoint_every=self.checkpoint_seconds,
-        )
-
-    def alone(self) -> None:
-        """`UsageError` where a launcher such as torchrun has started the command several times."""
-        rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE", "")
-        if rank is not None and size.isdecimal() and int(size) > 1:
-            raise UsageError(
-                f"gclip does not distribute a run over processes, but this is process {rank} of "
-                f"{size} (RANK and WORLD_SIZE, as torchrun sets them), and all of them would train "
-                "the same and write the same files; start the command once, without torchrun"
-            )
+        """As of `Place`, with checkpoints."""
+        how = super().execution(workers, fleet)
+        return dataclasses.replace(how, checkpoint_every=self.checkpoint_seconds)
 
 
 def expand(command: Callable[..., Any]) -> Callable[..., Any]:

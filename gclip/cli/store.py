@@ -33,7 +33,7 @@ def _filter(name: str, help: str, metavar: str = "NAME") -> Any:
 @app.command("list")
 def list_runs(
     store: StoreFolder = Path("runs"),
-    task: Annotated[str | None, _filter("--task", "Runs of this task.")] = None,
+    task: Annotated[str | None, _filter("--task", "Runs of this task.", "TASK")] = None,
     model: Annotated[
         str | None, _filter("--model", "Which net: lenet, or a spelling such as mlp(width=64).")
     ] = None,

@@ -15,7 +15,7 @@ from gclip.cli.figures import save_figure
 from gclip.cli.options import (
     FiguresFolder,
     Json,
-    Place,
+    KeptPlace,
     Plugins,
     StoreFolder,
     Workers,
@@ -45,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def report(
-    place: Place,
+    place: KeptPlace,
     names: Annotated[
         list[str] | None,
         typer.Argument(

@@ -13,7 +13,7 @@ from gclip.cli.options import (
     FiguresFolder,
     Fleet,
     Json,
-    Place,
+    KeptPlace,
     Plugins,
     Workers,
     expand,
@@ -36,7 +36,7 @@ def add_to(app: typer.Typer) -> None:
 def run(
     *,
     run: Setting,
-    place: Place,
+    place: KeptPlace,
     name_of_study: Annotated[
         str | None,
         typer.Argument(

@@ -15,7 +15,7 @@ from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     Fleet,
     Json,
-    Place,
+    KeptPlace,
     Plugins,
     Workers,
     expand,
@@ -126,7 +126,7 @@ def create(
 
 @expand
 def work(
-    place: Place,
+    place: KeptPlace,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the study, as it was created.")],
     storage: Storage,
     workers: Workers = None,

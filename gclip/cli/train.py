@@ -10,7 +10,7 @@ import typer
 from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     Json,
-    Place,
+    KeptPlace,
     Player,
     Plugins,
     expand,
@@ -38,7 +38,7 @@ def add_to(app: typer.Typer) -> None:
 @expand
 def train(
     run: Setting,
-    place: Place,
+    place: KeptPlace,
     strategy: Annotated[
         str | None,
         typer.Option(
