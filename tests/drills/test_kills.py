@@ -21,7 +21,7 @@ SEED = 20
 KILLS = 40
 STRATEGIES = ("none", "norm", "agc", "zclip", "percentile", "spam")
 CPU = ("--device", "cpu")
-DIGITS = (*CPU, "--epochs", "6", "--augment")
+DIGITS = (*CPU, "--epochs", "5", "--fraction", "0.3", "--augment")
 
 TRAIN: dict[str, tuple[str, ...]] = {
     **{
@@ -31,9 +31,9 @@ TRAIN: dict[str, tuple[str, ...]] = {
     },
     "images": (
         *("train", "-s", "agc", "--task", "images", "--data", "images", "--size", "16"),
-        *(*CPU, "--epochs", "16"),
+        *(*CPU, "--epochs", "10"),
     ),
-    "lstm": ("train", "-s", "norm", "--model", "lstm", "--lr", "0.05", *CPU, "--epochs", "5"),
+    "lstm": ("train", "-s", "norm", "--model", "lstm", "--lr", "0.05", *DIGITS),
     "gan-digits": ("train", "-s", "norm", "--task", "gan-digits", *CPU, "--epochs", "4"),
     "adding": ("train", "-s", "norm", "--task", "adding(length=20)", *CPU, "--epochs", "4"),
     "cartpole-dqn": ("train", "-s", "norm", "--task", "cartpole-dqn", *CPU, "--epochs", "6"),
@@ -153,7 +153,8 @@ def test_the_same_command_goes_on_to_the_same_bits(
         if differing or list(checkpoints.glob("*")):
             wrong.append((name, (after, differing)))
         with capsys.disabled():
-            print(f"{how.name} {place}: {name} after {after:.2f} s: {differing or 'equal'}")
+            said = f"{how.name} {place}: {name} after {after:.2f} s: {differing or 'equal'}"
+            print(said, flush=True)
     with capsys.disabled():
         print(
             f"{how.name}: {len(names) - len(wrong)} of {len(names)} equal bit for bit, {kept} of "
