@@ -140,6 +140,15 @@ class Checkpoints:
                 return saved
         return None
 
+    def saved_steps(self, keys: Collection[str]) -> int:
+        """How far the latest checkpoint of one of these runs is; 0 where there is none."""
+        wanted = set(keys)
+        for path in self.files():
+            saved = SavedRuns.read(path)
+            if saved is not None and wanted.intersection(saved.keys):
+                return saved.step
+        return 0
+
     def resumable(self, keys: Collection[str]) -> list[list[str]]:
         """Of the runs with these `keys`, those that have to train together, or alone, to go on
         from checkpoints; each at most once, those of the latest checkpoints first."""

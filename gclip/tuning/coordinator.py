@@ -16,6 +16,7 @@ from gclip.errors import UsageError
 from gclip.execution.events import Event, EventKind, Listener, ignore
 from gclip.execution.job import Job
 from gclip.execution.pool import Pool
+from gclip.results.checkpoints import Checkpoints
 from gclip.training.metric import ACCURACY, Metric
 from gclip.tuning.objectives import curve_score, finite_score, score_name, values_of
 from gclip.tuning.optuna_internals import trial_of
@@ -154,8 +155,9 @@ class Coordinator:
         else:
             # In this order: if this process dies in between, the next one finds the successor
             # and only has to fail the old one.
-            if not died or may_be_repeated(trial):
-                self.trials.enqueue_again(trial, died=died)
+            saved = Checkpoints(self.store).saved_steps(keys)
+            if not died or may_be_repeated(trial, saved):
+                self.trials.enqueue_again(trial, died=died, saved=saved)
             self._fail(trial.number, ENDED)
 
     def _ask(self) -> Job | None:

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from gclip.errors import UsageError
 from gclip.execution import Event, Job
 from gclip.results import Store
-from gclip.training import Progress, RunConfig, RunResult
+from gclip.training import Progress, RunConfig, RunResult, checkpoint
 from gclip.tuning.coordinator import Coordinator
 from gclip.tuning.pruners import make_pruner
 from gclip.tuning.samplers import Proposal, make_sampler
@@ -163,6 +163,31 @@ def test_a_trial_that_kills_its_coordinator_is_not_asked_for_ever(tmp_path: Path
     with coordinated(tmp_path) as (coordinator, _pool):
         coordinator.recover()
         assert not coordinator.study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+        assert len(counted(coordinator.study)) == 1
+
+
+def test_a_trial_that_comes_further_each_time_is_not_given_up(tmp_path: Path) -> None:
+    """Its coordinators were killed, but not by it."""
+    for step in range(10, 10 * (MAX_ATTEMPTS + 3), 10):
+        with coordinated(tmp_path) as (coordinator, _pool):
+            coordinator.recover()
+            job = coordinator._ask()
+            assert job is not None
+            [trial] = coordinator.trials.running()
+            assert trial.user_attrs.get("attempt", 1) == 1
+            about = {
+                "configs": [job.config.to_json()], "present": [0], "epoch": 0, "step": step,
+                "steps": 1000,
+            }  # fmt: skip
+            checkpoint.save(tmp_path / "checkpoints" / job.config.key, {}, about)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        with coordinated(tmp_path) as (coordinator, _pool):
+            coordinator.recover()
+            assert coordinator._ask() is not None
+            [trial] = coordinator.trials.running()
+            assert trial.user_attrs["attempt"] == attempt
+    with coordinated(tmp_path) as (coordinator, _pool):
+        coordinator.recover()
         assert len(counted(coordinator.study)) == 1
 
 
