@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from gclip.cli.interrupts import signals
+from gclip.cli import interrupts
+from gclip.cli.interrupts import Terminated, signals
+from gclip.core import stopping
 from gclip.tuning.sqlite import read_study, study_file
 from tests.cli.conftest import TINY
 
@@ -90,6 +92,31 @@ def test_the_same_ctrl_c_twice_is_one() -> None:
             signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
+
+
+@posix
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+def test_a_step_is_finished_unless_it_takes_too_long(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def train(seconds: float) -> None:
+        with signals(whole_program=False), stopping.at_a_good_place():
+            signal.raise_signal(number)
+            time.sleep(seconds)
+            done.append("step")
+            stopping.obey()
+            done.append("never")
+
+    with pytest.raises(KeyboardInterrupt):
+        train(0.0)
+    monkeypatch.setattr(interrupts, "_PATIENCE", 0.05)
+    with pytest.raises(KeyboardInterrupt) as ended:
+        train(60.0)
+    assert isinstance(ended.value, Terminated) == (number == signal.SIGTERM)
+    assert done == ["step"]
+    assert not stopping.is_wanted()
 
 
 SLOW_TO_END = """
