@@ -5,16 +5,23 @@
 #   make page       strategies/README.md again, after a change of a strategy
 #   make peers      our strategies beside other libraries' clipping, which it installs
 #   make frameworks clipping in Lightning, Transformers, Accelerate and TensorBoard, which it installs
+#   make distributed  torchrun's own processes, and every strategy in every scope over several
 #   make docs       the documentation as a site in build/site, warnings being errors
-#   make drills     faults injected for minutes: kills, damaged files, full disks, fuzzing
+#   make drills     faults injected for an hour: kills, damaged files, noise, soaks
 #   make coverage   the suite once more, with the lines that no test runs
+#   make audit      known holes in the dependencies
+#   make constraints  the versions that the suite was run on, pinned again (UPGRADE=--upgrade: newer)
+#   make lowest     the suite on the oldest dependencies that pyproject.toml allows
+#   make newest     and on the newest there are
+# make install CONSTRAINTS=constraints.txt takes the pinned versions.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 DEMO := none value norm soft agc percentile zclip adagc
 
-.PHONY: demo test install check page docs drills peers frameworks coverage clean
+.PHONY: demo test install check page docs drills peers frameworks distributed coverage audit constraints lowest newest clean
 
 demo: install
 	$(BIN)/gclip compare $(DEMO:%=-s %) --store demo-runs
@@ -33,9 +40,30 @@ frameworks: install
 	$(BIN)/python -m pip install --quiet -e ".[dev,frameworks]"
 	GCLIP_FRAMEWORKS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integrations tests/test_docs.py -k "integrations or in-your-loop"
 
+distributed: install
+	GCLIP_DISTRIBUTED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/training/parallel tests/clipping/test_sharded.py
+
 coverage: install
 	$(BIN)/python -m pip install --quiet pytest-cov
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=gclip --cov=strategies --cov=studies --cov=figures --cov-report=term:skip-covered
+
+audit: install
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m tests.supply.audit constraints.txt
+
+constraints: install
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 $(UPGRADE) \
+	  --no-emit-index-url --no-header --no-annotate --quiet --output-file constraints.txt
+
+# Old releases warn of what has come after them.
+lowest: OLD := --resolution lowest-direct
+lowest: IGNORED := -W ignore::DeprecationWarning
+lowest newest:
+	$(PYTHON) -m venv .venv-$@
+	.venv-$@/bin/python -m pip install --quiet uv
+	.venv-$@/bin/uv pip install --quiet --upgrade --python .venv-$@/bin/python $(OLD) -e ".[dev]"
+	OMP_NUM_THREADS=1 .venv-$@/bin/python -m pytest -n 2 --dist loadfile $(IGNORED) $(TESTS)
 
 install: $(VENV)/.installed
 
@@ -44,8 +72,8 @@ $(VENV)/.installed: pyproject.toml
 	  { echo "gclip needs Python >= 3.11, and $(PYTHON) is older: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch torchvision
-	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	$(BIN)/python -m pip install --quiet $(PINNED) torch torchvision
+	$(BIN)/python -m pip install --quiet $(PINNED) -e ".[dev]"
 	@touch $@
 
 check: install
@@ -64,4 +92,4 @@ page: install
 	$(BIN)/python -m tests.describe.page
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-lowest .venv-newest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,10 +1,11 @@
 """Figures of a store: one file of this folder is one figure.
 
 A figure is a module with ``draw(results: Results) -> Figure`` and a docstring that says what it
-shows. Drop the file here and it is listed, drawn and saved with the others. Files whose names start
-with an underscore are helpers. One that not all runs have anything for says so with
-``applies(results: Results) -> bool``, and is left out where it does not. One that is broken does
-not keep the others from being drawn.
+shows. Drop the file here, or name it with ``--plugin`` (`add`), and it is listed, drawn and saved
+with the others. Files whose names start with an underscore are helpers. One that not all runs have
+anything for says so with ``applies(results: Results) -> bool``, and is left out where it does not.
+One that is broken does not keep the others from being drawn. ``USUAL = False`` leaves one to
+``gclip figures``: a comparison draws the others alone.
 
 Each draws into a place of yours, too, in your own style: a figure of one panel into an ``Axes``,
 one of several into a ``Figure`` or ``SubFigure``::
@@ -12,32 +13,40 @@ one of several into a ``Figure`` or ``SubFigure``::
     results = gclip.results.Results.read("runs")
     gclip.figures.scores.draw(results, ax=ax)
     gclip.figures.norms.draw(results, figure=subfigure)
+
+Without a place it is laid out for one column of a paper; for other pages::
+
+    with gclip.figures.on_page("slides"):
+        figure = gclip.figures.scores.draw(results)
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import os
-import pkgutil
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from gclip.core.source_location import place_in, told
 from gclip.errors import UsageError, choose
 
+from ._found import EARLIER, FigureWarning, module_of, names
+from ._found import add as add
+from ._found import add_if_figure as add_if_figure
+
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from gclip.results import Results, Store
     from gclip.survey.suggestions import Suggestions
+
+    from ._groups import Group
+    from ._page import on_page as on_page
 
 # What each format would otherwise say about the moment and the machine that drew it.
 _METADATA: dict[str, dict[str, str | None]] = {
@@ -47,19 +56,10 @@ _METADATA: dict[str, dict[str, str | None]] = {
 }
 FORMATS = tuple(_METADATA)
 
-
-class FigureWarning(UserWarning):
-    """A figure could not be drawn, and was left out."""
-
-
-_EARLIER = {"accuracy": "scores"}
-"""Names that figures had before they drew any metric."""
-
-
-def names() -> tuple[str, ...]:
-    """All figures, by name."""
-    modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in modules if not name.startswith("_")))
+__all__ = [
+    *("FORMATS", "FigureWarning", "add", "add_if_figure", "applies", "describe", "draw"),
+    *("draw_all", "draw_survey", "groups", "image_of", "is_usual", "names", "on_page", "save"),
+]
 
 
 def describe(name: str) -> str:
@@ -68,32 +68,57 @@ def describe(name: str) -> str:
     Raises:
         UsageError: an unknown name.
     """
-    text = _module(name).__doc__ or ""
+    text = module_of(name).__doc__ or ""
     return text.strip().partition("\n")[0]
 
 
-def draw(name: str, results: Results) -> Figure:
+def draw(
+    name: str,
+    results: Results,
+    *,
+    style: str = "paper",
+    width: str | float | None = None,
+    title: bool = True,
+) -> Figure:
     """Draw one figure, of the runs that finished or diverged.
 
     Args:
         name: one of `names`.
         results: the runs: ``gclip.results.Results.read("runs")``.
+        style: ``paper``, ``slides`` or ``dark``.
+        width: ``column`` (8.5 cm), ``page`` (17.8 cm), a length such as ``3.25in``, or inches; by
+            default one column on paper, else ten inches.
+        title: whether it has a title, and the paragraph that explains it.
 
     Raises:
-        UsageError: an unknown name, or no such run.
+        UsageError: an unknown name, style or width, or nothing that the figure could show.
     """
-    from ._style import finished
+    from ._page import on_page
+    from ._style import of_results
 
-    return cast("Figure", finished(_module(name).draw)(results))
+    scored = results.scored()
+    if not any(map(len, (scored.runs, scored.trials, scored.table))):
+        raise UsageError("no run is finished yet, so there is nothing to draw")
+    with on_page(style, width, title):
+        return cast("Figure", of_results(module_of(name).draw)(scored))
 
 
-def applies(name: str, results: Results) -> bool:
-    """Whether a figure has anything to show of these runs; most always have.
+def is_usual(name: str) -> bool:
+    """Whether a comparison draws a figure by itself; the others are drawn when they are asked for.
 
     Raises:
         UsageError: an unknown name.
     """
-    asked = getattr(_module(name), "applies", None)
+    return bool(getattr(module_of(name), "USUAL", True))
+
+
+def applies(name: str, results: Results) -> bool:
+    """Whether a figure has anything to show of these runs.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    asked = getattr(module_of(name), "applies", None)
     return asked is None or bool(asked(results))
 
 
@@ -107,51 +132,48 @@ def draw_survey(
         suggestions: what `gclip.Survey.suggest` has found.
         setting: of what they are, under the title.
     """
+    from ._page import on_page
     from ._survey import draw
 
-    return draw(norms, suggestions, setting)
+    with on_page(width="page"):
+        return draw(norms, suggestions, setting)
 
 
-def _module(name: str) -> ModuleType:
-    known = choose(_EARLIER.get(name, name), names(), "figure")
-    return importlib.import_module(f"{__name__}.{known}")
-
-
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     """``figures.scores``: every figure's module, loaded when it is first named."""
-    if not name.startswith("_") and _EARLIER.get(name, name) in names():
-        return _module(name)
+    if name == "on_page":
+        from ._page import on_page
+
+        return on_page
+    if not name.startswith("_") and EARLIER.get(name, name) in names():
+        return module_of(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *names()})
+    return sorted({*globals(), *names(), "on_page"})
 
 
-def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int | None = None) -> Path:
     """Save a figure in the format of its suffix; equal figures give equal bytes.
 
     Args:
         figure: what `draw` gives, or any other of matplotlib's.
         path: the file; its folder is made. The suffix is one of `FORMATS`.
+        dpi: pixels an inch of a PNG, and of maps in an SVG or PDF; 300 by default.
 
     Returns:
         The path.
 
     Raises:
-        UsageError: another format, or a file that cannot be written.
+        UsageError: another format or resolution, or a file that cannot be written.
     """
-    from ._style import theme
-
     target = Path(path)
-    kind = choose(target.suffix.removeprefix("."), FORMATS, "figure format")
-    image = io.BytesIO()
-    with theme():
-        figure.savefig(image, format=kind, metadata=_METADATA[kind])
+    image = image_of(figure, target.suffix.removeprefix("."), dpi=dpi)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(image.getvalue())
+        partial.write_bytes(image)
         partial.replace(target)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -162,6 +184,26 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     return target
 
 
+def image_of(figure: Figure, kind: str, *, dpi: int | None = None) -> bytes:
+    """A figure as the bytes of a file.
+
+    Args:
+        figure: what `draw` gives, or any other of matplotlib's.
+        kind: of `FORMATS`.
+        dpi: as in `save`.
+
+    Raises:
+        UsageError: another format or resolution.
+    """
+    from ._page import check_dpi, theme
+
+    choose(kind, FORMATS, "figure format")
+    image = io.BytesIO()
+    with theme():
+        figure.savefig(image, format=kind, metadata=_METADATA[kind], dpi=check_dpi(dpi))
+    return image.getvalue()
+
+
 def draw_all(
     store: Store | str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -169,14 +211,20 @@ def draw_all(
     formats: Iterable[str] = ("png", "svg"),
     keys: Iterable[str] | None = None,
     only: Iterable[str] | None = None,
+    strategies: Sequence[str] | None = None,
+    style: str = "paper",
+    width: str | float | None = None,
+    dpi: int | None = None,
+    title: bool = True,
+    usual: bool = False,
 ) -> list[Path]:
     """Draw every figure of a store.
 
     Without `keys`, a store with several experiments (other tasks, other learning rates …) gives a
-    folder for each; single runs, such as the trials of a study, are then left out, and of runs that
-    differ only in their strategy's code the newest is drawn. A figure whose file raises is left out
-    with a `FigureWarning` that names its line; one that has nothing to show of these runs is left
-    out, too.
+    folder for each, and so does each study; single runs are then left out, and of runs that differ
+    only in their strategy's code the newest is drawn. A figure whose file raises is left out with a
+    `FigureWarning` that names its line; one that has nothing to show of these runs is left out,
+    too.
 
     Args:
         store: the store, or its folder.
@@ -184,42 +232,43 @@ def draw_all(
         formats: of `FORMATS`.
         keys: exactly these runs are drawn together, as one comparison.
         only: names of figures, where not all are to be drawn.
+        strategies: spellings, or names that stand for all their spellings; all by default.
+        style, width, title: as in `draw`.
+        dpi: as in `save`.
+        usual: only those figures that a comparison draws by itself.
 
     Returns:
         The files.
 
     Raises:
-        UsageError: an unknown figure or format; a store that is missing or has no finished run; or
-            no figure could be drawn.
+        UsageError: an unknown figure, format, style or width; a store that is missing or has no
+            finished run; or no figure could be drawn.
     """
-    from gclip.results import Results, load
-    from gclip.results.comparable import scored_runs
+    from ._page import check_dpi, on_page
 
-    asked = names() if only is None else [_EARLIER.get(name, name) for name in only]
+    asked = names() if only is None else [EARLIER.get(name, name) for name in only]
     chosen = [choose(name, names(), "figure") for name in asked]
+    if usual:
+        chosen = [name for name in chosen if is_usual(name)]
     kinds = [choose(kind, FORMATS, "figure format") for kind in formats]
-    runs = scored_runs(load(store, keys))
-    if runs.empty:
-        raise UsageError(
-            f"no run in '{getattr(store, 'path', store)}' is finished: nothing to draw"
-        )
-    parts = _experiments(runs) if keys is None else {"": runs}
-    files = []
+    check_dpi(dpi)
+    files: list[Path] = []
     broken: dict[str, str] = {}
-    for folder, part in parts.items():
-        # Each read by itself: the blocks of steps are as long as its longest run demands.
-        results = Results.read(store, part["key"])
-        for name in chosen:
-            try:
-                if only is None and not applies(name, results):
+    with on_page(style, width, title):
+        for folder, results in _parts(store, keys, strategies, None if only is None else chosen):
+            for name in chosen:
+                try:
+                    if not applies(name, results):
+                        continue
+                    figure = draw(name, results, style=style, width=width, title=title)
+                except UsageError:
+                    raise
+                except (Exception, SystemExit) as error:
+                    broken[name] = _broken(name, error)
                     continue
-                figure = draw(name, results)
-            except UsageError:
-                raise
-            except (Exception, SystemExit) as error:
-                broken[name] = _broken(name, error)
-                continue
-            files += [save(figure, Path(out, folder, f"{name}.{kind}")) for kind in kinds]
+                files += [
+                    save(figure, Path(out, folder, f"{name}.{kind}"), dpi=dpi) for kind in kinds
+                ]
     for sentence in broken.values():
         if not files:
             raise UsageError(sentence)
@@ -227,31 +276,60 @@ def draw_all(
     return files
 
 
+def groups(store: Store | str | os.PathLike[str]) -> list[Group]:
+    """What belongs together in a store: its comparisons, and its studies.
+
+    Raises:
+        UsageError: the store is missing, or has nothing that belongs together.
+    """
+    from gclip.results import Store, load
+    from gclip.results.comparable import scored_runs
+
+    from . import _groups
+
+    opened = store if isinstance(store, Store) else Store(store)
+    found = _groups.groups(opened, scored_runs(load(opened)))
+    if not found:
+        raise UsageError(f"no run in '{opened.path}' is finished: nothing to draw")
+    return found
+
+
+def _parts(
+    store: Store | str | os.PathLike[str],
+    keys: Iterable[str] | None,
+    strategies: Sequence[str] | None,
+    only: Sequence[str] | None,
+) -> Iterable[tuple[str, Results]]:
+    """What is drawn together, each with its folder.
+
+    Each is read by itself: the blocks of steps are as long as its longest run demands.
+    """
+    from gclip.results import Results, Store
+
+    from ._groups import only_strategies
+
+    opened = store if isinstance(store, Store) else Store(store)
+    if keys is not None:
+        parts = [("", Results.read(opened, keys))]
+        if parts[0][1].scored().runs.empty:
+            raise UsageError(f"no run in '{opened.path}' is finished: nothing to draw")
+    else:
+        parts = [(group.folder, group.read(opened)) for group in groups(opened)]
+    if strategies:
+        known = sorted({text for _, part in parts for text in part.strategies})
+        parts = [(folder, only_strategies(part, strategies)) for folder, part in parts]
+        for name in strategies:
+            if not any(name in (text, text.partition("(")[0]) for text in known):
+                choose(name, known, "strategy of these runs")
+        parts = [(f, p) for f, p in parts if len(p.runs) or len(p.trials) or len(p.table)]
+    for name in only or ():
+        if not any(applies(name, part) for _, part in parts):
+            draw(name, parts[0][1])  # which says why it has nothing to show
+    return parts
+
+
 def _broken(name: str, error: BaseException) -> str:
     """What is wrong with a figure's file, in a sentence."""
-    place = place_in(error, str(Path(__file__).parent / f"{name}.py"))
+    place = place_in(error, str(module_of(name).__file__))
     where = f" ({place})" if place else ""
     return f"the figure {name} cannot be drawn: {told(error)}{where}"
-
-
-def _experiments(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The experiments worth a figure, by the name of their folder."""
-    from gclip.results import experiments, newest
-
-    every = experiments(newest(runs))
-    compared = {name: rows for name, rows in every.items() if len(rows) > 1}
-    if not compared:
-        if len(every) > 1:
-            raise UsageError(
-                f"the {len(every)} finished runs all differ in more than strategy and seed: "
-                "there is nothing to compare in a figure"
-            )
-        return {"": runs}
-    if len(compared) < len(every):
-        warnings.warn(
-            f"{len(every) - len(compared)} runs of other settings stand alone and are not drawn",
-            stacklevel=3,
-        )
-    if len(compared) == 1:
-        return {"": next(iter(compared.values()))}
-    return {name.replace(" ", ",").replace("/", "-"): rows for name, rows in compared.items()}

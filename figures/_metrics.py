@@ -10,6 +10,9 @@ from matplotlib.ticker import FixedLocator, PercentFormatter
 from gclip.results.metrics import is_accuracy
 from gclip.training.metric import Metric
 
+from ._page import page
+from ._style import pt
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -72,10 +75,11 @@ def mark_worst(axes: Axes, metric: Metric) -> bool:
     bottom, top = sorted(axes.get_ylim())
     if is_accuracy(metric) or not bottom <= metric.worst <= top:
         return False
-    axes.axhline(metric.worst, color="#999999", linewidth=0.7, linestyle=(0, (1, 2)), zorder=1)
+    soft = page().style.soft
+    axes.axhline(metric.worst, color=soft, linewidth=pt(0.7), linestyle=(0, (1, 2)), zorder=1)
     axes.annotate(
         "diverged", (1, metric.worst), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-        fontsize=6.5, color="#777777",
+        fontsize="small", color=soft,
     )  # fmt: skip
     return True
 

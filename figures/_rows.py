@@ -11,7 +11,8 @@ from gclip.results.statistics import Interval, mean_interval
 from gclip.training.metric import ACCURACY, Metric
 
 from ._metrics import format_axis
-from ._style import MARKS
+from ._page import page
+from ._style import MARKS, dot, pt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,18 +43,19 @@ def row_points(
     for status, marker in MARKS.items():
         some = runs[runs["status"] == status]
         axes.scatter(
-            some["score"], at[some.index], s=size, marker=marker, color=colour, alpha=alpha
-        )
+            some["score"], at[some.index], s=dot(size), marker=marker, color=colour, alpha=alpha,
+            linewidths=pt(0.8) if marker == "x" else 0,
+        )  # fmt: skip
 
 
 def whisker(
     axes: Axes,
     place: float,
     scores: Iterable[float],
-    width: float = 1.5,
+    width: float = 1.2,
     metric: Metric = ACCURACY,
 ) -> Interval:
-    """Draw the mean's 95 % interval as a black line; an arrow where it goes on beyond the axis.
+    """Draw the mean's 95 % interval as a line in ink; an arrow where it goes on beyond the axis.
 
     Args:
         axes: with the limits of its horizontal axis set.
@@ -66,17 +68,18 @@ def whisker(
         The mean with the interval.
     """
     mean = mean_interval(list(scores), bounds=(metric.low, metric.high))
+    ink = page().style.ink
     if not math.isnan(mean.low):
         left, right = axes.get_xlim()
         ends = max(mean.low, left), min(mean.high, right)
-        axes.hlines(place, *ends, color="black", linewidth=width, zorder=3)
+        axes.hlines(place, *ends, color=ink, linewidth=pt(width), zorder=3)
         for beyond, end, marker in (
             (mean.low < left, left, "<"),
             (mean.high > right, right, ">"),
         ):
             if beyond:
-                axes.scatter(end, place, s=26, marker=marker, color="black", zorder=3,
-                             clip_on=False)  # fmt: skip
+                axes.scatter(end, place, s=dot(14), marker=marker, color=ink, zorder=3,
+                             clip_on=False, linewidths=0)  # fmt: skip
     return mean
 
 
@@ -104,3 +107,15 @@ def label_rows(
         side.grid(visible=False, axis="y")
         side.tick_params(length=0)
     format_axis(axes.xaxis, metric)
+
+
+def diamond(axes: Axes, value: float, place: float, colour: str, size: float = 17) -> None:
+    """The mean of a row."""
+    axes.scatter(value, place, s=dot(size), marker="D", color=colour, zorder=4,
+                 edgecolors=page().style.ink, linewidths=pt(0.7))  # fmt: skip
+
+
+def row_height(labels: Sequence[str], least: float = 0.2) -> float:
+    """Inches of paper for each row, whose labels may have several lines."""
+    lines = max((label.count("\n") + 1 for label in labels), default=1)
+    return max(least, 0.07 + 0.1 * lines)

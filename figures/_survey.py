@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from ._style import BASELINE, canvas, caption, looks, styled, wrapped
+from ._looks import looks
+from ._page import page
+from ._style import canvas, caption, letters, pt, styled, title, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ Norms = npt.NDArray[np.floating[Any]]
 _MOST = 20_000  # norms drawn of a scope
 _BARS = 60
 _TAIL = 0.005
-_HIGH, _ROW = 1.0, 0.21  # inches: of a distribution, of a strategy
+_HIGH, _ROW = 0.7, 0.12  # inches: of a distribution, of a strategy
 
 
 @styled
@@ -40,7 +41,7 @@ def draw(norms: Mapping[str, Norms], suggestions: Suggestions, setting: str = ""
     look = looks([row.spelling for row in useful])
     rows = {scope: [row for row in useful if row.scope == scope] for scope in norms}
     heights = [part for scope in norms for part in (_HIGH, _ROW * (len(rows[scope]) + 0.6))]
-    figure = canvas(9.5, sum(heights) + 0.42 * len(norms) + 1.7)
+    figure = canvas(sum(heights) + 0.36 * len(norms) + 0.5)
     grid = figure.subplots(2 * len(norms), 1, height_ratios=heights, squeeze=False)[:, 0]
     for place, (scope, values) in enumerate(norms.items()):
         above, below = grid[2 * place], grid[2 * place + 1]
@@ -51,13 +52,7 @@ def draw(norms: Mapping[str, Norms], suggestions: Suggestions, setting: str = ""
         above.set_title(f"{scope}: {MEASURED[scope]}", loc="left")
     grid[-1].set_xlabel("Size of the gradient")
     target = f"{100 * suggestions.clip_rate:g} %"
-    figure.suptitle(
-        f"Gradient norms without clipping, and limits for {target} of the steps"
-        + (f"\n{setting}" if setting else ""),
-        x=0.01,
-        ha="left",
-        fontsize=11,
-    )
+    title(figure, f"Gradient norms without clipping, and limits for {target} of the steps", setting)
     caption(
         figure,
         f"Bars: norms of {suggestions.steps:,} steps; the highest and lowest 0.5 % are cut "
@@ -65,8 +60,6 @@ def draw(norms: Mapping[str, Norms], suggestions: Suggestions, setting: str = ""
         "90 % of its limits over steps and groups. In brackets: share of the steps whose "
         "total norm would shrink by more than 1 %, by replaying the norms.",
     )
-    # Hinted text is wider at some resolutions: laid out for the one it is saved with.
-    figure.set_dpi(float(mpl.rcParams["savefig.dpi"]))
     return figure
 
 
@@ -80,7 +73,7 @@ def _distribution(axes: Axes, values: Norms) -> None:
             stat="percent",
             color="#4c9be8",
             edgecolor="white",
-            linewidth=0.3,
+            linewidth=pt(0.3),
             ax=axes,
         )
     axes.set(ylabel="Share (%)", xlabel="")
@@ -94,17 +87,19 @@ def _limits(axes: Axes, rows: list[Suggestion], colours: Mapping[str, str]) -> N
         colour = colours[row.spelling]
         middle = row.limit or np.nan
         low, high = row.limits or (middle, middle)
-        axes.plot([low, high], [place, place], color=colour, linewidth=2, alpha=0.5)
-        axes.plot([middle], [place], marker="o", markersize=4.5, color=colour)
+        axes.plot([low, high], [place, place], color=colour, linewidth=pt(1.5), alpha=0.5)
+        axes.plot([middle], [place], marker="o", markersize=pt(3), color=colour)
     labels = [f"{row.spelling} ({100 * (row.limited_rate or 0):.0f} %)" for row in rows]
-    axes.set_yticks(range(len(rows)), [wrapped(label, 60) for label in labels], fontsize=7.5)
+    axes.set_yticks(
+        range(len(rows)), [wrapped(label, letters(0.36)) for label in labels], fontsize="small"
+    )
     axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     if not rows:
         text = "no strategy with a suggestion works on this scope by default"
         axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center",
-                  fontsize=8, color=BASELINE)  # fmt: skip
+                  fontsize="small", color=page().style.ink)  # fmt: skip
     sns.despine(ax=axes, left=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
@@ -11,9 +11,12 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from gclip.clipping.verdicts import DEFINITION, verdict_of
 from gclip.results.table import shares_of
+from gclip.text.table import fill
 
-from ._rows import spread
-from ._style import caption, finished, looks, room, seeds, title, wrapped
+from ._looks import looks
+from ._page import page
+from ._rows import diamond, row_height, spread
+from ._style import caption, dot, finished, inches, letters, room, seeds, title, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
     from gclip.results import Results
 
 CELLS = 48
+
+
+def applies(results: Results) -> bool:
+    """Whether these are runs of a comparison; a study's have figures of their own."""
+    return not results.study
 
 
 @finished
@@ -36,8 +44,18 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     look = looks(results.strategies)
     means = runs.groupby("strategy")["limited_rate"].mean().fillna(-1.0)
     order = sorted(results.strategies, key=lambda name: (-means[name], name))
-    figure = room(figure, 11.0, 1.9 + 0.4 * len(order))
-    left, right = figure.subplots(1, 2, width_ratios=[1, 1.35])
+    wide = inches(figure) > 5
+    labels = [wrapped(strategy, letters(0.22)) for strategy in order]
+    height = row_height(labels, 0.22)
+    if wide:
+        figure = room(figure, 0.55 + height * len(order))
+        left, right = figure.subplots(1, 2, width_ratios=[1, 1.35])
+    else:  # one above the other, each with its names
+        high = height * len(order)
+        figure = room(figure, 1.35 + 2 * height * len(order))
+        halves: Any = figure.subfigures(2, 1, height_ratios=[0.5 + high, 0.9 + high])
+        above, below = halves
+        left, right = above.subplots(), below.subplots()
     heights = spread(runs)
     for row, strategy in enumerate(order):
         own = runs[runs["strategy"] == strategy]
@@ -46,12 +64,21 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
             row + heights[own.index],
             look[strategy].colour,
         )
-        left.scatter(own["clip_rate"].mean(), row, s=90, marker="|", color="#888888")
-        left.scatter(rates, at, s=14, color=colour, alpha=0.7, linewidths=0)
-        left.scatter(rates.mean(), row, s=36, marker="D", color=colour, edgecolors="black")
+        left.scatter(own["clip_rate"].mean(), row, s=dot(45), marker="|", color=page().style.soft)
+        left.scatter(rates, at, s=dot(7), color=colour, alpha=0.7, linewidths=0)
+        if rates.notna().any():
+            diamond(left, rates.mean(), row, colour)
     verdicts = [_verdict(runs[runs["strategy"] == strategy]) for strategy in order]
-    left.set_yticks(range(len(order)), [wrapped(strategy, 36) for strategy in order])
-    right.set_yticks(range(len(order)), verdicts)
+    left.set_yticks(range(len(order)), labels)
+    if wide:
+        right.set_yticks(range(len(order)), ["\n".join(fill(text, 20)) for text in verdicts])
+    else:
+        right.set_yticks(range(len(order)), labels)
+        names = left.twinx()  # only carries the verdicts
+        names.set_yticks(range(len(order)), ["\n".join(fill(text, 18)) for text in verdicts])
+        names.set_ylim(len(order) - 0.5, -0.5)
+        names.tick_params(axis="y", length=0)
+        names.grid(visible=False)
     for axes in (left, right):
         axes.set_ylim(len(order) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
@@ -59,14 +86,14 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     left.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     left.set_xlabel("Steps limited in all (%)")
     left.grid(visible=False, axis="y")
-    _course(figure, right, results.steps, order)
+    _course(figure if wide else below, right, results.steps, order, wide)
     title(figure, "How often each strategy limits a step", results.runs)
     caption(
         figure,
         f"Points: one run each; diamonds: mean; {seeds(runs)}. Grey ticks: steps in which anything "
-        "was clipped, however little. In the middle: the verdict on all runs together.",
+        "was clipped, however little. The verdict is on all runs together.",
         f"{DEFINITION[0].upper()}{DEFINITION[1:]}",
-        "Right: mean over the runs still training (grey: none is left, or no norm is finite).",
+        "The map: mean over the runs still training (grey: none is left, or no norm is finite).",
     )
     return figure
 
@@ -78,9 +105,11 @@ def _verdict(runs: pd.DataFrame) -> str:
     return verdict if math.isnan(rate) else f"{verdict}, {100 * rate:.1f} %"
 
 
-def _course(figure: Figure | SubFigure, axes: Axes, steps: pd.DataFrame, order: list[str]) -> None:
+def _course(
+    figure: Figure | SubFigure, axes: Axes, steps: pd.DataFrame, order: list[str], wide: bool
+) -> None:
     """A map: strategy by time, the share of limited steps as shade."""
-    axes.set_facecolor("#d9d9d9")
+    axes.set_facecolor(page().style.faint)
     axes.grid(visible=False)
     axes.set_xlabel("Step")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -107,6 +136,11 @@ def _course(figure: Figure | SubFigure, axes: Axes, steps: pd.DataFrame, order: 
     axes.hlines(np.arange(len(order) - 1) + 0.5, edges[0], edges[-1], color="white", linewidth=2)
     axes.set_xlim(edges[0], edges[-1])
     bar = figure.colorbar(
-        image, ax=axes, aspect=30, pad=0.02, format=PercentFormatter(1, symbol="")
+        image,
+        ax=axes,
+        aspect=30,
+        pad=0.02,
+        location="right" if wide else "bottom",
+        format=PercentFormatter(1, symbol=""),
     )
     bar.set_label("Steps limited (%)")

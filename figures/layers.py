@@ -24,14 +24,27 @@ from numpy.typing import NDArray
 
 from gclip.errors import UsageError
 
-from ._style import caption, counted, finished, looks, room, seeds, title, wrapped
+from ._looks import looks
+from ._style import (
+    caption,
+    counted,
+    finished,
+    inches,
+    legend,
+    letters,
+    pt,
+    room,
+    seeds,
+    title,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from gclip.results import Results
 
 SIDES = {"before": "before clipping", "after": "after clipping"}
 NOT_FINITE, SKIPPED, NOTHING = "#000000", "#d55e00", "#ffffff"
-LABELS = 14
+LABELS = 6
 """At most so many layers of a panel have their names beside it."""
 _DECADES = 8  # of the colour scale at most: an exploding run must not flatten the others
 _FEWEST_ROWS = 4  # a panel is as high as for so many layers
@@ -39,7 +52,7 @@ _FEWEST_ROWS = 4  # a panel is as high as for so many layers
 
 def applies(results: Results) -> bool:
     """Whether there is anything to draw: a run whose layers were watched."""
-    return bool(len(results.scored().layers))
+    return not results.study and bool(len(results.scored().layers))
 
 
 @finished
@@ -62,8 +75,8 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     diverged = results.runs["key"][results.runs["status"] == "diverged"]
     maps = {name: Heat.of(watched[watched["strategy"] == name], diverged) for name in shown}
     heights = [max(_FEWEST_ROWS, min(len(each.labels), 24)) for each in maps.values()]
-    high = [0.35 + 0.085 * rows for rows in heights]
-    figure = room(figure, 10.0, 1.9 + sum(high) + 0.3 * len(high))
+    high = [0.28 + 0.06 * rows for rows in heights]
+    figure = room(figure, 0.70 + sum(high) + 0.3 * len(high))
     grid: Any = figure.subplots(
         len(shown), 2, squeeze=False, sharex=True, sharey="row", height_ratios=high
     )
@@ -76,17 +89,19 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         for axes, side in zip(row, SIDES, strict=True):
             image = _panel(axes, heat, side, colours, norm)
             _end(axes, heat, end)
-            axes.spines["top"].set(color=look[name].colour, linewidth=3)
-        own = wrapped(f"{name}: seed {heat.seed} of {counted(runs)}", 60)
-        row[0].set_title(own, loc="left", pad=8, fontsize=8)
+            axes.spines["top"].set(color=look[name].colour, linewidth=pt(2.2))
+        own = wrapped(f"{name}: seed {heat.seed} of {counted(runs)}", letters(0.9, figure=figure))
+        row[0].set_title(own, loc="left", pad=pt(6), fontsize="small")
         _name_layers(row[0], heat)
     for axes, side in zip(grid[0], SIDES, strict=True):
-        axes.set_title(SIDES[side].capitalize(), loc="right", pad=8)
-    for axes in grid[-1]:
-        axes.set_xlabel("Step")
-    bar = figure.colorbar(image, ax=grid, aspect=40, pad=0.015, extend="both")
+        if inches(figure) > 5:
+            axes.set_title(SIDES[side].capitalize(), loc="right", pad=pt(6))
+    for axes, side in zip(grid[-1], SIDES, strict=True):
+        axes.set_xlabel(f"Step, {SIDES[side]}")
+    where = "right" if inches(figure) > 5 else "bottom"
+    bar = figure.colorbar(image, ax=grid, aspect=40, pad=0.015, extend="both", location=where)
     bar.set_label("Gradient norm of the layer (L2)")
-    figure.legend(handles=_legend(), loc="outside upper right", ncols=2)
+    legend(figure, _legend())
     title(figure, "Gradient norm of each layer over training", results.runs)
     caption(figure, *_notes(results.runs, maps))
     return figure
@@ -200,13 +215,13 @@ def _panel(axes: Axes, heat: Heat, side: str, colours: Colormap, norm: LogNorm) 
     marked, colour = (heat.not_finite, NOT_FINITE) if side == "before" else (heat.skipped, SKIPPED)
     at = ((heat.edges[:-1] + heat.edges[1:]) / 2)[marked]
     if len(at):
-        above = ScaledTranslation(0, 4.5 / 72, axes.figure.dpi_scale_trans)
+        above = ScaledTranslation(0, pt(3.2) / 72, axes.figure.dpi_scale_trans)
         axes.plot(
-            at, np.ones(len(at)), linestyle="", marker="v", markersize=3.5, color=colour,
+            at, np.ones(len(at)), linestyle="", marker="v", markersize=pt(2.6), color=colour,
             markeredgewidth=0, transform=axes.get_xaxis_transform() + above, clip_on=False,
         )  # fmt: skip
     axes.set_ylim(len(heat.labels) - 0.5, -0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return image
 
 
@@ -217,7 +232,7 @@ def _end(axes: Axes, heat: Heat, end: int) -> None:
         axes.annotate(
             f"diverged at step {int(heat.edges[-1])}", (heat.edges[-1], 0.5), (6, 0),
             xycoords=axes.get_xaxis_transform(), textcoords="offset points", va="center",
-            fontsize=8, color="#555555",
+            fontsize="small", color="#555555",
         )  # fmt: skip
 
 
@@ -227,13 +242,13 @@ def _name_layers(axes: Axes, heat: Heat) -> None:
     every = -(-count // LABELS)
     places = [place for place in range(0, count, every) if count - 1 - place >= every]
     places.append(count - 1)
-    axes.set_yticks(places, [heat.labels[place] for place in places], fontsize=6.5)
-    axes.set_ylabel("Layer", fontsize=7)
+    axes.set_yticks(places, [heat.labels[place] for place in places], fontsize="small")
+    axes.set_ylabel("Layer", fontsize="small")
 
 
 def _legend() -> list[Any]:
     def mark(colour: str, label: str) -> Line2D:
-        return Line2D([], [], linestyle="", marker="v", markersize=4, color=colour, label=label)
+        return Line2D([], [], linestyle="", marker="v", color=colour, label=label)
 
     return [
         Patch(facecolor=NOT_FINITE, label="not finite"),

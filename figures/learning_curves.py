@@ -16,25 +16,39 @@ from matplotlib.ticker import MaxNLocator
 from gclip.results.metrics import is_accuracy, metric_of, with_scores
 from gclip.training.metric import Metric
 
+from ._looks import Look, looks
 from ._metrics import axis_label, clip_axis, format_axis, mark_worst, worst_of
+from ._page import page
+from ._same import together
 from ._style import (
     FEW,
-    Look,
     caption,
+    columns_for,
     counted,
+    dot,
     extremes,
     finished,
-    looks,
+    inches,
+    legend,
+    letters,
     panels,
+    pt,
     room,
     seeds,
+    side_label,
     split,
     title,
+    upright,
     wrapped,
 )
 
 if TYPE_CHECKING:
     from gclip.results import Results
+
+
+def applies(results: Results) -> bool:
+    """Whether these are runs of a comparison; a study's have figures of their own."""
+    return not results.study
 
 
 @finished
@@ -78,6 +92,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         f"the faint {'point' if _one_epoch(curves) else 'line'} is the mean of the others."
         if (results.runs["status"] == "diverged").any()
         else "",
+        together(results),
     )
     return figure
 
@@ -118,8 +133,10 @@ def _together(
     into: Figure | SubFigure | None,
 ) -> Figure | SubFigure:
     look = looks(results.strategies)
-    figure = room(into, 11.0, 4.4)
-    for axes, (measure, label) in zip(figure.subplots(1, 2), measures.items(), strict=True):
+    side_by_side = inches(into) > 5
+    figure = room(into, 1.9 if side_by_side else 3.2)
+    grid = figure.subplots(1, 2) if side_by_side else figure.subplots(2, 1)
+    for axes, (measure, label) in zip(grid, measures.items(), strict=True):
         for place, strategy in reversed(list(enumerate(results.strategies))):
             own = curves[curves["strategy"] == strategy]
             if _one_epoch(curves):
@@ -127,7 +144,7 @@ def _together(
             else:
                 _curve(axes, own, measure, look[strategy])
         _finish(axes, measure, metric, curves, results.runs)
-        axes.set(xlabel="Epoch", ylabel=label)
+        axes.set(xlabel="Epoch", ylabel=upright(figure, label, 0.8 if side_by_side else 0.38))
         if _one_epoch(curves):
             axes.set_xlim(-1, len(results.strategies))
             axes.set_xticks([])
@@ -139,12 +156,11 @@ def _together(
             color=look[strategy].colour,
             dashes=look[strategy].dash or (1, 0),
             marker=look[strategy].marker,
-            markersize=4,
-            label=f"{wrapped(strategy)}\n({counted(_of(results.runs, strategy))})",
+            label=f"{wrapped(strategy)} ({counted(_of(results.runs, strategy))})",
         )
         for strategy in results.strategies
     ]
-    figure.legend(handles=handles, loc="outside right upper", labelspacing=0.9)
+    legend(figure, handles)
     return figure
 
 
@@ -156,9 +172,10 @@ def _apart(
     into: Figure | SubFigure | None,
 ) -> Figure | SubFigure:
     look = looks(results.strategies)
-    count, columns = len(results.strategies), 6
+    count = len(results.strategies)
+    columns = columns_for(count, 0.98, into)
     rows = -(-count // columns)
-    figure = room(into, 2.2 * columns, 1.2 + 2 * 1.75 * rows)
+    figure = room(into, 0.45 + 2 * 1.02 * rows)
     halves: Any = figure.subfigures(2, 1)
     for part, (measure, label) in zip(halves, measures.items(), strict=True):
         means = curves.groupby(["strategy", "epoch"])[measure].mean().unstack(0)
@@ -166,23 +183,27 @@ def _apart(
         for axes, strategy in zip(grid, results.strategies, strict=True):
             own = curves[curves["strategy"] == strategy]
             if _one_epoch(curves):
-                axes.scatter([1] * means.shape[1], means, s=8, color="#c8c8c8", zorder=1)
+                grey_points = [1] * means.shape[1]
+                axes.scatter(grey_points, means, s=dot(5), color=page().style.faint, zorder=1)
                 _points(axes, own, measure, look[strategy], 1)
                 axes.set_xlim(0, 2)
+                axes.set_xticks([1])
             else:
                 others = [np.column_stack([means.index, means[name]]) for name in means]
-                grey = LineCollection(others, colors="#c8c8c8", linewidths=0.5, zorder=1)
+                grey = LineCollection(
+                    others, colors=page().style.faint, linewidths=pt(0.4), zorder=1
+                )
                 axes.add_collection(grey)
                 alone = own["epoch"].nunique() == 1  # one point is no line
                 _curve(axes, own, measure, look[strategy], markers=alone)
-            name = f"{wrapped(strategy, 27)}\n{counted(_of(results.runs, strategy))}"
-            axes.set_title(name, fontsize=7, pad=4)
-            axes.spines["top"].set(color=look[strategy].colour, linewidth=3)
-            axes.tick_params(labelsize=7)
+            width = letters(0.86 / columns, figure=figure)
+            name = f"{wrapped(strategy, width)}\n{counted(_of(results.runs, strategy))}"
+            axes.set_title(name, fontsize="small")
+            axes.spines["top"].set(color=look[strategy].colour, linewidth=pt(2.2))
             _finish(axes, measure, metric, curves, results.runs)
             axes.set(xlabel="", ylabel="")
-        part.supylabel(label, fontsize=9)
-        part.supxlabel("Epoch", fontsize=9)
+        side_label(part, label)
+        part.supxlabel("Epoch", fontsize="medium")
     return figure
 
 
@@ -192,17 +213,19 @@ def _points(axes: Axes, curves: pd.DataFrame, measure: str, look: Look, place: f
     if known.empty:
         return
     axes.margins(y=0.1)
-    axes.vlines(place, known.min(), known.max(), color=look.colour, linewidth=1.2, alpha=0.5)
-    axes.scatter([place] * len(known), known, s=12, color=look.colour, alpha=0.6, linewidths=0)
+    axes.vlines(place, known.min(), known.max(), color=look.colour, linewidth=pt(1.0), alpha=0.5)
+    axes.scatter([place] * len(known), known, s=dot(7), color=look.colour, alpha=0.6, linewidths=0)
     faint = len(known) < curves["key"].nunique()
-    axes.plot([place], [known.mean()], color=look.colour, marker=look.marker, markersize=8,
-              markeredgecolor="black", alpha=0.4 if faint else 1.0)  # fmt: skip
+    axes.plot([place], [known.mean()], color=look.colour, marker=look.marker, markersize=pt(5.5),
+              markeredgecolor=page().style.ink, alpha=0.4 if faint else 1.0)  # fmt: skip
 
 
 def _curve(
     axes: Axes, curves: pd.DataFrame, measure: str, look: Look, *, markers: bool = True
 ) -> None:
-    shape: dict[str, Any] = {"marker": look.marker, "markersize": 4} if markers else {}
+    shape: dict[str, Any] = {"marker": look.marker} if markers else {}
+    shape["markersize"] = pt(3.5)
+    shape["linewidth"] = pt(1.1)
     known = curves[np.isfinite(curves[measure])]
     counts = known.groupby("epoch").size()
     # From the first divergence on, a mean loss would be that of the survivors: it is only hinted.
@@ -210,7 +233,7 @@ def _curve(
     last = complete.max() if len(complete) else 0
     partly = known[known["epoch"] >= last].groupby("epoch")[measure].mean()
     alone = look.marker if len(partly) == 1 and not len(complete) else ""  # no line to be seen
-    axes.plot(partly.index, partly, color=look.colour, alpha=0.55, linewidth=0.9, marker=alone)
+    axes.plot(partly.index, partly, color=look.colour, alpha=0.55, linewidth=pt(0.8), marker=alone)
     if not len(complete):
         return
     sns.lineplot(
@@ -243,7 +266,9 @@ def _bounds(curves: pd.DataFrame, runs: pd.DataFrame) -> tuple[float, float] | N
 def _finish(
     axes: Axes, measure: str, metric: Metric, curves: pd.DataFrame, runs: pd.DataFrame
 ) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if not _one_epoch(curves):
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.margins(x=0.02)
     if measure == "score":
         format_axis(axes.yaxis, metric)
         clip_axis(axes, metric)

@@ -14,7 +14,24 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from gclip.errors import UsageError
 
-from ._style import caption, counted, finished, looks, panels, room, seeds, title, wrapped
+from ._looks import looks
+from ._page import page
+from ._scopes import no_limit
+from ._style import (
+    caption,
+    columns_for,
+    counted,
+    finished,
+    legend,
+    letters,
+    panels,
+    pt,
+    room,
+    seeds,
+    side_label,
+    title,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from gclip.results import Results
@@ -23,9 +40,14 @@ if TYPE_CHECKING:
 QUANTITIES: dict[str, tuple[str, str, Any]] = {
     "norm": ("#4c9be8", "before clipping", "-"),
     "clipped_norm": ("#c44e00", "after clipping", "-"),
-    "limit": ("#000000", "limit (one for the whole model)", "--"),
+    "limit": ("", "limit (one for the whole model)", "--"),
 }
 LOW, HIGH = 0.1, 0.9
+
+
+def applies(results: Results) -> bool:
+    """Whether these are runs of a comparison; a study's have figures of their own."""
+    return not results.study
 
 
 @finished
@@ -39,20 +61,22 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     look = looks(results.strategies)
     shown = _panels(results)
     count = len(shown)
-    columns = min(count, 3 if count <= 6 else 4 if count <= 12 else 6)
+    columns = columns_for(count, 1.35, figure)
     rows = -(-count // columns)
-    small = columns == 6
-    steps, width = _thinned(results.steps, 60 if small else 100)
-    wide, high = (2.25, 1.8) if small else (3.1, 2.3)
-    figure = room(figure, max(8.5, wide * columns + 0.6), 1.6 + high * rows)
+    steps, width = _thinned(results.steps, 60 if count > 12 else 100)
+    figure = room(figure, 0.45 + 1.25 * rows)
     grid = panels(figure, count, columns, sharex=True, sharey=True)
     for axes, (strategy, player) in zip(grid, shown, strict=True):
-        _panel(axes, steps[(steps["strategy"] == strategy) & (steps["player"] == player)])
+        own = steps[(steps["strategy"] == strategy) & (steps["player"] == player)]
+        _panel(axes, own)
+        if not np.isfinite(own["limit"]).any():
+            axes.text(0.97, 0.95, no_limit(strategy), transform=axes.transAxes, ha="right",
+                      va="top", fontsize="small", color=page().style.soft)  # fmt: skip
         runs = results.runs[results.runs["strategy"] == strategy]
         of = f"{player}: " if player else ""
-        name = f"{of}{wrapped(strategy, 28 if small else 36)}\n{counted(runs)}"
-        axes.set_title(name, fontsize=7 if small else 8, pad=5)
-        axes.spines["top"].set(color=look[strategy].colour, linewidth=3)
+        name = wrapped(f"{of}{strategy}", letters(0.86 / columns, figure=figure))
+        axes.set_title(f"{name}\n{counted(runs)}", fontsize="small")
+        axes.spines["top"].set(color=look[strategy].colour, linewidth=pt(2.2))
     grid[0].set_yscale("log")
     grid[0].set_ylim(*_range(steps))
     low, high = grid[0].get_ylim()
@@ -62,15 +86,17 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
     else:
         grid[0].yaxis.set_major_locator(LogLocator(numticks=6))
     grid[0].yaxis.set_minor_formatter(NullFormatter())
-    grid[0].xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    grid[0].xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    if len(steps):
+        grid[0].set_xlim(0, float(steps["step"].max()) or 1)
     updates = _on_updates(results.strategies)
     what = "Gradient norm" if not updates else "Norm of gradient or update"
-    figure.supylabel(f"{what}, whole model (L2)", fontsize=9)
+    side_label(figure, f"{what}, whole model (L2)")
     handles = [
-        Line2D([], [], color=colour, linestyle=dash, label=label)
+        Line2D([], [], color=colour or page().style.ink, linestyle=dash, label=label)
         for colour, label, dash in QUANTITIES.values()
     ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=3)
+    legend(figure, handles)
     title(figure, f"{what} over training", results.runs)
     for axes in grid[-columns:]:
         axes.set_xlabel("Step")
@@ -137,7 +163,8 @@ def _panel(axes: Axes, steps: pd.DataFrame) -> None:
         middle = groups.median()
         if middle.isna().all():
             continue
-        thick = 2.0 if name == "norm" else 1.1
+        thick = pt(1.6 if name == "norm" else 0.9)
+        colour = colour or page().style.ink
         axes.plot(middle.index, middle, color=colour, linestyle=dash, linewidth=thick)
         low, high = groups.quantile(LOW), groups.quantile(HIGH)
         axes.fill_between(middle.index, low, high, color=colour, alpha=0.18, linewidth=0)

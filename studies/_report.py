@@ -10,7 +10,6 @@ correction over the whole table.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
@@ -18,7 +17,16 @@ from gclip.results.metric_text import interval_words
 from gclip.results.metrics import metric_of
 from gclip.results.statistics import CLAIMS, rule, seeds_needed, trained_from
 from gclip.studies._pairs import TESTS, better, compared, too_few, worse
-from gclip.studies._runs import Cell, failures, scored, seeds_of, summary, trained
+from gclip.studies._runs import (
+    Cell,
+    drawing,
+    failures,
+    labels_of,
+    scored,
+    seeds_of,
+    summary,
+    trained,
+)
 from gclip.studies._tuned import Tuned
 from gclip.studies._words import listed, measured, order_of, points
 from gclip.text.screen import plural
@@ -40,13 +48,18 @@ COMPARED = ("default", *RIVALS)
 def run(request: Request, tuned: Sequence[Tuned]) -> Answer:
     """The report of what `tuned_in` found; `request.base` only says which data."""
     seeds = check_seeds(request, tuned)
-    runs = trained(request, cells(request, tuned, seeds))
+    every = cells(request, tuned, seeds)
+    runs = trained(request, every)
     rows, metric = table(tuned, runs), metric_of(runs)
     return Answer(
         rows=rows,
         columns=columns(rows, metric),
         notes=[*_notes(tuned, rows, seeds, request, metric), *failures(runs)],
-        figures={"report": partial(_figure, rows, runs)} if any(row["n"] for row in rows) else {},
+        figures={"report": drawing("tuned", "report", runs, rows)}
+        if any(row["n"] for row in rows)
+        else {},
+        labels=labels_of(every),
+        searches=[each.plan.name for each in tuned],
         more={"seeds": list(seeds), "split": "test"},
         ok=any(row["n"] for row in rows),
     )
@@ -267,9 +280,3 @@ def _than(claim: str, name: str) -> str:
     """``Better than tuned norm when trained``."""
     head, when, _ = claim.partition(" when trained")
     return f"{head.capitalize()} than {name}{when}"
-
-
-def _figure(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Any:
-    from gclip.figures import _report
-
-    return _report.draw(rows, runs)

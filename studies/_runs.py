@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gclip
@@ -82,6 +83,7 @@ def table_of(found: Iterable[tuple[Mapping[str, Any], RunResult]]) -> pd.DataFra
     return pd.DataFrame(
         [
             {
+                "key": run.config.key,
                 **json.loads(run.config.to_json()),
                 "spelling": run.config.strategy,
                 "status": run.status,
@@ -102,6 +104,53 @@ def table_of(found: Iterable[tuple[Mapping[str, Any], RunResult]]) -> pd.DataFra
 def _metric(run: RunResult) -> dict[str, Any]:
     cells = metric_cells(run.metric)
     return {**cells, "worst": run.chance} if is_accuracy(run.metric) else cells
+
+
+def labels_of(cells: Iterable[Cell]) -> list[dict[str, Any]]:
+    """What the study calls each run, with the run's key; what is no number is None."""
+    return [
+        {
+            "key": config.key,
+            **{name: number(v) if isinstance(v, float) else v for name, v in labels.items()},
+        }
+        for labels, config in cells
+    ]
+
+
+def drawing(
+    name: str,
+    study: str,
+    runs: pd.DataFrame | None = None,
+    rows: Sequence[Mapping[str, Any]] = (),
+    trials: pd.DataFrame | None = None,
+) -> Callable[[], Any]:
+    """What draws a figure of a study when it is called.
+
+    Args:
+        name: of the figure.
+        study: whose it is.
+        runs: one row a run, as of `trained`.
+        rows: of the study's table.
+        trials: of its searches (`gclip.tuning.trial_frame`).
+    """
+
+    def draw() -> Any:
+        import pandas as pd
+
+        from gclip import figures
+        from gclip.results import Results
+
+        nothing = Results.nothing()
+        results = dataclasses.replace(
+            nothing,
+            runs=nothing.runs if runs is None else runs,
+            trials=pd.DataFrame() if trials is None else trials,
+            table=pd.DataFrame(list(rows), dtype=object),
+            study=study,
+        )
+        return figures.draw(name, results)
+
+    return draw
 
 
 def scored(runs: pd.DataFrame) -> pd.DataFrame:

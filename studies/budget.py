@@ -13,15 +13,15 @@ them.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gclip.results.budget import BudgetCurve, budget_curve
+from gclip.results.budget import budget_curve
 from gclip.results.evidence import CLAIMS
 from gclip.results.metric_text import score_text
 from gclip.results.metrics import metric_of
@@ -31,7 +31,9 @@ from gclip.studies._budget_notes import FEW, RIVALS, notes
 from gclip.studies._pairs import compared
 from gclip.studies._runs import (
     Cell,
+    drawing,
     failures,
+    labels_of,
     scored,
     seeds_of,
     spellings,
@@ -45,6 +47,7 @@ from gclip.tuning.outcome import outcome_of
 from gclip.tuning.space import check_overrides
 from gclip.tuning.sqlite import read_study, study_file
 from gclip.tuning.study import Answer, Request
+from gclip.tuning.trial_frame import TRIAL_COLUMNS, rows_of
 from gclip.tuning.trials import counted
 
 if TYPE_CHECKING:
@@ -68,6 +71,7 @@ class TrialResults:
         diverged: how many of them diverged, and scored the worst value.
         scores: validation scores of the trials that did not fail, in their order.
         best: the run of the best trial; None where all failed.
+        rows: its trials as `gclip.tuning.trial_frame` has them.
     """
 
     study: str
@@ -75,14 +79,20 @@ class TrialResults:
     diverged: int
     scores: tuple[float, ...]
     best: RunConfig | None
+    rows: Sequence[Mapping[str, Any]] = ()
 
 
 def run(request: Request) -> Answer:
     """One row a strategy, the best on fresh seeds first."""
+    import pandas as pd
+
     plans, seeds, trials = plans_of(request), fresh_seeds(request), trials_of(request)
     tuned = {text: tune(request, plan, trials) for text, plan in plans.items()}
     cells: list[Cell] = [
-        ({"strategy": text}, found.best.replace(seed=seed, split=request.base.split))
+        (
+            {"strategy": text, "form": "tuned"},
+            found.best.replace(seed=seed, split=request.base.split),
+        )
         for seed in seeds
         for text, found in tuned.items()
         if found.best is not None
@@ -95,15 +105,19 @@ def run(request: Request) -> Answer:
         for text, found in tuned.items()
         if found.scores
     }
+    trials_rows = [row for found in tuned.values() for row in found.rows]
+    trials_made = pd.DataFrame(trials_rows, columns=list(TRIAL_COLUMNS))
     figures = {
-        "budget": partial(_curves, curves, plans["none"].base, metric),
-        "budget_final": partial(_final, rows, runs),
+        "budget": drawing("budget", "budget", _setting(plans["none"].base), trials=trials_made),
+        "budget_final": drawing("tuned", "budget", runs, rows),
     }
     return Answer(
         rows=rows,
         columns=columns(rows, trials, request.base.split, metric),
         notes=[*notes(rows, plans, seeds, trials, request.base.split, metric), *failures(runs)],
         figures=figures if any(row["n"] for row in rows) else {},
+        labels=labels_of(cells),
+        searches=[found.study for found in tuned.values()],
         more={
             "curves": {text: found.as_dict() for text, found in curves.items()},
             "studies": {text: found.study for text, found in tuned.items()},
@@ -157,14 +171,24 @@ def tune(request: Request, plan: Plan, trials: int) -> TrialResults:
     drawn at random, so that is what a smaller budget would have been."""
     thresholds.tune(request, plan, trials)
     with read_study(study_file(request.store.path, plan.name)) as study:
-        outcome = outcome_of(plan, counted(study)[:trials])
+        ended = counted(study)[:trials]
+        outcome, made = outcome_of(plan, ended), rows_of(plan, ended)
     return TrialResults(
         study=plan.name,
         trials=outcome.counts.trials,
         diverged=outcome.counts.diverged,
         scores=outcome.scores,
         best=outcome.best,
+        rows=made,
     )
+
+
+def _setting(base: RunConfig) -> pd.DataFrame:
+    """What all trials had in common, for a figure of them."""
+    import pandas as pd
+
+    row = {"key": "", "status": "finished", **json.loads(base.to_json())}
+    return pd.DataFrame([row]).drop(columns="lr")
 
 
 def table(
@@ -264,15 +288,3 @@ def columns(
     if all(row["strategy"] != "norm" for row in rows):
         del shown["vs tuned norm"]
     return shown
-
-
-def _curves(curves: Mapping[str, BudgetCurve], base: RunConfig, metric: Metric) -> Any:
-    from gclip.figures import _budget
-
-    return _budget.curves(curves, base, metric)
-
-
-def _final(rows: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> Any:
-    from gclip.figures import _budget
-
-    return _budget.final(rows, runs)

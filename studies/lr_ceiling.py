@@ -13,22 +13,22 @@ The ceiling is known to one step of the grid. One that is the grid's last value 
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gclip.results.metric_text import interval_words
 from gclip.results.metrics import is_accuracy, metric_of
-from gclip.results.statistics import trained_from
+from gclip.results.stability import SHARE, ceiling, least_mean, stable
 from gclip.results.trained import RULE_OF_OTHERS
 from gclip.studies._runs import (
     Cell,
+    drawing,
     failures,
+    labels_of,
     parts,
     points_of,
     runs_each,
-    scored,
     seeds_of,
     spellings,
     summary,
@@ -36,7 +36,7 @@ from gclip.studies._runs import (
 )
 from gclip.studies._words import factor, measured, order_of
 from gclip.text.screen import percent
-from gclip.training.metric import ACCURACY, Metric
+from gclip.training.metric import Metric
 from gclip.tuning.dimension import rounded
 from gclip.tuning.space import check_lr_range
 from gclip.tuning.study import Answer, Request
@@ -51,8 +51,6 @@ SEEDS = (1000, 1001, 1002)
 BELOW, ABOVE = 8.0, 16.0
 """The grid reaches from an eighth of the given learning rate to sixteen times it."""
 SCORE_KEYS = ("score", "accuracy", "low", "high", "score_text", "accuracy_text")
-SHARE = 0.5
-"""Of a strategy's best accuracy: with less than that it does not train."""
 
 
 def columns(metric: Metric) -> dict[str, str]:
@@ -71,13 +69,15 @@ def columns(metric: Metric) -> dict[str, str]:
 
 def run(request: Request) -> Answer:
     """One row a strategy, the highest ceiling first."""
-    runs = trained(request, cells_of(request))
+    cells = cells_of(request)
+    runs = trained(request, cells)
     rows = table(runs)
     return Answer(
         rows=rows,
         columns=columns(metric_of(runs)),
         notes=[*_notes(runs, rows), *failures(runs)],
-        figures={"lr_ceiling": partial(_figure, runs, rows)},
+        figures={"lr_ceiling": drawing("lr_ceiling", "lr_ceiling", runs, rows)},
+        labels=labels_of(cells),
         more={"grid": _cells(runs), "split": "validation"},
         ok=any(row["score"] is not None for row in rows),
     )
@@ -107,41 +107,6 @@ def grid(lr: float, lr_range: tuple[float, float] | None, points: int) -> tuple[
     return tuple(rounded(float(value)) for value in np.geomspace(low, high, points))
 
 
-def stable(
-    cells: dict[float, dict[str, Any]], metric: Metric = ACCURACY, least: float | None = None
-) -> dict[float, bool]:
-    """Which learning rates are stable.
-
-    Args:
-        cells: `summary` of the runs at each.
-        metric: of the runs.
-        least: the least good mean of a stable learning rate; by default a share of the best.
-    """
-    name = "accuracy" if is_accuracy(metric) else "score"
-    best = metric.best(cell[name] for cell in cells.values() if cell["n"])
-    bound = SHARE * best if least is None else least
-    return {
-        lr: bool(cell["n"]) and not cell["diverged"] and metric.sign * (cell[name] - bound) >= 0
-        for lr, cell in sorted(cells.items())
-    }
-
-
-def _least(runs: pd.DataFrame, metric: Metric) -> float | None:
-    """Of one strategy: what its mean must reach; None for the share of its best accuracy."""
-    return None if is_accuracy(metric) else trained_from(scored(runs), metric)
-
-
-def ceiling(steady: dict[float, bool]) -> float | None:
-    """The end of the unbroken stretch of stable rates that begins at the lowest stable one."""
-    highest = None
-    for lr in sorted(steady):
-        if steady[lr]:
-            highest = lr
-        elif highest is not None:
-            break
-    return highest
-
-
 def table(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """One row a strategy from one row a run (`strategy`, `rate`, `seed`, `accuracy`, `status`,
     `clip_rate`), the highest ceiling first; each beside that of ``none``.
@@ -159,7 +124,7 @@ def table(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _row(text: str, runs: pd.DataFrame, metric: Metric) -> dict[str, Any]:
     cells = {lr: summary(some, metric=metric) for lr, some in parts(runs, "rate").items()}
-    steady = stable(cells, metric, _least(runs, metric))
+    steady = stable(cells, metric, least_mean(runs, metric))
     highest = ceiling(steady)
     known = {lr: metric.sign * cell["score"] for lr, cell in cells.items() if cell["n"]}
     best = max(known, key=lambda lr: known[lr], default=None)
@@ -231,14 +196,8 @@ def _cells(runs: pd.DataFrame) -> list[dict[str, Any]]:
     metric = metric_of(runs)
     for text, some in runs.groupby("strategy"):
         cells = {lr: summary(rows, metric=metric) for lr, rows in parts(some, "rate").items()}
-        steady = stable(cells, metric, _least(some, metric))
+        steady = stable(cells, metric, least_mean(some, metric))
         rows += [
             {"strategy": text, "lr": lr, "stable": steady[lr], **cell} for lr, cell in cells.items()
         ]
     return rows
-
-
-def _figure(runs: pd.DataFrame, rows: list[dict[str, Any]]) -> Any:
-    from gclip.figures import _lr_ceiling
-
-    return _lr_ceiling.draw(runs, rows)

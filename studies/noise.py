@@ -9,7 +9,6 @@ trained at a learning rate at which ``none`` trains undisturbed, or there were n
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gclip.errors import UsageError
@@ -17,7 +16,9 @@ from gclip.results.statistics import rule, seeds_needed, trained_from
 from gclip.studies._pairs import TESTS, compared, too_few
 from gclip.studies._runs import (
     Cell,
+    drawing,
     failures,
+    labels_of,
     points_of,
     scored,
     seeds_of,
@@ -64,13 +65,15 @@ COLUMNS = {
 
 def run(request: Request) -> Answer:
     """One row for each disturbance, level and strategy."""
-    runs = trained(request, cells_of(request))
+    cells = cells_of(request)
+    runs = trained(request, cells)
     rows = table(runs)
     return Answer(
         rows=rows,
         columns=COLUMNS,
         notes=[*_notes(runs, rows, request.base.lr), *failures(runs)],
-        figures={"noise": partial(_figure, runs)},
+        figures={"noise": drawing("noise", "noise", runs, rows)},
+        labels=labels_of(cells),
         more={"split": request.base.split},
         ok=any(row["n"] for row in rows),
     )
@@ -221,9 +224,3 @@ def _standing(runs: pd.DataFrame) -> list[str]:
     order = sorted(drops, key=lambda text: (drops[text], text))
     said = ", ".join(f"{text} {percent(drops[text])}" for text in order)
     return [f"Mean drop over all disturbed conditions, in points, smallest first: {said}."]
-
-
-def _figure(runs: pd.DataFrame) -> Any:
-    from gclip.figures import _noise
-
-    return _noise.draw(runs)

@@ -27,7 +27,7 @@ from torch import Tensor
 import gclip
 from gclip.clipping.report import clipped_or_skipped
 from gclip.clipping.state import tensors_of
-from gclip.studies._runs import number, spellings
+from gclip.studies._runs import drawing, number, spellings
 from gclip.text.screen import plural
 from gclip.tuning.study import Answer, Request
 
@@ -71,9 +71,11 @@ def run(request: Request, *, seconds: float = SECONDS, warm: int = WARM) -> Answ
     with reproducible(device, request.execution.threads) as threads:
         measured = [measure(text, request.base, device, seconds, warm) for text in chosen]
         machine = environment(device, threads)
-    rows = [row(each) for each in measured]
-    rows.sort(key=lambda found: found["ratio"])
     where = f"{machine['device']}, {plural(threads, 'thread')}, torch {machine['torch']}"
+    base = request.base
+    measured_on = f"{base.model} · batch {base.batch_size} · {base.optimizer} · {where}"
+    rows = [{**row(each), "measured_on": measured_on} for each in measured]
+    rows.sort(key=lambda found: found["ratio"])
     return Answer(
         rows=rows,
         columns=COLUMNS,
@@ -86,7 +88,7 @@ def run(request: Request, *, seconds: float = SECONDS, warm: int = WARM) -> Answ
             "memory: what the strategy remembers between steps; + where it grew during the "
             "measurement.",
         ],
-        figures={"overhead": partial(_figure, rows, request.base, where)},
+        figures={"overhead": drawing("overhead", "overhead", rows=rows)},
         more={"machine": machine},
     )
 
@@ -309,10 +311,3 @@ def _size(count: int) -> str:
     if count < 1000:
         return f"{count} B" if count else "0"
     return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
-
-
-def _figure(rows: list[dict[str, Any]], base: RunConfig, where: str) -> Any:
-    from gclip.figures import _overhead
-
-    setting = f"{base.model} · batch {base.batch_size} · {base.optimizer} · {where}"
-    return _overhead.draw(rows, setting)

@@ -14,7 +14,6 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gclip
@@ -23,7 +22,9 @@ from gclip.results.metric_text import interval_words, score_text, worst_words
 from gclip.results.metrics import is_accuracy, metric_of
 from gclip.studies._runs import (
     Cell,
+    drawing,
     failures,
+    labels_of,
     parts,
     points_of,
     runs_each,
@@ -69,14 +70,16 @@ def columns(metric: Metric) -> dict[str, str]:
 def run(request: Request) -> Answer:
     """One row a strategy, the widest plateau first."""
     grids = grids_of(request)
-    runs = trained(request, cells_of(request, grids))
+    cells = cells_of(request, grids)
+    runs = trained(request, cells)
     defaults = {text: tried.default for text, tried in grids.items()}
     rows = table(runs, defaults)
     return Answer(
         rows=rows,
         columns=columns(metric_of(runs)),
         notes=[*_notes(runs, rows), *failures(runs)],
-        figures={"sensitivity": partial(_figure, runs, defaults)},
+        figures={"sensitivity": drawing("sensitivity", "sensitivity", runs, rows)},
+        labels=labels_of(cells),
         more={"grid": _cells(runs), "split": "validation"},
         ok=any(row["best"] is not None for row in rows),
     )
@@ -326,9 +329,3 @@ def _cells(runs: pd.DataFrame) -> list[dict[str, Any]]:
         if text != "none"
         for value, some in parts(runs[runs["strategy"] == text], "value").items()
     ]
-
-
-def _figure(runs: pd.DataFrame, defaults: Mapping[str, float | None]) -> Any:
-    from gclip.figures import _sensitivity
-
-    return _sensitivity.draw(runs, defaults)

@@ -58,6 +58,7 @@ def run(request: Request) -> Answer:
         columns=columns(outcomes),
         notes=notes(outcomes, request),
         more={"studies": [as_json(outcome) for outcome in outcomes]},
+        searches=[outcome.name for outcome in outcomes],
         ok=all(outcome.best is not None for outcome in outcomes),
     )
 

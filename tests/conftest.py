@@ -29,6 +29,8 @@ LONGEST = (
     "tests/training/test_graphs.py",
     "tests/tuning/test_kills.py",
     "tests/figures/test_figures.py",
+    "tests/clipping/test_sharded.py",
+    "tests/training/parallel/test_parallel.py",
 )
 
 

@@ -89,7 +89,7 @@ def results(metric: Metric, seeds: int = 4, *, diverging: str = "") -> Results:
 
 def assert_says_nothing_of_accuracy(texts: Sequence[str]) -> None:
     """Neither the words, nor a percent sign but that of intervals and of clipped steps."""
-    for text in texts:
+    for text in (" ".join(each.split()) for each in texts):
         assert not NOT_OF_A_LOSS.search(text), text
         rest = text.replace(DEFINITION, "")
         rest = re.sub(r"95 % (t )?interval|10 to 90 %|10 % (least|most)", "", rest)

@@ -39,7 +39,7 @@ Optimizer = Annotated[
 ]
 Seconds = Annotated[float, typer.Option("--seconds", help="How long to measure each row, about.")]
 
-_NOTHING_KEPT = "nothing is kept; the same command begins again"
+NOTHING_KEPT = "nothing is kept; the same command begins again"
 
 app = App(
     no_args_is_help=True, help="Measure gclip beside its peers on this machine, in a minute or so."
@@ -58,9 +58,9 @@ def clip(json: Json = False) -> None:
     load("torch")
     from gclip.bench import clip as measured
 
-    with interruptible(lambda: _NOTHING_KEPT), BenchProgress() as progress:
+    with interruptible(lambda: NOTHING_KEPT), BenchProgress() as progress:
         rows = measured.rows(progress=progress)
-    _report(
+    report(
         "clip", rows, json,
         "roofline: our time over that of the memory traffic at the bandwidth measured here.",
     )  # fmt: skip
@@ -88,11 +88,11 @@ def data(
     from gclip.bench import data as measured
 
     with (
-        interruptible(lambda: _NOTHING_KEPT),
+        interruptible(lambda: NOTHING_KEPT),
         BenchProgress(len(measured.CASES), before="reading data") as progress,
     ):
         rows = measured.rows(data, progress)
-    _report("data", rows, json, "ours_ms, peer_ms: milliseconds a batch.")
+    report("data", rows, json, "ours_ms, peer_ms: milliseconds a batch.")
 
 
 @app.command("train")
@@ -124,14 +124,14 @@ def train(
 
     models, batches = tuple(model or ("lenet", "resnet9")), tuple(batch or (4, 32, 128))
     with (
-        interruptible(lambda: _NOTHING_KEPT),
+        interruptible(lambda: NOTHING_KEPT),
         BenchProgress(len(models) * len(batches)) as progress,
     ):
         rows = measured.rows(
-            models, batches, optimizer=optimizer, seconds=_positive(seconds), data=data,
+            models, batches, optimizer=optimizer, seconds=positive(seconds), data=data,
             progress=progress,
         )  # fmt: skip
-    _report("train", rows, json, "ours, theirs: images a second.")
+    report("train", rows, json, "ours, theirs: images a second.")
 
 
 @app.command("fleet")
@@ -172,17 +172,17 @@ def fleet(
     load("torch")
     from gclip.bench import fleet as measured
 
-    with interruptible(lambda: _NOTHING_KEPT), BenchProgress() as progress:
+    with interruptible(lambda: NOTHING_KEPT), BenchProgress() as progress:
         rows = [
             row
             for each in model or ("lenet",)
             for row in measured.rows(
                 each, tuple(batch or (4, 32, 128)), tuple(runs or ()), optimizer=optimizer,
-                strategies=tuple(strategy or ("norm",)), seconds=_positive(seconds),
+                strategies=tuple(strategy or ("norm",)), seconds=positive(seconds),
                 tutorial=tutorial, progress=progress,
             )
         ]  # fmt: skip
-    _report("fleet", rows, json, "ours, theirs: images · models a second.")
+    report("fleet", rows, json, "ours, theirs: images · models a second.")
 
 
 @app.command("strategies")
@@ -217,14 +217,14 @@ def strategies(
     import gclip
     from gclip.bench import strategies as measured
 
-    _positive(seconds)
+    positive(seconds)
     if write and plugin:
         raise UsageError("--write is for the strategies that ship with gclip: leave --plugin out")
     load_plugins(plugin)
     this_machine = machine()
     kept_costs = _costs_to_keep(this_machine, bool(strategy)) if write else {}
     total = len(strategy or gclip.names())
-    with interruptible(lambda: _NOTHING_KEPT), BenchProgress(total) as progress:
+    with interruptible(lambda: NOTHING_KEPT), BenchProgress(total) as progress:
         rows = measured.rows(tuple(strategy or ()), seconds=seconds, progress=progress)
     if write:
         from gclip.describe import write_costs
@@ -277,13 +277,23 @@ def _costs_to_keep(this_machine: dict[str, Any], is_partial: bool) -> dict[str, 
     return dict(committed.get("costs", {}))
 
 
-def _positive(seconds: float) -> float:
+def positive(seconds: float) -> float:
+    """``--seconds``, checked."""
     if not seconds >= 0:
         raise UsageError(f"--seconds must be at least 0, but got {seconds:g}")
     return seconds
 
 
-def _report(name: str, rows: list[dict[str, Any]], json: bool, more: str = "") -> None:
+def report(
+    name: str, rows: list[dict[str, Any]], json: bool, more: str = "", *, speedup: bool = True
+) -> None:
+    """Print the rows: a table, or JSON with the machine.
+
+    Args:
+        name: of the benchmark.
+        more: what the columns are, below the table.
+        speedup: whether one of them is a speedup.
+    """
     if json:
         screen.echo_json({"bench": name, "machine": machine(), "rows": rows})
         return
@@ -298,9 +308,8 @@ def _report(name: str, rows: list[dict[str, Any]], json: bool, more: str = "") -
         table.add(*(_cell(key, row.get(key)) for key in headings))
     screen.echo_table(table)
     screen.echo()
-    screen.echo_wrapped(
-        f"speedup: the peer's median time over ours; above 1 we are faster. {more}".rstrip()
-    )
+    what = "speedup: the peer's median time over ours; above 1 we are faster. " if speedup else ""
+    screen.echo_wrapped(f"{what}{more}".rstrip())
 
 
 def machine() -> dict[str, Any]:
@@ -322,5 +331,7 @@ def machine() -> dict[str, Any]:
 
 def _cell(key: str, value: Any) -> str:
     if isinstance(value, float):
+        if key == "overhead":
+            return f"{screen.percent(value, sign=True)} %"
         return f"{value:.2f}×" if key == "speedup" else f"{value:.4g}"
     return "–" if value is None else str(value)

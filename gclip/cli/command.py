@@ -20,12 +20,14 @@ import typer
 
 from gclip.cli import (
     bench,
+    bench_loop,
     check,
     compare,
     doctor,
     env,
     figures,
     listing,
+    report,
     show,
     store,
     study,
@@ -34,14 +36,17 @@ from gclip.cli import (
 )
 from gclip.cli.app import App
 from gclip.cli.interrupts import AGAIN, INTERRUPTED, signals, tell
+from gclip.cli.typed import typed
+from gclip.core.launcher import speaks
 from gclip.core.numbers import shown
 from gclip.results.reading import reading_once
-from gclip.text.streams import make_printable
+from gclip.text.streams import make_printable, printable
 
 # Newer typers carry their own copy of click: found through the one class that both export.
 _ParseError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 _HERE = Path(__file__).parent
+_LINES = "\n\t"
 
 app = App(
     name="gclip",
@@ -51,10 +56,11 @@ app = App(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for module in (train, compare, figures, listing, show, check, survey, doctor, env):
+for module in (train, compare, figures, report, listing, show, check, survey, doctor, env):
     module.add_to(app)
 app.add_typer(study.app, name="study")
 app.add_typer(store.app, name="store")
+bench_loop.add_to(bench.app)
 app.add_typer(bench.app, name="bench")
 
 
@@ -85,6 +91,8 @@ def root(
     gclip compare -s none -s norm -s agc        side by side, in seconds
     gclip train -s "norm(max_norm=0.1)"         one run
     gclip survey                                a threshold to start from
+    gclip figures --list                        what can be drawn of a store
+    gclip report                                a store as a page that people read
     gclip study run thresholds --strategy agc   tune it
     gclip check my_strategies.py                a strategy of yours
     gclip store check                           whether all results are whole
@@ -107,13 +115,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        with reading_once():
+        with reading_once(), typed(arguments):
             code: Any = app(args=arguments, prog_name="gclip", standalone_mode=False)
     except KeyboardInterrupt as error:
         return tell(error, AGAIN)
     except BrokenPipeError:
         return 1
     except OSError as error:
+        if error.filename is not None and error.errno in _UNUSABLE:
+            if "--traceback" in arguments:
+                traceback.print_exc()
+            named = f"{shown(error.filename)} cannot be used: {error.strerror}; name another path"
+            return _complain(named, 2)
         if error.filename is not None or error.errno not in _UNWRITABLE:
             return _unexpected(error, arguments)
         return _complain(_not_written(error), 1)
@@ -128,6 +141,8 @@ def _run(arguments: list[str]) -> int:
     except _ParseError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             return 2  # a group without a command: its help was printed already
+        if not speaks():  # torchrun gives all processes the same arguments
+            return 2
         said = _one_line(error.format_message()) + _given(error, arguments)
         return _complain(f"{said}; see --help", 2)
     except typer.Abort:
@@ -141,6 +156,8 @@ def _run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+_UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EROFS)
+"""What is wrong with a path itself."""
 _UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT)
 
 
@@ -175,7 +192,7 @@ def _unexpected(error: Exception, arguments: list[str]) -> int:
 
 def _complain(message: str, code: int) -> int:
     try:
-        print(f"gclip: error: {message}", file=sys.stderr)
+        print(f"gclip: error: {printable(message, keep=_LINES)}", file=sys.stderr)
     except (OSError, ValueError):
         return _flush(code)
     return code
@@ -214,4 +231,4 @@ def _show_warning(
         text = f"gclip: warning: {message}"
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line).rstrip()
-    print(text, file=file or sys.stderr)
+    print(printable(text, keep=_LINES), file=file or sys.stderr)

@@ -20,7 +20,9 @@ from gclip.cli.options import (
     Player,
     Plugins,
     Strategies,
+    TableFormat,
     Workers,
+    check_format,
     expand,
     load_plugins,
     parse_seeds,
@@ -31,6 +33,7 @@ from gclip.execution.compare import USUAL_BASELINES
 from gclip.execution.progress import RunsDisplay
 from gclip.results.table_text import comparison_table, notes
 from gclip.text import screen
+from gclip.text.export import TEXT, exported
 from gclip.text.names import in_a_name
 
 if TYPE_CHECKING:
@@ -78,6 +81,7 @@ def compare(
     plugin: Plugins = None,
     out: FiguresFolder = None,
     no_figures: NoFigures = False,
+    format: TableFormat = TEXT,
     json: Json = False,
 ) -> None:
     """Train strategies on the same seeds and compare them: a table, and figures.
@@ -92,10 +96,12 @@ def compare(
       gclip compare -s none -s agc -s "norm(max_norm=0.1)" --seeds 5
       gclip compare --plugin my_strategies.py -s mine -s norm
       gclip compare --task cifar10 --data cifar-10-batches-py --epochs 10
+      gclip compare -s none -s norm --format latex > table.tex
       gclip compare --task adding -s none -s norm -s value -s agc
       gclip compare --task gan-digits -s none --player generator=agc --player discriminator=norm
     """
     place.alone()
+    check_format(format, json)
     how = place.execution(workers, fleet)
     display = RunsDisplay(then="" if no_figures else "figures")
 
@@ -140,6 +146,8 @@ def compare(
     near_edge = base.replace(strategy="none", seed=0, watch="") == RunConfig()
     if json:
         screen.echo_json(_as_json(comparison, base, display, files))
+    elif format != TEXT:
+        screen.echo(_exported(comparison, base, format))
     else:
         _print(comparison, base, seed_list, display, files, near_edge, baseline)
     if comparison.failed:
@@ -151,7 +159,7 @@ def _draw(comparison: Comparison, folder: Path) -> list[Path]:
 
     if not comparison.keys:
         return []
-    return list(figures.draw_all(comparison.store.path, folder, keys=comparison.keys))
+    return list(figures.draw_all(comparison.store.path, folder, keys=comparison.keys, usual=True))
 
 
 def _print(
@@ -188,6 +196,17 @@ def _print(
         drawn = ", ".join(sorted({path.stem for path in files}))
         kinds = " and ".join(sorted({path.suffix[1:].upper() for path in files}))
         screen.echo_wrapped(f"figures in {files[0].parent} ({kinds}): {drawn}")
+
+
+def _exported(comparison: Comparison, base: RunConfig, format: str) -> str:
+    """The table for a paper or another program."""
+    table, baseline, metric = comparison.table, comparison.baseline, comparison.metric
+    return exported(
+        comparison_table(table, baseline, base.split, metric),
+        [{str(k): v for k, v in row.items()} for row in table.to_dict("records")],
+        [setting_text(base), *notes(table, baseline, comparison.same, metric)],
+        format,
+    )
 
 
 def figures_folder(comparison: Comparison) -> str:

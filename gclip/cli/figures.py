@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gclip.cli.options import FiguresFolder, StoreFolder
+from gclip.cli.options import FiguresFolder, Json, StoreFolder
 from gclip.text import screen
 from gclip.text.progress import Display, load
+from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,23 +30,84 @@ def figures(
             "--figure",
             metavar="NAME",
             help="Draw this one only; again for more.",
+            show_default="all that have something to show",
+        ),
+    ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy",
+            "-s",
+            metavar="STRATEGY",
+            help="A name or a spelling that alone is drawn (a name: all its spellings); again for "
+            "more.",
             show_default="all",
         ),
     ] = None,
+    format: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="Of the figures: png, svg or pdf; again for more.",
+            show_default="png and svg",
+        ),
+    ] = None,
+    style: Annotated[
+        str,
+        typer.Option("--style", metavar="paper|slides|dark", help="What the figures are for."),
+    ] = "paper",
+    width: Annotated[
+        str | None,
+        typer.Option(
+            "--width",
+            metavar="column|page|LENGTH",
+            help="8.5 cm, 17.8 cm, or a length such as 3.25in; text has the same size at any.",
+            show_default="column; 10in of slides",
+        ),
+    ] = None,
+    dpi: Annotated[
+        int | None, typer.Option("--dpi", help="Pixels an inch of a PNG.", show_default="300")
+    ] = None,
+    no_title: Annotated[
+        bool,
+        typer.Option("--no-title", help="Leave title and explanation to the caption of a paper."),
+    ] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--plugin",
+            metavar="FILE|MODULE",
+            help="Python file or module that registers strategies, or is a figure, draw(results); "
+            "again for more.",
+            show_default="none",
+        ),
+    ] = None,
+    list_them: Annotated[
+        bool, typer.Option("--list", help="List all figures, and draw none.")
+    ] = False,
+    json: Json = False,
 ) -> None:
-    """Draw the figures of a store again, as PNG and SVG, without training.
-
-    A store with several settings (another task, another learning rate) gets one folder for each.
+    """Draw the figures of a store, without training: one folder a comparison, one a study.
 
     \b
     Examples:
-      gclip figures --store runs
-      gclip figures --store runs --out paper --figure accuracy
+      gclip figures --list
+      gclip figures --store runs --figure scores --figure forest
+      gclip figures --store runs --out paper --format pdf --width page --no-title
+      gclip figures --store runs --style dark -s none -s norm -s agc
+      gclip figures --store runs --plugin my_figure.py --figure my_figure
     """
     load("torch")
     from gclip import figures as drawings
     from gclip.errors import choose
     from gclip.results import Store
+
+    for each in plugin or ():
+        drawings.add_if_figure(each)
+    if list_them:
+        _list(json)
+        return
 
     for name in figure or ():
         choose(name, drawings.names(), "figure")
@@ -53,9 +115,38 @@ def figures(
     with Display() as display:
         display.load("pandas", "seaborn")
         display.doing("drawing")
-        files = drawings.draw_all(opened, out or store / "figures", only=figure or None)
+        files = drawings.draw_all(
+            opened,
+            out or store / "figures",
+            only=figure or None,
+            formats=format or ("png", "svg"),
+            strategies=strategy,
+            style=style,
+            width=width,
+            dpi=dpi,
+            title=not no_title,
+        )
+    if json:
+        screen.echo_json({"figures": [str(path) for path in files]})
+        return
     for path in files:
         screen.echo(str(path))
+
+
+def _list(json: bool) -> None:
+    """Every figure with what it asks."""
+    from gclip import figures as drawings
+
+    found = {name: drawings.describe(name) for name in drawings.names()}
+    if json:
+        screen.echo_json({"figures": found})
+        return
+    table = TextTable(
+        columns=[Column(heading="figure", words=True), Column(heading="shows", words=True)]
+    )
+    for name, text in found.items():
+        table.add(name, text)
+    screen.echo_table(table)
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import os
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gclip.core.launcher import launched, speaks
 from gclip.core.numbers import bounded, shown
 from gclip.errors import UsageError
 from gclip.execution.compare import MOST_SEEDS
 from gclip.execution.execution import CHECKPOINT_EVERY, read_seconds
+from gclip.text.export import TEXT, checked
 
 if TYPE_CHECKING:
     from gclip.execution.execution import Execution
@@ -68,6 +69,14 @@ Fleet = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+TableFormat = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="Of the table: text, markdown, latex or csv, which has every column, in numbers.",
+    ),
+]
 NoFigures = Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")]
 StoreFolder = Annotated[
     Path, typer.Option("--store", metavar="DIR", help="Folder that keeps the runs.")
@@ -121,15 +130,25 @@ class Place:
             fleet="auto" if fleet is None else fleet,
         )
 
-    def alone(self) -> None:
-        """`UsageError` where a launcher such as torchrun has started the command several times."""
-        rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE", "")
-        if rank is not None and size.isdecimal() and int(size) > 1:
-            raise UsageError(
-                f"gclip does not distribute a run over processes, but this is process {rank} of "
-                f"{size} (RANK and WORLD_SIZE, as torchrun sets them), and all of them would train "
-                "the same and write the same files; start the command once, without torchrun"
-            )
+    def alone(self, *, instead: str = ", with --workers {size}") -> None:
+        """Refuse to be one of several processes that torchrun has started: each would do all of it.
+
+        Args:
+            instead: how to have several runs at a time; "" where there is no way.
+
+        Raises:
+            UsageError: in the first process; the others end without a word.
+        """
+        found = launched()
+        if found is None:
+            return
+        if not speaks():
+            raise typer.Exit(2)
+        raise UsageError(
+            f"torchrun has started this command {found[1]} times (RANK and WORLD_SIZE), but it "
+            "trains many runs, each in one process, and only gclip train shares a run out to "
+            f"several; start it once, without torchrun{instead.format(size=found[1])}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +255,12 @@ def load_data(config: RunConfig, data: Path | None) -> tuple[RunConfig, Dataset 
 
     dataset = load_task_data(config.task, data)
     return config.with_data(dataset), dataset
+
+
+def check_format(format: str, json: bool) -> None:
+    """`UsageError` for a table format that there is not, or beside ``--json``."""
+    if checked(format) != TEXT and json:
+        raise UsageError(f"--json and --format {format} are two formats; leave one out")
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

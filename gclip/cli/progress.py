@@ -19,10 +19,11 @@ class StepsDisplay(Display):
     Args:
         total: how many things.
         then: what comes after the last, which the time left is without: ``figures``.
+        silent: as `Display`.
     """
 
-    def __init__(self, total: int = 1, then: str = "") -> None:
-        super().__init__()
+    def __init__(self, total: int = 1, then: str = "", *, silent: bool = False) -> None:
+        super().__init__(silent=silent)
         self.total = total
         self._then, self._what, self._detail = then, "", ""
         self._time, self._place, self._share, self._seen = TimeLeft(), -1, 0.0, 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from gclip.cli.figures import save_figure
 from gclip.cli.interrupts import going_on, interruptible
 from gclip.execution.progress import RunsDisplay
 from gclip.text import screen
+from gclip.text.export import TEXT, exported
 from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def run_and_draw(
     Returns:
         The answer, and the figures' files, PNG and SVG.
     """
-    from gclip.figures._style import theme
+    from gclip.figures._page import theme
 
     then = "the answer and its figures"
     display = _OpenDisplay(then=then) if run_count is None else RunsDisplay(run_count, then=then)
@@ -65,8 +66,11 @@ def run_and_draw(
     return answered, files
 
 
-def show_answer(answer: Answer, files: Sequence[Path], json: bool, **more: Any) -> None:
-    """Print an answer and name its figures; exit with 1 where it is none."""
+def show_answer(
+    answer: Answer, files: Sequence[Path], json: bool, format: str = TEXT, **more: Any
+) -> None:
+    """Print an answer and name its figures, or its table alone in another format; exit with 1 where
+    it is none."""
     if json:
         screen.echo_json(
             {
@@ -77,6 +81,9 @@ def show_answer(answer: Answer, files: Sequence[Path], json: bool, **more: Any) 
                 **answer.more,
             }
         )
+    elif format != TEXT:
+        notes = [note for note in answer.notes if note]
+        screen.echo(exported(table_of(answer.rows, answer.columns), answer.rows, notes, format))
     else:
         _print(answer, files)
     if not answer.ok:
@@ -85,14 +92,7 @@ def show_answer(answer: Answer, files: Sequence[Path], json: bool, **more: Any) 
 
 def _print(answer: Answer, files: Sequence[Path]) -> None:
     if answer.rows:
-        columns = [
-            Column(heading=heading, words=any(_is_word(row.get(key)) for row in answer.rows))
-            for heading, key in answer.columns.items()
-        ]
-        table = TextTable(columns=columns)
-        for row in answer.rows:
-            table.add(*(_cell(row.get(key)) for key in answer.columns.values()))
-        screen.echo_table(table)
+        screen.echo_table(table_of(answer.rows, answer.columns))
         if answer.notes:
             screen.echo()
     for note in answer.notes:
@@ -100,6 +100,24 @@ def _print(answer: Answer, files: Sequence[Path]) -> None:
     if files:
         names = ", ".join(dict.fromkeys(path.stem for path in files))
         screen.echo_wrapped(f"figures in {files[0].parent} (PNG and SVG): {names}")
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> TextTable:
+    """The table of an answer.
+
+    Args:
+        rows: of the answer.
+        columns: heading to key.
+    """
+    table = TextTable(
+        columns=[
+            Column(heading=heading, words=any(_is_word(row.get(key)) for row in rows))
+            for heading, key in columns.items()
+        ]
+    )
+    for row in rows:
+        table.add(*(_cell(row.get(key)) for key in columns.values()))
+    return table
 
 
 def _is_word(value: Any) -> bool:

@@ -11,7 +11,11 @@ import typer
 from gclip.cli.options import Json, StoreFolder
 from gclip.text import screen
 from gclip.text.progress import load
+from gclip.text.streams import printable
 from gclip.text.table import Column, TextTable
+
+_LISTED = ("study", "setting", "strategies", "rows", "figures", "date")
+"""What a list tells of an answer, which holds its whole table."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,6 +46,8 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
             left_out.append(str(error))
             note_left_out(str(error))
     answers = answers_in(store)
+    # What a search answered stands with its trials already.
+    found = [each for each in answers.found if not each.get("searches")]
     for message in answers.unreadable:
         left_out.append(message)
         note_left_out(message)
@@ -50,7 +56,7 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
             {
                 "studies": known,
                 "begun": begun,
-                "answered": list(answers.found),
+                "answered": [{k: v for k, v in each.items() if k in _LISTED} for each in found],
                 "left_out": left_out,
             }
         )
@@ -61,12 +67,12 @@ def list_studies(store: StoreFolder = Path("runs"), json: Json = False) -> None:
     for each in known:
         questions.add(each["study"], each["question"])
     screen.echo_table(questions)
-    if not begun and not answers.found:
+    if not begun and not found:
         screen.echo_wrapped(f"\nNone was begun in {store}.")
     if begun:
         _show_begun(store, begun)
-    if answers.found:
-        _show_answered(store, answers.found)
+    if found:
+        _show_answered(store, found)
 
 
 def note_left_out(message: str) -> None:
@@ -75,7 +81,6 @@ def note_left_out(message: str) -> None:
 
 
 def _show_begun(store: Path, begun: Sequence[Mapping[str, Any]]) -> None:
-    from gclip.tuning.sqlite_file import printable
 
     screen.echo(f"\nBegun in {store}:")
     table = TextTable(

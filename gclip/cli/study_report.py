@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gclip.cli import typed
 from gclip.cli.figures import save_figure
 from gclip.cli.options import (
     FiguresFolder,
@@ -18,7 +20,9 @@ from gclip.cli.options import (
     KeptPlace,
     Plugins,
     StoreFolder,
+    TableFormat,
     Workers,
+    check_format,
     expand,
     load_data,
     load_plugins,
@@ -28,7 +32,9 @@ from gclip.cli.study_answer import run_and_draw, show_answer
 from gclip.cli.study_list import note_left_out
 from gclip.errors import UsageError
 from gclip.text import screen
+from gclip.text.export import TEXT
 from gclip.text.progress import load
+from gclip.text.streams import printable
 from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:
@@ -72,6 +78,7 @@ def report(
     workers: Workers = None,
     plugin: Plugins = None,
     out: FiguresFolder = None,
+    format: TableFormat = TEXT,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Train what studies found with fresh seeds, score it on test images, and compare.
@@ -84,13 +91,16 @@ def report(
       gclip study report
       gclip study report thresholds-agc-digits thresholds-norm-digits --seeds 20
       gclip study report --store runs --data DIR --json
+      gclip study report --format latex > tuned.tex
     """
     place.alone()
+    check_format(format, json)
     execution = place.execution(workers, "off")
     load("torch", "optuna")
     from gclip.results import Store
     from gclip.studies import _report
     from gclip.studies._tuned import tuned_in
+    from gclip.tuning.grid_answers import write_answer
     from gclip.tuning.study import Request
 
     plugins = load_plugins(plugin or [])
@@ -113,7 +123,8 @@ def report(
         _report.run_count(request, tuned),
         out or place.store / "figures",
     )
-    show_answer(answer, files, json)
+    write_answer("report", request, answer, files, typed.command())
+    show_answer(answer, files, json, format)
 
 
 def show(
@@ -132,15 +143,14 @@ def show(
     """
     load("torch", "optuna")
     from gclip.training.metric import Metric
-    from gclip.tuning.inspection import FEWEST, rows, shown
+    from gclip.tuning.inspection import FEWEST, shown
     from gclip.tuning.sqlite import find_study
-    from gclip.tuning.sqlite_file import printable, storage_url
+    from gclip.tuning.sqlite_file import storage_url
 
     path = find_study(_existing(store), name)
     study = shown(path, best)
-    searched = [key.removeprefix("param_") for key in _params(study["best"])]
     metric = Metric.from_dict(study["metric"])
-    files = _slices(rows(path), searched, name, out or store / "figures", metric)
+    files = _slices(path, name, out or store / "figures")
     url = storage_url(path)
     if json:
         screen.echo_json({**study, "storage": url, "figures": [str(each) for each in files]})
@@ -218,13 +228,9 @@ def export(
 
 
 def _existing(store: Path) -> Path:
-    if not store.is_dir():
+    if not os.path.isdir(store):
         raise UsageError(f"there is no store '{store}'; name the folder with --store")
     return store
-
-
-def _params(trials: list[dict[str, Any]]) -> list[str]:
-    return [key for key in (trials[0] if trials else {}) if key.startswith("param_")]
 
 
 def _table(heading: str, trials: list[dict[str, Any]], metric: Metric) -> None:
@@ -258,24 +264,14 @@ def _table(heading: str, trials: list[dict[str, Any]], metric: Metric) -> None:
     screen.echo_table(table)
 
 
-def _slices(
-    found: list[dict[str, Any]], fields: list[str], name: str, out: Path, metric: Metric
-) -> list[Path]:
+def _slices(path: Path, name: str, out: Path) -> list[Path]:
     """The figure of the score over each number that was searched; none without one."""
-    import pandas as pd
+    from gclip import figures
+    from gclip.results import Results
+    from gclip.tuning.trial_frame import trials_frame
 
-    from gclip.figures import _report
-
-    trials = pd.DataFrame(found)
-    if trials.empty:
+    nothing = Results.nothing()
+    results = dataclasses.replace(nothing, trials=trials_frame([path]), study=name)
+    if not figures.applies("slices", results):
         return []
-    trials["score"] = trials["accuracy" if "accuracy" in trials else "score"]
-    trials = trials.rename(columns={f"param_{field}": field for field in fields if field != "lr"})
-    trials = trials[trials["status"].isin(["finished", "diverged"])]
-    numeric = [f for f in fields if pd.api.types.is_numeric_dtype(trials[f]) and len(trials)]
-    if not numeric:
-        return []
-    wide = {
-        f: bool(trials[f].min() > 0 and trials[f].max() > 20 * trials[f].min()) for f in numeric
-    }
-    return save_figure(_report.slices(trials, wide, name, metric), out, f"slices-{name}")
+    return save_figure(figures.draw("slices", results), out, f"slices-{name}")

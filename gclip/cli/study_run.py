@@ -9,13 +9,16 @@ from typing import Annotated
 
 import typer
 
+from gclip.cli import typed
 from gclip.cli.options import (
     FiguresFolder,
     Fleet,
     Json,
     KeptPlace,
     Plugins,
+    TableFormat,
     Workers,
+    check_format,
     expand,
     load_data,
     load_plugins,
@@ -24,6 +27,7 @@ from gclip.cli.setting import Setting
 from gclip.cli.study_answer import run_and_draw, show_answer
 from gclip.cli.study_options import Search
 from gclip.cli.study_request import combine, refuse_unused
+from gclip.text.export import TEXT
 from gclip.text.progress import load
 
 
@@ -76,6 +80,7 @@ def run(
         ),
     ] = None,
     out: FiguresFolder = None,
+    format: TableFormat = TEXT,
     json: Json = False,
 ) -> None:
     """Answer a question about clipping by experiment: which threshold, which learning rate …
@@ -90,6 +95,7 @@ def run(
       gclip study run --file study.toml --trials 40
     """
     place.alone()
+    check_format(format, json)
     load("torch", "optuna")
     from gclip import studies
     from gclip.results import Store
@@ -121,6 +127,5 @@ def run(
         study.run_count(request) if hasattr(study, "run_count") else None,
         out or place.store / "figures",
     )
-    if "trials" not in studies.uses(command.study):  # trials are kept by Optuna
-        write_answer(command.study, request, answer, files)
-    show_answer(answer, files, json, study=command.study)
+    write_answer(command.study, request, answer, files, typed.command())
+    show_answer(answer, files, json, format, study=command.study)

@@ -50,7 +50,7 @@ Storage = Annotated[
 ]
 
 _NOT_CREATED = (
-    *("seeds", "workers", "out", "json", "device", "threads", "fleet"),
+    *("seeds", "workers", "out", "format", "json", "device", "threads", "fleet"),
     "checkpoint_every",
 )
 """Options of ``gclip study run`` that are about where trials train, or about what comes after."""

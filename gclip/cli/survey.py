@@ -81,7 +81,7 @@ def survey(
       gclip survey --task cifar10 --data cifar-10-batches-py --seeds 3
       gclip survey --task gan-digits --watch-player discriminator
     """
-    place.alone()
+    place.alone(instead="")
     _check(clip_rate, steps)
     seed_list = parse_seeds(seeds)
     surveyed: list[NormSurvey] = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,9 +21,11 @@ from gclip.cli.options import (
     load_plugins,
     with_players,
 )
+from gclip.cli.processes import in_turn, joined, told
 from gclip.cli.progress import StepsDisplay
 from gclip.cli.setting import Setting
 from gclip.clipping.verdicts import DEFINITION
+from gclip.core.launcher import speaks
 from gclip.errors import UsageError
 from gclip.results.metric_text import score_with_unit, worst_words
 from gclip.results.table_text import verdict_text
@@ -79,7 +84,7 @@ def train(
 
     The run is kept in the store; the same command again reads it. One that is stopped is saved, and
     the same command goes on from there, to the same bits; so it does after a kill, from the last
-    checkpoint of a run that takes minutes.
+    checkpoint of a run that takes minutes. Under torchrun its processes share each batch.
 
     \b
     Examples:
@@ -90,12 +95,12 @@ def train(
       gclip train --task chars -s norm --checkpoint-every 30
       gclip train --recipe tutorial --data cifar-10-batches-py
       gclip train --task gan-digits --player generator=agc --player discriminator=norm
+      torchrun --nproc-per-node 2 -m gclip train -s agc --batch-size 128
     """
-    place.alone()
     every = place.checkpoint_seconds
     under_way = _UnderWay(checkpoint)
-    with interruptible(under_way.told), StepsDisplay() as display:
-        display.load("torch")
+    with interruptible(under_way.told), StepsDisplay(silent=not speaks()) as show:
+        show.load("torch")
         from gclip.core import stopping
         from gclip.results import Store
         from gclip.results.checkpoints import Checkpoints
@@ -103,40 +108,47 @@ def train(
         from gclip.training import resolve_device
         from gclip.training import train as train_run
 
-        load_plugins(plugin)
-        if tensorboard is not None:
-            writer_class()
-        if strategy is not None and player:
-            raise UsageError("give -s or --player, not both: a run has one strategy a player")
-        named = with_players([strategy] if strategy else None, player)
-        more: dict[str, Any] = {"strategy": named[0] if named else None, "seed": seed}
-        config = run.config(**{name: value for name, value in more.items() if value is not None})
-        device = resolve_device(place.device)
-        display.doing("reading data")
-        config, dataset = load_data(config, run.data)
-        store = Store(place.store, create=True)
-        is_stored = store.has(config.key)
-        checkpoints = Checkpoints(store)
-        if is_stored:
-            result = store.load(config.key)
-        else:
-            display.begin(f"training {config.strategy}")
-            keeper = checkpoints.keeper([config], every, display.say)
+        with joined(place.device) as world:
+            load_plugins(plugin)
+            if tensorboard is not None:
+                writer_class()
+            if strategy is not None and player:
+                raise UsageError("give -s or --player, not both: a run has one strategy a player")
+            named = with_players([strategy] if strategy else None, player)
+            more: dict[str, Any] = {"strategy": named[0] if named else None, "seed": seed}
+            given = {name: value for name, value in more.items() if value is not None}
+            config = run.config(**given)
+            device = resolve_device(place.device)
+            show.doing("reading data")
+            config, dataset = in_turn(world, partial(load_data, config, run.data))
+            store = Store(place.store, create=True) if speaks() else None
+            is_stored = told(world, lambda: store is not None and store.has(config.key))
+            kept = None if store is None else Checkpoints(store)
+            keeper = None if kept is None else kept.keeper([config], every, show.say)
             if checkpoint is None and keeper is not None:
                 under_way.path = keeper.path
-            with stopping.at_a_good_place():
-                result = train_run(
-                    config,
-                    dataset=dataset,
-                    device=str(device),
-                    threads=place.threads,
-                    checkpoint=checkpoint or keeper,
-                    on_progress=display.train,
-                )
-                store.save(result)
+            # Processes that wait for each other cannot each end at a place of their own.
+            with stopping.at_a_good_place() if world is None else nullcontext():
+                if is_stored and store is not None:
+                    result = store.load(config.key)
+                elif not is_stored:
+                    show.begin(f"training {config.strategy}")
+                    result = train_run(
+                        config,
+                        dataset=dataset,
+                        device=str(device),
+                        threads=place.threads,
+                        checkpoint=checkpoint or keeper,
+                        on_progress=show.train,
+                        world=world,
+                    )
+                if store is None or kept is None:  # the first keeps what all have trained
+                    return
+                if not is_stored:
+                    store.save(result)
                 under_way.is_stored = True
-        checkpoints.drop_ended([config.key])
-        written = None if tensorboard is None else write(result, tensorboard)
+                kept.drop_ended([config.key])
+            written = None if tensorboard is None else write(result, tensorboard)
     folder = store.path / config.key
     if json:
         stored = {key: value for key, value in result.to_dict().items() if key != "steps"}
@@ -180,7 +192,14 @@ def _clipping(clipping: dict[str, Any]) -> list[str]:
     sentence = f"limited {screen.percent(clipping['limited_rate'])} % of the steps: {verdict}"
     if clipping["clip_rate"] != clipping["limited_rate"]:
         sentence += f"; something was clipped in {screen.percent(clipping['clip_rate'])} %"
-    return [sentence, DEFINITION]
+    from gclip.clipping.nonfinite import FirstNonfinite
+
+    first = FirstNonfinite.from_dict(clipping.get("first_not_finite"))
+    if first is None:
+        return [sentence, DEFINITION]
+    count = int(clipping.get("not_finite", 0))
+    many = f" in {screen.plural(count, 'step')}," if count else ""
+    return [sentence, DEFINITION, f"Gradients were not finite{many} {first}."]
 
 
 class _UnderWay:
@@ -200,7 +219,7 @@ class _UnderWay:
 
         if self.is_stored:
             return "the run has ended and is stored; the same command shows it"
-        if self.path is None or not self.path.exists():
+        if self.path is None or not os.path.exists(self.path):
             return "nothing of this run is kept; the same command begins it again"
         about = read_about(self.path) or {}
         saved = f"step {about['step']} of {about['steps']} is" if "steps" in about else "it is"

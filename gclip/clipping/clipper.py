@@ -21,13 +21,21 @@ from gclip.clipping.gradients import (
     nonfinite_names,
     stored_elements,
 )
+from gclip.clipping.nonfinite import NonfiniteGradients
 from gclip.clipping.norms import ALL_FINITE, NOT_FINITE
 from gclip.clipping.parameter_sources import ParameterSource
 from gclip.clipping.parameters import Parameters, Spec
 from gclip.clipping.per_sample.checks import Loss
 from gclip.clipping.report import ClipReport
 from gclip.clipping.skip_monitor import MOST_SKIPS, OnSkips, SkipMonitor
-from gclip.clipping.step_flags import StepFlags, all_true, either, learnable, zero_where
+from gclip.clipping.step_flags import (
+    StepFlags,
+    all_true,
+    either,
+    learnable,
+    nonfinite_gradients,
+    zero_where,
+)
 from gclip.clipping.step_report import step_report
 from gclip.clipping.units import UnitDims
 from gclip.clipping.update import UpdateClipper
@@ -112,6 +120,7 @@ class Clipper(BoundClipper):
             ),
         )  # fmt: skip
         self.report: ClipReport | None = None
+        self._nonfinite: NonfiniteGradients | None = None
         self._skips = SkipMonitor(max_consecutive_skips, on_max_skips)
         self._reader = GradientReader()
 
@@ -226,6 +235,7 @@ class Clipper(BoundClipper):
         finites = [part.recheck() for part in fresh]
         if flags is None:
             finite, skip = all_true(finites), None
+            self._nonfinite = nonfinite_gradients(self.names, grads, finite, fresh)
             if self.nonfinite == "raise" and not bool(finite):
                 names = nonfinite_names(self.names, grads)
                 raise FloatingPointError(nonfinite_sentence(self._step, names))
@@ -270,7 +280,10 @@ class Clipper(BoundClipper):
         if self._updates is not None:  # of the gradients only: the rest waits for the update
             self._pending = (flags.finite, flags.skip)
             parts, record = self._on_gradients, None
-        self.report = step_report(parts, flags.finite, flags.skip, totals=recording, record=record)
+        self.report = step_report(
+            parts, flags.finite, flags.skip,
+            totals=recording, record=record, nonfinite=self._nonfinite,
+        )  # fmt: skip
         if self._updates is None:
             self._complete(self.report)
         self._skips.note(flags.skip)
@@ -283,11 +296,11 @@ class Clipper(BoundClipper):
         return updates.clip(step, learns)
 
     def _report_update(self, finite: Tensor, skip: Tensor | None) -> None:
-        recording = self._options.recording
-        record = self.record if recording else None
+        record = self.record if self._options.recording else None
         self.report = step_report(
-            self._updates.parts, finite, skip, totals=recording, record=record
-        )
+            self._updates.parts, finite, skip,
+            totals=record is not None, record=record, nonfinite=self._nonfinite,
+        )  # fmt: skip
         self._complete(self.report)
 
     # -- inside ------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from gclip.clipping.norms import (
     norm_type,
     sum_type,
     tensor_norms,
+    total,
 )
 from gclip.clipping.units import Axis
 from gclip.core.host import on_host
@@ -58,6 +59,12 @@ class GroupNorms(GroupLayout):
         self._buffers: dict[_BufferKey, Tensor] = {}
         self._slots: dict[_BufferKey, list[Tensor]] = {}
         self._columns: dict[_BufferKey, list[Tensor]] = {}
+        self._each: Tensor | None = None  # one norm a tensor, of the last `norms`
+        self._owners = tuple(
+            name
+            for name, units in zip(self.names, self.units, strict=True)
+            for _ in range(units.count)
+        )
 
     def norms(
         self,
@@ -82,12 +89,34 @@ class GroupNorms(GroupLayout):
             return self._tensor_norms(tensors, math.inf, device, float64)
         if self.scope == "unit":
             return self._unit_norms(tensors, order, device, float64)
+        compiling = torch.compiler.is_compiling()
         if self.scope == "global":
-            return global_norm([t for t in tensors if t is not None], order, device, float64)
+            present = [t for t in tensors if t is not None]
+            if compiling or device.type == "cpu" or len(present) < len(tensors):
+                self._each = None
+                return global_norm(present, order, device, float64)
+            self._each = tensor_norms(present, order, device, float64)
+            return total(self._each, order, float64)
         norms = self._tensor_norms(tensors, order, device, float64)
         if self.scope == "tensor":
             return norms
+        self._each = None if compiling else norms
         return self.combine(norms, order)
+
+    def finest(self, norms: Tensor) -> tuple[Sequence[str], Tensor]:
+        """The smallest parts whose norms are known: parameters, or else layers, or else none.
+
+        Args:
+            norms: what `norms` has just given.
+
+        Returns:
+            Whose each is, and the norms ``(names,)``.
+        """
+        if self.scope == "unit":
+            return self._owners, norms
+        if self.scope in ("global", "layer") and self._each is not None:
+            return self.names, self._each
+        return ((), norms[:0]) if self.scope == "global" else (self.labels, norms)
 
     def measure(
         self,

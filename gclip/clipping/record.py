@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gclip.clipping.nonfinite import FirstNonfinite, NonfiniteGradients, NonfiniteLog
 from gclip.clipping.verdicts import LIMITED, MOSTLY_NOT_FINITE, MOSTLY_SKIPPED, verdict_of
 from gclip.core.scaling import divisor
 
@@ -45,6 +46,8 @@ class ClipSummary:
             ten limited) · ``step-size limiter`` · ``always on`` (99 % of steps or more limited) ·
             ``mostly skipped`` (more than half of the steps left out) · ``mostly not finite``
             (more than half not finite, and not left out).
+        first_not_finite: the first step with gradients that were not finite, and whose they were;
+            None where all were finite.
 
     The rates and the quantiles are of the steps with finite gradients.
     """
@@ -57,10 +60,16 @@ class ClipSummary:
     not_finite: int
     norm_quantiles: dict[float, float]
     verdict: str
+    first_not_finite: FirstNonfinite | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain numbers and text, for JSON."""
+        """The same as plain numbers and text, for JSON; where all was finite, without
+        `first_not_finite`."""
         plain = dataclasses.asdict(self)
+        if self.first_not_finite is None:
+            del plain["first_not_finite"]
+        else:
+            plain["first_not_finite"] = self.first_not_finite.as_dict()
         plain["norm_quantiles"] = {f"{q:g}": v for q, v in self.norm_quantiles.items()}
         return plain
 
@@ -74,6 +83,8 @@ class ClipSummary:
             text = f"{self.verdict}: of {self.steps:,} steps"
         for count, what in ((self.skipped, "skipped"), (self.not_finite, "not finite")):
             text += f"; {count:,} {what}" if count else ""
+        if self.first_not_finite is not None:
+            text += f"{',' if self.not_finite else '; not finite'} {self.first_not_finite}"
         return text.replace("steps; ", "steps ", 1)
 
 
@@ -96,9 +107,11 @@ class Record:
         self._done: list[Tensor] = []  # on the gradients' device until somebody looks
         self._pending: list[tuple[Tensor, ...]] = []
         self._batch = 1
+        self._steps = 0
+        self._nonfinite = NonfiniteLog()
 
     def __len__(self) -> int:
-        return sum(len(rows) for rows in self._done) + len(self._pending)
+        return self._steps
 
     def add(
         self,
@@ -108,6 +121,7 @@ class Record:
         clipped: Tensor,
         finite: Tensor,
         skipped: Tensor,
+        nonfinite: NonfiniteGradients | None = None,
     ) -> None:
         """Note one step; kept as it is for now.
 
@@ -120,7 +134,10 @@ class Record:
             clipped: bool, which groups changed.
             finite: bool ``(1,)``, whether all gradients were.
             skipped: bool ``(1,)``, whether the step was left out.
+            nonfinite: whose gradients were not finite, where any may not be.
         """
+        self._nonfinite.note(self._steps, finite, nonfinite)
+        self._steps += 1
         row = (norm, clipped_norm, limit, clipped, finite, skipped)
         if self._pending and norm.device != self._pending[0][0].device:
             self.flush()  # the model has moved
@@ -164,6 +181,37 @@ class Record:
         kind = found[-1]
         return torch.cat([rows.to(kind.device, kind.dtype) for rows in found])
 
+    @property
+    def first_not_finite(self) -> FirstNonfinite | None:
+        """The first step with gradients that were not finite; None where all were finite."""
+        bad = np.flatnonzero(self.arrays()["finite"] == 0)
+        found = self._nonfinite.first()
+        if len(bad) and (found is None or bad[0] < found.step):  # of before the record was loaded
+            return FirstNonfinite(int(bad[0]))
+        return found
+
+    def first(self, steps: int) -> Record:
+        """The record of the first `steps` steps alone.
+
+        Of the step after them, at which a run may have ended, it knows where gradients were not
+        finite.
+        """
+        record, found = Record(), self.first_not_finite
+        record.load_state_dict({"rows": self.state_dict()["rows"][:steps]})
+        record.locate(found if found is not None and found.step <= steps else None)
+        return record
+
+    def location(self) -> dict[str, Any]:
+        """Where gradients were not finite first, as `first_not_finite`; nothing where all were
+        finite. For checkpoints, beside `state_dict`, which has the numbers alone."""
+        found = self.first_not_finite
+        return {} if found is None else {"first_not_finite": found.as_dict()}
+
+    def locate(self, first: FirstNonfinite | None) -> None:
+        """Tell a record that was loaded, which holds numbers only, what `location` gave."""
+        if first is not None:
+            self._nonfinite.set_first(first)
+
     def summary(self) -> ClipSummary:
         """Clip rates, norm quantiles and the verdict over all steps so far."""
         rows = self.arrays()
@@ -189,6 +237,7 @@ class Record:
                 skipped=skipped / max(steps, 1),
                 not_finite=not_finite / max(steps, 1),
             ),
+            first_not_finite=self.first_not_finite,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -200,6 +249,7 @@ class Record:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where another record stopped; its own rows are dropped."""
         self._done, self._pending = [_with_skips(state["rows"])], []
+        self._steps, self._nonfinite = len(self._done[0]), NonfiniteLog()
 
     def flush(self) -> None:
         """Turn the steps that wait into rows, all at once; needed where other groups follow."""

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from gclip.clipping.nonfinite import NonfiniteGradients, named
 from gclip.core.host import on_host
 from gclip.errors import UsageError
 
@@ -53,9 +54,11 @@ class ClipReport:
     def __init__(
         self, stages: Callable[[], list[Stage]] | list[Stage] | None, finite: Tensor,
         skipped: Tensor, totals: Callable[[], tuple[Tensor, Tensor]] | None = None,
+        nonfinite: NonfiniteGradients | None = None,
     ) -> None:  # fmt: skip
         self._stages = stages
         self._totals = totals
+        self._nonfinite = nonfinite
         self.finite = finite
         self.skipped = skipped
 
@@ -102,6 +105,18 @@ class ClipReport:
         """Bool ``(groups,)``: True where the gradient was changed."""
         return _joined([stage.clipped for stage in self.stages], torch.bool)
 
+    @property
+    def not_finite(self) -> tuple[str, ...]:
+        """The parameters whose gradients were inf or NaN, in the model's order.
+
+        >>> import torch, gclip
+        >>> weight = torch.nn.Parameter(torch.zeros(2))
+        >>> weight.grad = torch.tensor([0.0, float("nan")])
+        >>> gclip.Clipper([("head.weight", weight)], "norm").step().not_finite
+        ('head.weight',)
+        """
+        return () if self._nonfinite is None else self._nonfinite.parameters
+
     def scalars(self) -> dict[str, float]:
         """The step in plain numbers, for a logger; waits for the device.
 
@@ -142,7 +157,8 @@ class ClipReport:
             return "ClipReport(not measured)"
         if not self.stages:
             return "ClipReport(no gradients)"
-        state = "" if bool(self.finite) else ", not finite"
+        where = named(self.not_finite)
+        state = "" if bool(self.finite) else f", not finite{f' in {where}' if where else ''}"
         share = self.clipped.float().mean().item()
         return (
             f"ClipReport({len(self.groups)} groups, {share:.0%} clipped, "

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from gclip.clipping.bound_strategy import BoundStrategy
+from gclip.clipping.gradients import nonfinite_names
+from gclip.clipping.nonfinite import NonfiniteGradients
 from gclip.clipping.norms import ALL_FINITE, any_positive
 from gclip.core.host import on_host
 
@@ -63,6 +65,27 @@ def learnable(finite: Tensor, parts: Sequence[BoundStrategy]) -> Tensor:
                 return finite
             flags.append(positive)
     return finite & concatenated(flags).any().view(1).to(finite.device)
+
+
+def nonfinite_gradients(
+    names: Sequence[str],
+    grads: Sequence[Tensor | None],
+    finite: Tensor,
+    parts: Sequence[BoundStrategy],
+) -> NonfiniteGradients | None:
+    """Whose gradients are not finite; None where the host knows that all are.
+
+    Args:
+        names: of the parameters.
+        grads: one a parameter, not yet clipped.
+        finite: whether all are, bool ``(1,)``.
+        parts: that have measured them.
+    """
+    if finite is ALL_FINITE:
+        return None
+    if on_host(finite):
+        return NonfiniteGradients(known=nonfinite_names(names, grads))
+    return NonfiniteGradients([part.groups.finest(part.measured) for part in parts])
 
 
 def zero_where(skip: Tensor, grads: list[Tensor]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gclip.clipping.bound_strategy import BoundStrategy
 from gclip.clipping.groups import Groups
+from gclip.clipping.nonfinite import NonfiniteGradients
 from gclip.clipping.norms import ALL_FINITE, NOT_FINITE
 from gclip.clipping.record import Record
 from gclip.clipping.report import ClipReport, Stage
@@ -25,6 +26,7 @@ def step_report(
     *,
     totals: bool,
     record: Record | None,
+    nonfinite: NonfiniteGradients | None = None,
 ) -> ClipReport:
     """What a step did.
 
@@ -34,13 +36,14 @@ def step_report(
         skip: whether the step is left out, bool ``(1,)``; None: no.
         totals: whether the strategies know the norms that a record adds up.
         record: that the step is added to, if any.
+        nonfinite: whose gradients were not finite, where any may not be.
     """
     decisions = [(part.strategy, part.groups, part.decision) for part in parts]
     if skip is None:
         skip = NOT_FINITE if finite is ALL_FINITE else torch.zeros_like(finite)
     stages = partial(_stages, decisions)
     if not totals:
-        return ClipReport(stages, finite, skip)
+        return ClipReport(stages, finite, skip, nonfinite=nonfinite)
     before = [part.total_before for part in parts if part.first]
     after = [part.total_after for part in parts if part.last]
     if record is not None:
@@ -51,8 +54,9 @@ def step_report(
             concatenated([_by_group(decision.clipped) for _, _, decision in decisions]),
             finite,
             skip,
+            nonfinite,
         )
-    return ClipReport(stages, finite, skip, partial(_totals, before, after))
+    return ClipReport(stages, finite, skip, partial(_totals, before, after), nonfinite)
 
 
 def _by_group(values: Tensor) -> Tensor:

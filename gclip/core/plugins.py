@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -33,11 +34,28 @@ def load_plugins(source: str | Path) -> tuple[str, ...]:
 
 def load_by_kind(source: str | Path) -> dict[str, tuple[str, ...]]:
     """As `load_plugins`, the names by kind: ``{"strategy": ("mine",), "problem": ()}``."""
+    module = import_plugin(source)
+    found = registered_by(module.__name__)
+    if not any(found.values()):
+        raise UsageError(
+            f"the plugin {str(source)!r} registers no strategy, problem or model; decorate a class "
+            'with @gclip.register("name") or @gclip.register_problem("name"), or a function with '
+            '@gclip.register_model("name")'
+        )
+    return found
+
+
+def import_plugin(source: str | Path) -> ModuleType:
+    """Import a plugin's file or module, whatever it may register.
+
+    Raises:
+        UsageError: it is missing, or fails to import.
+    """
     registry.names()  # built-ins first: a plugin that takes one of their names must be told
     text = str(source)
     is_file = text.endswith(".py") or "/" in text or "\\" in text
     try:
-        module = _from_file(Path(text)) if is_file else importlib.import_module(text)
+        return _from_file(Path(text)) if is_file else importlib.import_module(text)
     except UsageError as error:
         raise UsageError(f"the plugin {text!r} does not load: {error}{_line(error)}") from error
     except SystemExit as error:
@@ -55,14 +73,6 @@ def load_by_kind(source: str | Path) -> dict[str, tuple[str, ...]]:
         raise UsageError(
             f"the plugin {text!r} does not load: {type(error).__name__}: {error}{_line(error)}"
         ) from error
-    found = registered_by(module.__name__)
-    if not any(found.values()):
-        raise UsageError(
-            f"the plugin {text!r} registers no strategy, problem or model; decorate a class with "
-            '@gclip.register("name") or @gclip.register_problem("name"), or a function with '
-            '@gclip.register_model("name")'
-        )
-    return found
 
 
 def registered_by(module: str) -> dict[str, tuple[str, ...]]:
@@ -75,7 +85,7 @@ def registered_by(module: str) -> dict[str, tuple[str, ...]]:
 
 
 def _from_file(path: Path) -> ModuleType:
-    if not path.is_file():
+    if not os.path.isfile(path):
         found = what_is_at(path)
         raise UsageError("there is no such file" if found == "not there" else f"it is {found}")
     path = path.resolve()

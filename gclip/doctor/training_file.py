@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ def training_of(source: str) -> Iterator[Training]:
     """
     text, _, function = source.partition(":") if ".py:" in source else (source, "", "")
     file = Path(text)
-    if file.suffix != ".py" or not file.is_file():
+    if file.suffix != ".py" or not os.path.isfile(file):
         raise UsageError(
             f"the doctor takes a Python file such as train.py, or train.py:function, but there is "
             f"no such file: {text!r}"

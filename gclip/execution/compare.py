@@ -7,6 +7,7 @@ strategy, so every comparison is paired by seed.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -270,7 +271,7 @@ def _opened(store: str | Path, configs: Sequence[RunConfig]) -> Store:
     try:
         return Store(store, create=True)
     except UsageError:
-        if not Path(store).is_dir():
+        if not os.path.isdir(store):
             raise
         readable = Store(store)
         if not all(readable.has(config.key) for config in configs):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from gclip.results.table_text import comparison_table, notes
+from gclip.text.html import escaped, table_html
 from gclip.text.screen import width
 from gclip.text.table import fill
 
@@ -113,10 +113,5 @@ class Comparison:
     def _repr_html_(self) -> str:
         """The same table for a notebook, every column of it."""
         table = comparison_table(self.table, self.baseline, self._split, self.metric)
-        head = "".join(f"<th>{html.escape(column.heading)}</th>" for column in table.columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in table.rows
-        )
-        below = "".join(f"<p>{html.escape(line)}</p>" for line in self._below())
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
+        below = "".join(f"<p>{escaped(line)}</p>" for line in self._below())
+        return table_html(table) + below

@@ -22,6 +22,8 @@ from gclip.clipping.hooks import innermost
 from gclip.clipping.parameters import Spec
 from gclip.clipping.report import NUMBERS, ClipReport
 from gclip.clipping.step_log import recent_numbers
+from gclip.core.files import read_file
+from gclip.core.tensor_files import load_tensors
 from gclip.errors import UsageError
 from gclip.integrations.options import (
     ClippingOptions,
@@ -179,7 +181,7 @@ class ClippingCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
             places += _folders(folder, state.global_step)
         for file in (place / FILE for place in places):
             if file.exists():
-                saved = torch.load(file, weights_only=True)
+                saved = load_tensors(read_file(file), f"the state {file}")
                 if saved["mark"] == mark:
                     self.handle.load_state_dict(saved["clipper"])
                     return

@@ -8,22 +8,20 @@ everywhere.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gclip.clipping.verdicts import LIMITED
 from gclip.results.comparable import scored_runs
 from gclip.results.layer_frame import layers_frame
 from gclip.results.metrics import METRIC_COLUMNS, metric_cells
 from gclip.results.run_files import StoredRun
+from gclip.results.step_frame import STEP_COLUMNS as STEP_COLUMNS
+from gclip.results.step_frame import steps_frame
 from gclip.results.store import Store
 from gclip.training.metric import ACCURACY, Metric
 
@@ -61,11 +59,6 @@ CURVE_COLUMNS = (
     *("key", "strategy", "seed", "epoch", "step"),
     *("train_loss", "score", "accuracy", "loss"),
 )
-STEP_COLUMNS = (
-    *("key", "strategy", "seed", "step", "norm", "clipped_norm", "limit"),
-    *("clipped", "any_clipped", "limited", "finite", "loss", "player"),
-)
-_VALUES = STEP_COLUMNS[4:-1]
 Where = Store | str | os.PathLike[str]
 
 
@@ -111,7 +104,7 @@ def load_steps(
     than 1 %; NaN where it is not finite) and ``finite`` are means; ``step`` is the first.
     ``player`` says whose step it was, where a run has several: each has rows of its own.
     """
-    return _steps_frame(_stored(store, keys), points)
+    return steps_frame(_stored(store, keys), points)
 
 
 def load_layers(store: Where, keys: Iterable[str] | None = None) -> pd.DataFrame:
@@ -129,15 +122,32 @@ def load_layers(store: Where, keys: Iterable[str] | None = None) -> pd.DataFrame
     return layers_frame(_stored(store, keys))
 
 
+def _no_rows() -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame()
+
+
 @dataclass(frozen=True)
 class Results:
     """Everything a figure may read: the frames of ``load``, ``load_curves``, ``load_steps`` and
-    ``load_layers``."""
+    ``load_layers``; of a study also what its trials were, and the table that answers it.
+
+    Attributes:
+        runs, curves, steps, layers: as above. A study's runs have what it calls them, too:
+            ``threshold`` and ``value``, ``rate``, ``disturbance`` and ``level``, ``form``.
+        trials: one row a trial of a search (`gclip.tuning.trial_frame.TRIAL_COLUMNS`).
+        table: the rows of the study's table.
+        study: its name; empty for a comparison.
+    """
 
     runs: pd.DataFrame
     curves: pd.DataFrame
     steps: pd.DataFrame
     layers: pd.DataFrame = field(default_factory=lambda: layers_frame(()))
+    trials: pd.DataFrame = field(default_factory=_no_rows)
+    table: pd.DataFrame = field(default_factory=_no_rows)
+    study: str = ""
 
     @classmethod
     def read(
@@ -149,8 +159,13 @@ class Results:
             UsageError: the store is missing.
         """
         stored = list(_stored(store, keys))
-        steps, layers = _steps_frame(stored, points), layers_frame(stored)
+        steps, layers = steps_frame(stored, points), layers_frame(stored)
         return cls(_runs_frame(stored), _curves_frame(stored), steps, layers)
+
+    @classmethod
+    def nothing(cls) -> Results:
+        """Of no run: what a figure of trials alone is drawn from."""
+        return cls(_runs_frame(()), _curves_frame(()), steps_frame((), None))
 
     def only(self, keys: Iterable[str]) -> Results:
         """The part about these runs."""
@@ -159,7 +174,7 @@ class Results:
             frame[frame["key"].isin(wanted)].reset_index(drop=True)
             for frame in (self.runs, self.curves, self.steps, self.layers)
         )
-        return Results(runs, curves, steps, layers)
+        return dataclasses.replace(self, runs=runs, curves=curves, steps=steps, layers=layers)
 
     def scored(self) -> Results:
         """The part about runs that came to an end: finished or diverged, not pruned or failed."""
@@ -257,79 +272,3 @@ def _curves_frame(runs: Iterable[StoredRun]) -> pd.DataFrame:
         for point in stored.result.get("curve") or ()
     ]
     return _sorted(pd.DataFrame(rows, columns=list(CURVE_COLUMNS)), "epoch")
-
-
-def _steps_frame(runs: Iterable[StoredRun], points: int | None) -> pd.DataFrame:
-    import pandas as pd
-
-    # Runs stay packed until the longest is known: blocks are to line up across runs.
-    stored_runs = list(runs)
-    width = 1
-    if points is not None:
-        longest = max((stored.length() for stored in stored_runs), default=0)
-        width = max(1, -(-longest // points))
-    frames = []
-    for stored in stored_runs:
-        steps = stored.steps()
-        of_step = steps.pop("player", None)
-        names = list((stored.result.get("clipping") or {}).get("players") or {})
-        for index, name in enumerate(names if of_step is not None else [""]):
-            own = None if of_step is None else np.asarray(of_step == index, dtype=bool)
-            frame = pd.DataFrame(_columns(steps, width, own))
-            if own is not None:
-                frame = frame[_blocks_of(own, width)]
-            frame = frame.assign(player=name)
-            frame.insert(0, "seed", stored.config["seed"])
-            frame.insert(0, "strategy", stored.config["strategy"])
-            frame.insert(0, "key", stored.key)
-            frames.append(frame)
-    if not frames:
-        return pd.DataFrame(columns=list(STEP_COLUMNS))
-    return _sorted(pd.concat(frames, ignore_index=True)[list(STEP_COLUMNS)], "step")
-
-
-def _blocks_of(own: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    """Whether a block of steps has one of `own`."""
-    padded = np.zeros(-(-len(own) // width) * width, dtype=bool)
-    padded[: len(own)] = own
-    return np.asarray(padded.reshape(-1, width).any(axis=1), dtype=bool)
-
-
-def _columns(
-    steps: Mapping[str, NDArray[Any]], width: int, own: NDArray[np.bool_] | None = None
-) -> dict[str, NDArray[Any]]:
-    """The step columns of one run, in blocks of ``width`` steps; what was not recorded is NaN, and
-    so is what is not of `own` steps, those of one player."""
-    length = max((len(values) for values in steps.values()), default=0)
-    missing = np.full(length, np.nan)
-    recorded = {name: np.asarray(steps.get(name, missing), float) for name in _VALUES}
-    if own is not None:
-        recorded = {name: np.where(own, values, np.nan) for name, values in recorded.items()}
-    clipped = recorded["clipped"]
-    recorded["any_clipped"] = np.where(np.isnan(clipped), np.nan, clipped > 0)
-    before, after = recorded["norm"], recorded["clipped_norm"]
-    known = np.isfinite(before) & ~np.isnan(after)
-    recorded["limited"] = np.where(known, after < LIMITED * before, np.nan)
-    columns: dict[str, NDArray[Any]] = {"step": np.arange(0, length, width)}
-    for name, values in recorded.items():
-        if width > 1:
-            mean = name in ("clipped", "any_clipped", "limited", "finite")
-            values = _blocks(values, width, np.nanmean if mean else _finite_median)
-        columns[name] = values
-    return columns
-
-
-def _blocks(values: NDArray[Any], width: int, reduce: Any) -> NDArray[Any]:
-    """``reduce`` over each block of ``width`` values (the last may be shorter; NaN pads it)."""
-    padded = np.full(-(-len(values) // width) * width, np.nan)
-    padded[: len(values)] = values
-    with warnings.catch_warnings():
-        # A block without one value is NaN, which is what we want and NumPy warns about.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        result: NDArray[Any] = reduce(padded.reshape(-1, width), axis=1)
-    return result
-
-
-def _finite_median(values: NDArray[Any], axis: int) -> NDArray[Any]:
-    result: NDArray[Any] = np.nanmedian(np.where(np.isfinite(values), values, np.nan), axis=axis)
-    return result

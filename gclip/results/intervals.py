@@ -161,3 +161,37 @@ def wilson(count: int, n: int, level: float = 0.95) -> Interval:
         return Interval(math.nan, math.nan, math.nan)
     interval = stats.binomtest(count, n).proportion_ci(level, method="wilson")
     return Interval(count / n, float(interval.low), float(interval.high))
+
+
+def improvement_interval(probability: float, n: int, m: int, level: float = 0.95) -> Interval:
+    """A probability of improvement, U / (m · n) of Mann and Whitney, with Newcombe's interval.
+
+    Method 5 of Newcombe (2006), Statist. Med. 25(4), 559-573: the ends are where the distance to
+    the estimate is as large as the standard error *there* (as in Wilson's interval of a share), so
+    that it stays within [0, 1] and has a width at both ends. NaN for a side without a run.
+
+    Args:
+        probability: of `gclip.results.paired.probability_of_improvement`.
+        n, m: how many runs of ours and of the baseline.
+        level: of confidence.
+
+    Example:
+        >>> _, low, high = improvement_interval(1.0, 10, 10)
+        >>> f"{low:.2f} {high:.2f}"
+        '0.78 1.00'
+    """
+    if math.isnan(probability) or n < 1 or m < 1:
+        return Interval(math.nan, math.nan, math.nan)
+    z = float(stats.norm.ppf(0.5 + level / 2))
+    more = (n + m) / 2 - 1
+
+    def excess(at: float) -> float:
+        spread = 1 + more * ((1 - at) / (2 - at) + at / (1 + at))
+        return float((at - probability) ** 2 - z**2 * at * (1 - at) * spread / (m * n))
+
+    # At 0 and at 1 the standard error is 0, which would be a root where the estimate is there.
+    edge = 1e-9
+    low = 0.0 if probability == 0 else optimize.brentq(excess, 0.0, min(probability, 1 - edge))
+    high = 1.0 if probability == 1 else optimize.brentq(excess, max(probability, edge), 1.0)
+    low, high = float(low), float(high)
+    return Interval(probability, low, high)

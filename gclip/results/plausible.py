@@ -92,12 +92,21 @@ def _check_result(result: Mapping[str, Any]) -> None:
 def _check_clipping(clipping: Mapping[str, Any]) -> None:
     _check_numbers("clipping's ", clipping, _CLIPPING)
     _check_texts("clipping", clipping, ("verdict",))
+    first = clipping.get("first_not_finite") or {"step": 0, "parameters": []}
+    if not isinstance(first, dict) or not _is_place(first.get("step"), first.get("parameters")):
+        raise Implausible("its first_not_finite is no step with names")
     quantiles = clipping.get("norm_quantiles") or {}
     if not isinstance(quantiles, dict):
         raise Implausible("its norm_quantiles is no table")
     for name in quantiles:
         _number("quantile", name)
     _check_numbers("quantile ", quantiles, quantiles)
+
+
+def _is_place(step: Any, names: Any) -> bool:
+    return (
+        isinstance(step, int) and isinstance(names, list) and all(isinstance(n, str) for n in names)
+    )
 
 
 def _check_metric(recorded: Mapping[str, Any]) -> None:

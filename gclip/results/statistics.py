@@ -12,7 +12,15 @@ from gclip.results.evidence import (
     seeds_needed,
     shown_difference,
 )
-from gclip.results.intervals import Interval, iqm, mean_interval, t_interval, wilson, within
+from gclip.results.intervals import (
+    Interval,
+    improvement_interval,
+    iqm,
+    mean_interval,
+    t_interval,
+    wilson,
+    within,
+)
 from gclip.results.paired import holm, mcnemar, probability_of_improvement, sign_flip
 from gclip.results.table import COLUMNS, compare_table, shown
 from gclip.results.trained import rule, trained, trained_from, trained_summary
@@ -29,6 +37,7 @@ __all__ = [
     "compare_table",
     "expected_best_of_k",
     "holm",
+    "improvement_interval",
     "iqm",
     "mcnemar",
     "mean_interval",

@@ -74,8 +74,8 @@ class Store:
             with self._reported("keep runs in"):
                 self._probe()
             self.sweep()
-        elif not self.path.is_dir():
-            found = "is a file" if self.path.exists() else "does not exist"
+        elif not os.path.isdir(self.path):
+            found = "is a file" if os.path.exists(self.path) else "does not exist"
             raise UsageError(
                 f"the store '{self.path}' {found}: name the folder that a comparison wrote, "
                 "for example --store runs"

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from gclip.text import screen
+from gclip.text.streams import printable
 from gclip.text.time_left import Estimate
 
 if TYPE_CHECKING:
@@ -31,9 +32,13 @@ class Display:
 
     In a terminal it is a line that moves as long as the command lives. In a file a line is written
     for whatever takes longer than half a second, and again every ten seconds.
+
+    Args:
+        silent: whether nothing is shown at all, because another process shows it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, silent: bool = False) -> None:
+        self._silent = silent
         self._console = screen.console(stderr=True)
         self._bars: Bars | None = None
         self._overall: TaskID | None = None
@@ -45,6 +50,8 @@ class Display:
         self._doing_since = self._plain_time = time.monotonic()
 
     def __enter__(self) -> Self:
+        if self._silent:
+            return self
         if self._console.is_terminal:
             from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
@@ -149,8 +156,8 @@ class Display:
             self._print(self._doing)
 
     def _print(self, line: str) -> None:
-        if line:
-            self._console.print(line, soft_wrap=True)
+        if line and not self._silent:
+            self._console.print(printable(line), soft_wrap=True)
 
 
 def load(*modules: str) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gclip.text.streams import takes_every_letter
+from gclip.text.streams import printable, takes_every_letter
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +48,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def echo(text: str = "") -> None:
     """One line of the answer, never wrapped, so that a path or a command can be copied."""
-    print(text)
+    print(printable(text, keep="\n\t"))
 
 
 def echo_wrapped(text: str) -> None:
@@ -66,7 +66,7 @@ def echo_wrapped(text: str) -> None:
 
 def note(text: str) -> None:
     """One line beside the answer."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text, keep="\n\t"), file=sys.stderr, flush=True)
 
 
 def echo_table(table: TextTable) -> None:

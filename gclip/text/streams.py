@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import os
 import sys
+import unicodedata
 
 _HANDLER = "gclip-plain"
 _PLAIN = {
@@ -45,6 +46,26 @@ def make_printable() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=_HANDLER)
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """`text` with escapes for what a terminal would obey, such as ``\\x1b``, or reverse.
+
+    Names and messages may come from a stored run, a folder or a plugin of anybody's.
+
+    >>> printable("\x1b[31mred")
+    '\\\\x1b[31mred'
+
+    Args:
+        text: to be shown.
+        keep: letters to leave as they are, such as line ends.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep or unicodedata.category(c) == "Zs" else repr(c)[1:-1]
+        for c in text
+    )
 
 
 def takes_every_letter() -> bool:

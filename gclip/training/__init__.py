@@ -16,6 +16,7 @@ from gclip.training.data import load_dataset as load_dataset
 from gclip.training.dataset import Dataset as Dataset
 from gclip.training.device import resolve_device as resolve_device
 from gclip.training.metric import Metric as Metric
+from gclip.training.parallel.world import World as World
 from gclip.training.problem import Problem as Problem
 from gclip.training.problem import Source as Source
 from gclip.training.problem_data import ProblemData as ProblemData

@@ -98,6 +98,13 @@ class Epoch:
         """All images as they are, one after another: for measuring."""
         return cls(torch.arange(count, device=device))
 
+    def at(self, places: Tensor | slice) -> Epoch:
+        """Some of it: the examples that come at `places`, with their flips and crops."""
+        if isinstance(places, Tensor):
+            places = places.to(self.order.device)
+        every = (self.order, self.flips, self.rows, self.columns)
+        return Epoch(*(None if each is None else each[places] for each in every))  # type: ignore[arg-type]
+
 
 def batches(
     images: Tensor,

@@ -63,7 +63,7 @@ def read(folder: Path) -> tuple[Arrays, dict[str, Any]] | None:
         arrays = {key: np.load(folder / f"{key}.npy", allow_pickle=False) for key in _ARRAYS}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, MemoryError, RecursionError):
         drop(folder)
         return None
     return arrays, facts

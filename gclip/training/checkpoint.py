@@ -18,11 +18,12 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from gclip.core.files import read_file, read_start
+from gclip.core.tensor_files import load_tensors
 from gclip.errors import UsageError
 
 _MARK, _WITHOUT_HEAD = "gclip-checkpoint-2", "gclip-checkpoint-1"
@@ -91,7 +92,7 @@ def load(path: str | Path) -> dict[str, Any]:
     """What `save` wrote, on the CPU; what killed processes left beside it is removed.
 
     Raises:
-        DamagedCheckpoint: it is no checkpoint, or it is damaged.
+        DamagedCheckpoint: it is no checkpoint, it is damaged, or it holds what could run code.
         UsageError: there is no such file, or it cannot be read.
     """
     path = Path(path)
@@ -120,14 +121,12 @@ def read(path: Path) -> dict[str, Any]:
         )
     start = 0 if mark == _WITHOUT_HEAD else content.find(b"\n") + 1
     try:
-        found = torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)
-    except Exception as error:  # sealed by somebody else: whatever torch makes of that
-        raise DamagedCheckpoint(
-            f"the checkpoint {path} holds what gclip did not write; name another file"
-        ) from error
+        found = load_tensors(content[start:], f"the checkpoint {path}")
+    except UsageError as error:  # sealed by somebody else
+        raise DamagedCheckpoint(str(error)) from error
     if not isinstance(found, dict):
-        raise DamagedCheckpoint(f"{path} is not a checkpoint of a run; name another file")
-    return cast("dict[str, Any]", found)
+        raise DamagedCheckpoint(f"{path} is not a checkpoint of gclip; name another file")
+    return found
 
 
 def read_about(path: str | Path) -> dict[str, Any] | None:

@@ -34,13 +34,20 @@ class CheckpointWarning(UserWarning):
     """A checkpoint cannot be used or written; the sentence says what becomes of the run."""
 
 
-def made_by(device: torch.device, threads: int) -> dict[str, str | int]:
-    """What, beside a config, the bits of a run depend on."""
+def made_by(device: torch.device, threads: int, processes: int = 1) -> dict[str, str | int]:
+    """What, beside a config, the bits of a run depend on.
+
+    Args:
+        device: it trains on.
+        threads: of its computations.
+        processes: that share its batches.
+    """
     return {
         "gclip": __version__,
         "torch": str(torch.__version__),
         "device": device.type,
         "threads": threads,
+        "processes": processes,
         "processor": device_name(device),
     }
 
@@ -143,11 +150,11 @@ class Checkpointer:
             raise error
         if self._tell is None:
             raise UsageError(
-                f"the checkpoint {self.path} holds no state of this run ({_short(error)}); name "
-                "another file, or delete it to begin again"
+                f"the checkpoint {self.path} does not fit its run ({_short(error)}); delete it to "
+                "begin again"
             ) from error
         if not is_usage:
-            said = f"holds no state of its run ({_short(error)}){self._moved()}"
+            said = f"does not fit its run ({_short(error)}){self._moved()}"
         elif isinstance(error, checkpoint.DamagedCheckpoint):
             said = f"is damaged{self._moved()}"
         else:
@@ -251,7 +258,7 @@ def _configs_of(saved: Mapping[str, Any]) -> list[str]:
 
 
 def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split())[:200]
     return text if isinstance(error, UsageError) else f"{type(error).__name__}: {text}"
 
 

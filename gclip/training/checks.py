@@ -58,6 +58,7 @@ def check(config: _Config) -> _Fields:
         lambda: _typed("augment", config.augment, bool, "true or false"),
         lambda: _typed("data", config.data, str, "text"),
         lambda: _typed("code", config.code, str, "text"),
+        lambda: _typed("model_code", config.model_code, str, "text"),
         lambda: _optimizer(config),
         lambda: _strategy(config),
         lambda: _stepping(config),
@@ -101,17 +102,17 @@ def _model(config: _Config) -> _Fields:
     if problem is None and not config.model:
         return {}
     if problem is not None and problem.own_models:
-        if config.model:
+        if config.model not in ("", None):
             raise UsageError(
                 f"task {problem.name} builds networks of its own and takes no model, but got "
-                f"{config.model!r}"
+                f"{shown(config.model)}"
             )
-        if config.dropout:
+        if config.dropout != 0:
             raise UsageError(
                 f"task {problem.name} builds networks of its own and takes no dropout, but got "
-                f"{config.dropout!r}"
+                f"{shown(config.dropout)}"
             )
-        return {}
+        return {"dropout": 0.0}
     return _built_model(config)
 
 
@@ -158,7 +159,7 @@ def _integer(name: str, value: object, low: int) -> _Fields:
 
 def _typed(name: str, value: object, kind: type, what: str) -> _Fields:
     if not isinstance(value, kind):
-        raise UsageError(f"{name} must be {what}, but got {value!r}")
+        raise UsageError(f"{name} must be {what}, but got {shown(value)}")
     return {}
 
 
@@ -168,7 +169,7 @@ def _version(name: str, value: object, newest: int) -> object:
     if isinstance(version, bool) or version not in (0, newest):
         raise UsageError(
             f"{name} must be {newest}, or 0 for a run stored before there were versions, but got "
-            f"{version!r}"
+            f"{shown(version)}"
         )
     return version
 
@@ -210,7 +211,7 @@ def _momentum(config: _Config, default: float | None) -> _Fields:
         having = [name for name in optimizers.names() if optimizers.spec(name).momentum is not None]
         raise UsageError(
             f"momentum belongs to the optimizers {', '.join(having)}, but {config.optimizer} got "
-            f"{config.momentum!r}"
+            f"{shown(config.momentum)}"
         )
     return _number("momentum", config.momentum, "in [0, 1)", lambda x: 0 <= x < 1)
 
@@ -233,10 +234,10 @@ def _built_model(config: _Config) -> _Fields:
 def _settings(config: _Config) -> _Fields:
     try:
         settings = json.loads(json.dumps(dict(config.optimizer_settings), allow_nan=False))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise UsageError(
             "optimizer_settings must map names to numbers, true or false, or lists of them, but "
-            f"got {config.optimizer_settings!r}"
+            f"got {shown(config.optimizer_settings)}"
         ) from None
     optimizers.check_settings(config.optimizer, settings)
     pairs = tuple((name, _frozen(value)) for name, value in sorted(settings.items()))

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gclip.core.numbers import shown
 from gclip.errors import UsageError, unknown
 from gclip.training.checks import check
 from gclip.training.data_split import Split, select_for
@@ -165,7 +166,7 @@ class RunConfig:
         """
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"a run's config is JSON, but this does not read: {error}") from None
         return cls.of(values)
 
@@ -177,7 +178,7 @@ class RunConfig:
             UsageError: an unknown field, with a suggestion; or a value that breaks a rule.
         """
         if not isinstance(values, Mapping):
-            raise UsageError(f"a run's config maps fields to values, but got {values!r}")
+            raise UsageError(f"a run's config maps fields to values, but got {shown(values)}")
         known = [field.name for field in dataclasses.fields(cls)]
         for name in values:
             if name not in known:

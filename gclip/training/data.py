@@ -114,8 +114,8 @@ def _check_form(task: str, size: object, channels: object) -> None:
 def _folder(data: str | Path) -> Path:
     """The folder that `data` names, which is there."""
     data = cache.without_tilde(data, "the data folder")
-    if not data.is_dir():
-        what = "is a file, not a folder" if data.exists() else "does not exist"
+    if not os.path.isdir(data):
+        what = "is a file, not a folder" if os.path.exists(data) else "does not exist"
         raise UsageError(f"the data folder {shown(data)} {what}")
     if not os.access(data, os.R_OK | os.X_OK):
         raise UsageError(f"the data folder {shown(data)} cannot be read: permission denied")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,16 +24,25 @@ class DivergenceMonitor:
             before the end of `PATIENCE` steps in a row without finite gradients; None while all
             is well. It does not depend on how often one looks.
         reason: what happened then, in words.
+        player_of: the player whose loss a step's was, by the step's number; None where there is
+            one player.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.losses: list[float] = []
         self.diverged_at: int | None = None
         self.reason = ""
+        self.player_of: Callable[[int], str] | None = None
         self._nonfinite_steps = 0  # steps in a row without finite gradients, up to now
         self._every = 1 if device.type == "cpu" else _GPU_STEPS
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._sent: AsyncCopy | None = None
+        self._in_step = False
+
+    def in_step_with_others(self) -> None:
+        """Several processes note the same values: let all see them at the same step, whichever
+        of their GPUs is the faster."""
+        self._in_step = True
 
     def note(self, loss: Tensor, finite: Tensor) -> bool:
         """Note a step's mean loss, shape (), and whether its gradients were finite, (1,).
@@ -45,9 +54,11 @@ class DivergenceMonitor:
         self._waiting.append((loss, finite))
         if self._every == 1:
             return self.look()
+        if self._in_step and len(self._waiting) >= self._every:
+            self._receive()
         if self._sent is None and len(self._waiting) >= self._every:
             self._send()
-        if self._sent is not None and self._sent.ready:
+        if self._sent is not None and not self._in_step and self._sent.ready:
             self._receive()
         return self.diverged_at is None
 
@@ -69,7 +80,8 @@ class DivergenceMonitor:
             return
         step = len(self.losses)
         if not math.isfinite(loss):
-            self.mark_diverged(step, f"the training loss was not finite at step {step}")
+            whose = "" if self.player_of is None else f" of {self.player_of(step)}"
+            self.mark_diverged(step, f"the training loss{whose} was not finite at step {step}")
             return
         self.losses.append(loss)
         self._nonfinite_steps = 0 if finite else self._nonfinite_steps + 1

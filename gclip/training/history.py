@@ -165,8 +165,7 @@ class RunHistory:
             players: of `PlayerRecords.players`, where a run has several.
             layers: the norms of its layers, where it was watched.
         """
-        own = Record()
-        own.load_state_dict({"rows": record.state_dict()["rows"][:step]})
+        own = record.first(step)
         steps = {
             "loss": np.array(self.monitor.losses, dtype=np.float32),
             "lr": np.array(self.rates, dtype=np.float32),

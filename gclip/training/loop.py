@@ -156,21 +156,34 @@ class TrainingLoop(ABC, Generic[Report]):
         images, labels = self._data.test_images, self._data.test_labels
         fitting = EVALUATION_BATCH * 3 * 32 * 32 // images[0].numel()
         batch_size = min(batch_size, max(_LEAST_EVALUATION_BATCH, fitting))
+        count = math.ceil(len(labels) / batch_size)
+        own = self._measured_batches(count)
         everything = Epoch.in_order(len(labels), self.device)
+        part = everything.at(slice(own.start * batch_size, own.stop * batch_size))
         scores: list[Tensor] = []
         losses: list[Tensor] = []
         self.model.eval()
         precision = self._precision()
         for batch, answers in batches(
-            images, labels, batch_size, everything, self._normalizer, self._memory_format
+            images, labels, batch_size, part, self._normalizer, self._memory_format
         ):
             with precision:
                 logits = self.model(batch)
             scores.append(self._summed_score(logits, answers))
             losses.append(self._summed_loss(logits, answers))
         # A Mac's GPU has no float64; over one batch of images float32 is exact enough.
-        score, loss = (torch.stack(each).cpu().double().sum(0) for each in (scores, losses))
+        score, loss = (
+            self._of_all_batches(each, count).cpu().double().sum(0) for each in (scores, losses)
+        )
         return score / len(labels), loss / len(labels)
+
+    def _measured_batches(self, count: int) -> range:
+        """Which of the `count` batches of a measurement this process computes."""
+        return range(count)
+
+    def _of_all_batches(self, sums: list[Tensor], count: int) -> Tensor:  # noqa: ARG002 - see ParallelRun
+        """The sums over each of the `count` batches, of which `sums` are this process's."""
+        return torch.stack(sums)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.precision == "bf16":

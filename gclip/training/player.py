@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gclip.clipping.clipper import Clipper
 from gclip.clipping.layer_norms import LayerNorms
+from gclip.clipping.nonfinite import FirstNonfinite
 from gclip.clipping.report import ClipReport
 from gclip.core.strategy import Chain, Strategy
 from gclip.errors import UsageError
@@ -123,6 +124,7 @@ class Player:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "clipper": self.clipper.state_dict(),
+            **self.clipper.record.location(),
             "noise": self._disturbance.generator.get_state(),
             "step_count": self.step_count,
         }
@@ -132,6 +134,7 @@ class Player:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.clipper.load_state_dict(state["clipper"])
+        self.clipper.record.locate(FirstNonfinite.from_dict(state.get("first_not_finite")))
         self._disturbance.generator.set_state(state["noise"])
         self.step_count = state["step_count"]
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from gclip.clipping.nonfinite import FirstNonfinite
 from gclip.clipping.record import Record
 
 
@@ -40,7 +42,18 @@ class PlayerRecords:
             together[places] = own[: len(places)].to(wide)
         record = Record()
         record.load_state_dict({"rows": together})
+        record.locate(self._first_not_finite(order))
         return record
+
+    def _first_not_finite(self, order: npt.NDArray[np.str_]) -> FirstNonfinite | None:
+        """Of all players, numbered as their steps follow one another."""
+        found = []
+        for name, each in self._records.items():
+            own, places = each.first_not_finite, np.flatnonzero(order == name)
+            if own is not None and own.step < len(places):
+                names = tuple(f"{name}.{parameter}" for parameter in own.parameters)
+                found.append(FirstNonfinite(int(places[own.step]), names))
+        return min(found, key=lambda each: each.step, default=None)
 
     def players(self, steps: int) -> dict[str, Any] | None:
         """Of the first `steps` steps: each player's summary, by name, and whose step each was.
@@ -52,10 +65,8 @@ class PlayerRecords:
         order = np.array(self.sequence[:steps])
         summaries = {}
         for name, record in self._records.items():
-            own = Record()
             count = int((order == name).sum())
-            own.load_state_dict({"rows": record.state_dict()["rows"][:count]})
-            summaries[name] = own.summary().as_dict()
+            summaries[name] = record.first(count).summary().as_dict()
         names = list(self._records)
         return {
             "names": names,

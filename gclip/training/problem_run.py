@@ -78,6 +78,8 @@ class ProblemRun:
         self.history = RunHistory(config, [], metric, None, device)
         self._records = PlayerRecords({n: p.clipper.record for n, p in self.players.items()})
         self._finite: dict[str, torch.Tensor] = {}
+        if len(self.players) > 1:
+            self.history.monitor.player_of = self._records.sequence.__getitem__
 
     @property
     def steps(self) -> int:

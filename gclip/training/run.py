@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gclip.clipping.clipper import Clipper
 from gclip.clipping.layer_norms import LayerNorms
+from gclip.clipping.nonfinite import FirstNonfinite
 from gclip.clipping.report import ClipReport
 from gclip.training import models, optimizers, seeds
 from gclip.training.batches import Epoch
@@ -75,7 +76,7 @@ class Run(TrainingLoop[ClipReport]):
         )
 
     @property
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, Any]:
         """What a result's environment tells of the run beside the machine."""
         return self.backward.facts
 
@@ -142,6 +143,7 @@ class Run(TrainingLoop[ClipReport]):
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "clipper": self.clipper.state_dict(),
+            **self.clipper.record.location(),
             "order": order,
             "augmentation": augmentation,
             "noise": self._disturbance.generator.get_state(),
@@ -160,6 +162,7 @@ class Run(TrainingLoop[ClipReport]):
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.clipper.load_state_dict(state["clipper"])
+        self.clipper.record.locate(FirstNonfinite.from_dict(state.get("first_not_finite")))
         self._order.set_state(state["order"])
         self._augmentation.set_state(state["augmentation"])
         self._at_start = self._order.get_state(), self._augmentation.get_state()

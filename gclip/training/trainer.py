@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
 from gclip.training.metric import ACCURACY, Metric
+from gclip.training.parallel.run import ParallelRun, refuse_general
+from gclip.training.parallel.world import World
+from gclip.training.plausible_state import check_state
 from gclip.training.problem_data import ProblemData
 from gclip.training.problem_registry import problem_code
 from gclip.training.problem_run import ProblemRun
@@ -27,6 +32,7 @@ from gclip.training.result import RunResult, Status
 from gclip.training.run import Run
 from gclip.training.supervised import has_fast_path
 from gclip.training.tasks import load_data, problem_of
+from gclip.version import __version__
 
 _EVERY = 0.25  # seconds between two reports within an epoch
 
@@ -85,6 +91,7 @@ def train(
     on_progress: Listener | None = None,
     checkpoint: str | Path | Checkpointer | None = None,
     threads: int | None = None,
+    world: World | None = None,
 ) -> RunResult:
     """Train one run from its config.
 
@@ -110,9 +117,15 @@ def train(
             more rarely.
         threads: for the computations on a CPU; the last bits depend on it. One by default, or
             what the checkpoint was made with.
+        world: the processes that share every batch, each of which calls this alike; None: this one
+            alone. The result is that of one process but for rounding, and so is its key;
+            ``environment["world_size"]`` tells. All get it, the first keeps the checkpoint and is
+            told of progress, and stops the run at an epoch's end.
 
     Raises:
-        UsageError: the data, the device or the checkpoint cannot be used.
+        UsageError: the data, the device or the checkpoint cannot be used; or the run cannot be
+            shared out.
+        LostProcess: another process of `world` has ended.
         FloatingPointError: a gradient is not finite and ``config.nonfinite`` is ``raise``.
 
     Example:
@@ -121,26 +134,44 @@ def train(
         >>> result.status, len(result.curve), result.steps["norm"].shape
         ('finished', 1, (5,))
     """
-    where = resolve_device(device)
+    where = resolve_device(device) if world is None else world.device
     images = dataset if dataset is not None else load_data(config.task, data)
     config = identified_config(config, images)
     keeper = Checkpointer(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
-    saved = None if keeper is None else keeper.load([config])
+    if world is not None and not world.is_first:
+        keeper = None
+    if world is not None:
+        versions = {"version of gclip": __version__, "version of torch": torch.__version__}
+        world.agree({**versions, **json.loads(config.to_json())})
+
+    def load() -> dict[str, Any] | None:
+        return None if keeper is None else keeper.load([config])
+
+    saved = load() if world is None else world.told(load)
     if threads is None and saved is not None:
         threads = saved["threads"]
-    with reproducible(where, threads) as pinned, stopping.at_a_good_place():
-        if keeper is not None and not keeper.accept(saved, made_by(where, pinned)):
+    # Processes that wait for each other's gradients cannot each end at a place of their own.
+    good_place = stopping.at_a_good_place() if world is None else contextlib.nullcontext()
+    with reproducible(where, threads) as pinned, good_place:
+
+        def accept() -> tuple[bool, bool]:
+            maker = made_by(where, pinned, 1 if world is None else world.size)
+            return keeper is not None and keeper.accept(saved, maker), (
+                keeper is not None and keeper.is_own
+            )
+
+        accepted, is_own = accept() if world is None else world.told(accept)
+        if not accepted:
             saved = None
         began = time.perf_counter()
-        run = begin_run(config, images, where)
-        if saved is not None and keeper is not None:
+        run = begin_run(config, images, where, world)
+        if saved is not None:
             try:
-                run.load_state_dict(saved["run"])
-                began -= saved["seconds"]
+                began -= _go_on(run, saved, world)
             except Exception as error:  # sealed, and yet no state of this run
-                keeper.refuse(error)
-                run = begin_run(config, images, where)
-        status, message = _Loop(run, began, on_progress, keeper).train()
+                _refuse(keeper, error, is_own=is_own)
+                run = begin_run(config, images, where, world)
+        status, message = _Loop(run, began, on_progress, keeper, world).train()
         return run.result(
             status,
             message,
@@ -158,15 +189,18 @@ class _Loop:
         began: float,
         listener: Listener | None,
         keeper: Checkpointer | None,
+        world: World | None = None,
     ) -> None:
-        self._run, self._began, self._listener = run, began, listener
-        self._keeper = keeper
+        self._run, self._began, self._world, self._keeper = run, began, world, keeper
+        self._listener = listener if world is None or world.is_first else None
         self._told = time.perf_counter()
+        self._stopped = False  # within an epoch, which all processes go on to the end of
 
     def train(self) -> tuple[Status, str]:
         """Train what is left; returns the status and why it stopped."""
         run = self._run
-        if self._keeper is not None and self._keeper.is_own and not self._tell_again():
+        own = self._keeper is not None and self._keeper.is_own and self._world is None
+        if own and not self._tell_again():
             return "pruned", f"stopped by the caller at step {run.step}"
         while run.epoch < run.config.epochs:
             whole = run.train_epoch(self._within)
@@ -179,7 +213,7 @@ class _Loop:
             if whole:
                 ended = run.epoch == run.config.epochs
                 self._end_epoch(ended)
-                whole = self._tell("finished" if ended else "running") or ended
+                whole = self._all_go_on("finished" if ended else "running") or ended
             if not whole:
                 return "pruned", f"stopped by the caller at step {run.step}"
         return "finished", ""
@@ -189,7 +223,7 @@ class _Loop:
         keeper = self._keeper
         if keeper is not None:
             keeper.end_epoch(self._state, is_last=ended, hold=not self._run.resumes_within_epochs)
-        if stopping.is_wanted() and not ended:
+        if stopping.is_wanted() and self._world is None and not ended:
             if keeper is not None:
                 keeper.stop(self._state)
             stopping.obey()
@@ -197,7 +231,7 @@ class _Loop:
     def _within(self) -> bool:
         """After a step: whether to go on."""
         keeper, run = self._keeper, self._run
-        stops = stopping.is_wanted()
+        stops = stopping.is_wanted() and self._world is None
         if stops or (keeper is not None and run.resumes_within_epochs and keeper.is_due()):
             if not run.history.monitor.look():  # it has diverged, and is about to end
                 return False
@@ -208,7 +242,16 @@ class _Loop:
             stopping.obey()
         if self._listener is None or time.perf_counter() - self._told < _EVERY:
             return True
-        return self._tell("running")
+        goes_on = self._tell("running")
+        if self._world is not None and not goes_on:
+            self._stopped = goes_on = True
+        return goes_on
+
+    def _all_go_on(self, status: Literal["running"] | Status) -> bool:
+        """Report at an epoch's end; False when the caller wants the run to stop."""
+        if self._world is None:
+            return self._tell(status)
+        return self._world.told(lambda: self._tell(status) and not self._stopped)
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -251,12 +294,19 @@ class _Loop:
 
 
 def begin_run(
-    config: RunConfig, data: Dataset | ProblemData, device: torch.device
+    config: RunConfig,
+    data: Dataset | ProblemData,
+    device: torch.device,
+    world: World | None = None,
 ) -> Run | ProblemRun:
     """The moving parts of a run: by the fast path where its problem has one."""
+    if isinstance(data, Dataset) and has_fast_path(problem_of(config.task)):
+        if world is not None:
+            return ParallelRun(config, data, device, world)
+        return Run(config, data, device)
+    if world is not None:
+        refuse_general(problem_of(config.task), world.size)
     if isinstance(data, Dataset):
-        if has_fast_path(problem_of(config.task)):
-            return Run(config, data, device)
         data = ProblemData(name=data.name, value=data, identity=data.identity)
     return ProblemRun(config, data, device)
 
@@ -292,3 +342,23 @@ def identified_config(config: RunConfig, dataset: Dataset | ProblemData) -> RunC
             "config.replace(stepping=None)"
         )
     return config.with_data(dataset)
+
+
+def _go_on(run: Run | ProblemRun, saved: dict[str, Any], world: World | None) -> float:
+    """Go on from what a checkpoint holds; the seconds that were spent by then."""
+    check_state(saved["run"])
+    if world is not None and saved["run"].get("within"):
+        raise ValueError("it was saved within an epoch, where several processes cannot go on")
+    run.load_state_dict(saved["run"])
+    if run.epoch > run.config.epochs:
+        raise ValueError(f"it is at epoch {run.epoch} of {run.config.epochs}")
+    return float(saved["seconds"])
+
+
+def _refuse(keeper: Checkpointer | None, error: Exception, *, is_own: bool) -> None:
+    """Say that a state cannot be used, in the process that keeps it; in all, where the user has
+    named its file, raise."""
+    if keeper is not None:
+        keeper.refuse(error)
+    elif not is_own:
+        raise UsageError("the checkpoint does not fit its run") from error

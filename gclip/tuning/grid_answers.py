@@ -1,7 +1,8 @@
-"""What studies without trials have found, kept beside the runs, so that a store can list it.
+"""What studies have answered, kept beside the runs: their tables are read and drawn again from it.
 
 A search keeps its trials in a study of Optuna's (`gclip.tuning.sqlite`). A grid (``sensitivity``,
-``lr_ceiling``, ``noise``) leaves nothing but runs, of which nobody could tell what they were for.
+``lr_ceiling``, ``noise``) leaves nothing but runs, of which nobody could tell what they were for:
+so an answer says which runs are its own, and what it calls them.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ _ALWAYS = ("strategies", "seeds", "points", "space", "lr_range", "seed", "name")
 """These are part of the question whether they were given or not; the other options, where given."""
 
 
-def write_answer(study: str, request: Request, answer: Answer, figures: Sequence[Path]) -> Path:
-    """Write down that a study was answered; the same question again replaces its answer.
+def write_answer(
+    study: str, request: Request, answer: Answer, figures: Sequence[Path], command: str = ""
+) -> Path:
+    """Write down how a study was answered; the same question again replaces its answer.
 
     Args:
         study: its name.
         request: what was asked.
         answer: what it found.
         figures: that were drawn of it.
+        command: that asked it.
 
     Raises:
         UsageError: the store takes no file.
@@ -57,11 +61,17 @@ def write_answer(study: str, request: Request, answer: Answer, figures: Sequence
         "rows": len(answer.rows),
         "figures": [str(figure) for figure in figures],
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "table": [dict(row) for row in answer.rows],
+        "columns": dict(answer.columns),
+        "notes": [note for note in answer.notes if note],
+        "labels": [dict(each) for each in answer.labels],
+        "searches": list(answer.searches),
     }
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(entry, indent=1, default=str) + "\n", encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         raise UsageError(f"cannot note the answer in '{path}': {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from gclip.tuning.trials import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
     from optuna import Study
     from optuna.trial import FrozenTrial
 
@@ -72,11 +74,42 @@ def importances(study: Study, plan: Plan) -> dict[str, float] | None:
     The rest to 1 is explained by fields together. None with fewer than `FEWEST` complete trials,
     with one field, or where all score the same.
     """
+    names = set(plan.space.dimensions)
+    ended = [
+        (trial.params, trial.distributions, float(trial.values[0]))
+        for trial in complete(counted(study))
+        if set(trial.params) == names
+    ]
+    return _fanova(ended)
+
+
+def importances_of(trials: pd.DataFrame) -> dict[str, float] | None:
+    """The same of the rows of one study (`gclip.tuning.trial_frame`)."""
+    from optuna.distributions import json_to_distribution
+
+    ended = [
+        (
+            json.loads(params),
+            {
+                name: json_to_distribution(json.dumps(each))
+                for name, each in json.loads(distributions).items()
+            },
+            float(score),
+        )
+        for params, distributions, score, status in trials[
+            ["params", "distributions", "score", "status"]
+        ].to_numpy()
+        if status in ("finished", "diverged")
+    ]
+    fields = [set(params) for params, _, _ in ended]
+    return _fanova([each for each in ended if set(each[0]) == max(fields, key=len)])
+
+
+def _fanova(ended: list[tuple[dict[str, Any], dict[str, Any], float]]) -> dict[str, float] | None:
     import optuna
     from optuna.importance import FanovaImportanceEvaluator
 
-    ended = [trial for trial in complete(counted(study)) if set(trial.params) == set(_names(plan))]
-    if len(ended) < FEWEST or len(_names(plan)) < 2 or len({t.values[0] for t in ended}) < 2:
+    if len(ended) < FEWEST or len(ended[0][0]) < 2 or len({score for *_, score in ended}) < 2:
         return None
     # A study of these trials alone: pruned ones would count as if their last value were a score.
     with quiet(), warnings.catch_warnings():
@@ -84,10 +117,8 @@ def importances(study: Study, plan: Plan) -> dict[str, float] | None:
         alone = optuna.create_study(direction="maximize")
         alone.add_trials(
             [
-                optuna.create_trial(
-                    params=trial.params, distributions=trial.distributions, value=trial.values[0]
-                )
-                for trial in ended
+                optuna.create_trial(params=params, distributions=distributions, value=score)
+                for params, distributions, score in ended
             ]
         )
         importance = FanovaImportanceEvaluator(seed=0).evaluate(alone)
@@ -96,10 +127,6 @@ def importances(study: Study, plan: Plan) -> dict[str, float] | None:
 
 def _scored(trial: FrozenTrial, plan: Plan) -> dict[str, Any]:
     return {"score": trial.values[0], **_row(trial, plan)}
-
-
-def _names(plan: Plan) -> list[str]:
-    return list(plan.space.dimensions)
 
 
 def _row(trial: FrozenTrial, plan: Plan, replaced: frozenset[int] = frozenset()) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gclip.core.numbers import bounded
 from gclip.errors import UsageError
 from gclip.execution.events import Listener, ignore
+from gclip.text.streams import printable
 from gclip.training.metric import Metric
 from gclip.training.tasks import metric_of_task
 from gclip.tuning.coordinator import Coordinator
@@ -27,7 +28,7 @@ from gclip.tuning.pruners import make_pruner, pruner_named
 from gclip.tuning.samplers import GRID_POINTS, Proposal, grid_size, make_sampler, sampler_named
 from gclip.tuning.space import LR, Space, dimension, single
 from gclip.tuning.sqlite import quiet
-from gclip.tuning.sqlite_file import UnreadableStudy, printable
+from gclip.tuning.sqlite_file import UnreadableStudy
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from gclip.core.files import what_is_at
 from gclip.errors import UsageError, suggestion
+from gclip.text.streams import printable
 from gclip.training.metric import ACCURACY, Metric
 from gclip.tuning.objectives import directions, metric_of_study, write_metric
-from gclip.tuning.sqlite_file import UnreadableStudy, naming, printable, storage_in
+from gclip.tuning.sqlite_file import UnreadableStudy, naming, storage_in
 from gclip.tuning.trials import counted, summary_of
 from gclip.tuning.verification import NOT_OURS, check_owner, check_trials
 
@@ -161,7 +163,7 @@ def read_study(path: Path) -> Iterator[Study]:
     """A study that exists, to look at. Never creates a file, as a mistyped path otherwise would."""
     import optuna
 
-    if not path.is_file():
+    if not os.path.isfile(path):
         found = what_is_at(path)
         but = "" if found == "not there" else f": it is {found}, not a file"
         raise UnreadableStudy(f"there is no study in '{printable(str(path))}'{but}")

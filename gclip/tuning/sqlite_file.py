@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gclip.core.files import what_is_at
 from gclip.errors import UsageError
+from gclip.text.streams import printable
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -63,9 +65,9 @@ def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
 
 def _check_tables(path: Path) -> None:
     """Raises `UsageError` for a database of something else, before Optuna adds to it."""
-    if not path.exists():
+    if not os.path.exists(path):
         return
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(f"it is {what_is_at(path)}, not a file")
     with contextlib.closing(_connect(path, create=False)) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
@@ -113,8 +115,3 @@ def storage_url(path: Path) -> str:
     from sqlalchemy import URL
 
     return URL.create("sqlite", database=str(path)).render_as_string()
-
-
-def printable(text: str) -> str:
-    """`text` with escapes for what a terminal would obey, such as ``\\x1b``."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

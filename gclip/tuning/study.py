@@ -54,6 +54,8 @@ class Answer:
         notes: sentences below the table: what the columns mean, and what was found, with n.
         figures: for each name a function that draws it.
         more: further findings for ``--json``.
+        labels: what the study calls its runs, each with its ``key``: so figures are drawn again.
+        searches: names of the searches whose trials belong to it.
         ok: False where nothing could be found out (every trial failed): the exit code is 1.
     """
 
@@ -62,4 +64,6 @@ class Answer:
     notes: Sequence[str] = ()
     figures: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
+    labels: Sequence[Mapping[str, Any]] = ()
+    searches: Sequence[str] = ()
     ok: bool = True

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from gclip import execution
-from gclip.training import RunConfig, models, optimizers, recipes
+from gclip.results import Store
+from gclip.training import RunConfig, RunResult, models, optimizers, recipes
 from gclip.training.checks import NORMALIZATIONS, PRECISIONS
 from gclip.training.problem_registry import PROBLEMS
 from tests.cli.commands import commands
@@ -44,9 +45,13 @@ OPTIONS: dict[str, set[str]] = {
             "--plugin",
             "--out",
         ),
-        *("--no-figures", "--json", "--fleet", *SETTING, *PLACE),
+        *("--no-figures", "--format", "--json", "--fleet", *SETTING, *PLACE),
     },
-    "figures": {"--store", "--out", "--figure"},
+    "figures": {
+        *("--store", "--out", "--figure", "--strategy", "-s", "--format", "--style", "--width"),
+        *("--dpi", "--no-title", "--plugin", "--list", "--json"),
+    },
+    "report": {"--store", "--html", "--title", "--figure", "--json"},
     "list": {"--family", "--side", "--problems", "--models", "--plugin", "--json"},
     "show": {"--norms", "--plugin", "--json"},
     "check": {"--only", "--seed", "--data", "--json"},
@@ -69,7 +74,7 @@ OPTIONS: dict[str, set[str]] = {
         *("--strategy", "-s", "--trials", "--fixed-lr", "--lr-range", "--sampler", "--seed"),
         *("--name", "--workers", "--plugin", "--json", *SETTING, *PLACE),
         *("--seeds", "--space", "--pruner", "--seeds-per-trial", "--objective", "--points"),
-        *("--file", "--out", "--fleet"),
+        *("--file", "--out", "--format", "--fleet"),
     },
     "study list": {"--store", "--json"},
     "study create": {
@@ -82,7 +87,7 @@ OPTIONS: dict[str, set[str]] = {
     },
     "study report": {
         *("--store", "--device", "--threads", "--seeds", "--data", "--workers", "--plugin"),
-        *("--out", "--json", "--checkpoint-every"),
+        *("--out", "--format", "--json", "--checkpoint-every"),
     },
     "study show": {"--store", "--best", "--out", "--json"},
     "study export": {"--store", "--csv"},
@@ -102,6 +107,7 @@ OPTIONS: dict[str, set[str]] = {
         *("--tutorial", "--no-tutorial", "--json"),
     },
     "bench data": {"--data", "--json"},
+    "bench loop": {"--model", "--batch-size", "--seconds", "--json"},
 }
 
 
@@ -270,3 +276,39 @@ def test_ctrl_c_says_what_is_kept(gclip: Command, monkeypatch: pytest.MonkeyPatc
         "gclip: interrupted: 0 of 5 runs are finished and kept in runs; "
         "the same command makes the other 5\n"
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("figures", "--store"),
+        ("study", "list", "--store"),
+        ("study", "show", "mine", "--store"),
+        ("compare", "-s", "none", "-s", "norm", "--store"),
+        ("train", "--epochs", "1", "--fraction", "0.1", "--checkpoint"),
+        ("train", "--task", "images", "--data"),
+        ("check",),
+        ("doctor",),
+        ("list", "--plugin"),
+    ],
+)
+def test_a_path_that_is_too_long_is_told(gclip: Command, words: tuple[str, ...]) -> None:
+    answer = gclip(*words, "9" * 300 + ".py")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("gclip: error: ")
+    assert "unexpected" not in answer.err
+
+
+def test_what_a_terminal_would_obey_is_printed_as_escapes(gclip: Command, tmp_path: Path) -> None:
+    """In refusals, warnings and answers; what a stored run says among them."""
+    red = "\x1b[31mred\u202e"
+    answer = gclip("compare", "-s", red)
+    assert answer.code == 2
+    config = RunConfig(strategy="norm", epochs=1, fraction=0.1)
+    result = RunResult(config=config, status="finished", accuracy=0.5, message=f"hello {red}")
+    Store(tmp_path / "runs", create=True).save(result)
+    answer = gclip("train", "-s", "norm", "--epochs", "1", "--fraction", "0.1")
+    assert "hello \\x1b[31mred\\u202e" in answer.out
+    for text in (answer.out, answer.err):
+        assert "\x1b" not in text
+        assert "\u202e" not in text

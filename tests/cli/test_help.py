@@ -20,6 +20,7 @@ Command = Any  # of conftest.py
 ONE_MEANING = {
     "--batch-size": r"(Images|Examples) a batch(\.|; again for more\.)$",
     "--data": "Folder of the (data|images)",
+    "--format": "Of the (table|figures): ",
     "--json": "Print one JSON object instead.",
     "--model": "lenet|Which net",
     "--no-figures": "Draw no figures.",

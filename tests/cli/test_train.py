@@ -128,20 +128,29 @@ def test_what_is_not_said_is_the_tasks_default() -> None:
     assert Setting(optimizer="adam").config().momentum is None
 
 
-@pytest.mark.parametrize(
-    "command", ["train", "compare", "survey", "study run norm", "study report"]
-)
-def test_several_processes_are_refused(
+@pytest.mark.parametrize("command", ["compare", "survey", "study run norm", "study report"])
+def test_commands_of_many_runs_are_not_for_several_processes(
     command: str, gclip: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    answer = gclip(*command.split())
-    assert answer.code == 2
-    assert "does not distribute a run over processes, but this is process 1 of 2" in answer.err
-    assert len(answer.err.strip().splitlines()) == 1
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        answer = gclip(*command.split())
+        assert (answer.code, answer.out) == (2, "")
+        if rank == "1":
+            assert answer.err == ""  # the first has said it
+            continue
+        assert "torchrun has started this command 2 times" in answer.err
+        assert ("--workers 2" in answer.err) is (command != "survey")
+        assert len(answer.err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
-    monkeypatch.setenv("WORLD_SIZE", "1")  # one process may be started in this way, too
+
+
+def test_one_process_may_be_started_by_torchrun_too(
+    gclip: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
     assert gclip("train", *TINY).code == 0
 
 

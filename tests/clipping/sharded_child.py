@@ -1,6 +1,7 @@
-"""One of two processes that clip gradients spread over both; `test_sharded.py` starts them.
+"""Two processes that clip gradients spread over both; `test_sharded.py` starts them.
 
-``python sharded_child.py RANK STORE RESULT`` writes what came out to RESULT.
+``python sharded_child.py FOLDER`` writes what each came to into ``FOLDER/two``, and what the four
+of `mesh_child` came to into ``FOLDER/four``.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import datetime
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 import gclip
+from tests.processes import fork
 
 STEPS = 3
 SHAPES = {
@@ -156,12 +159,8 @@ def train(spec: str, net: nn.Module, share: slice) -> dict:
     return {"weights": {n: full(p) for n, p in net.named_parameters()}, "norm": norms}
 
 
-def main(rank: int, store: str, result: str) -> None:
-    torch.set_num_threads(1)
-    wait = datetime.timedelta(seconds=15)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=wait
-    )
+def work(rank: int) -> dict:
+    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
@@ -302,9 +301,14 @@ def main(rank: int, store: str, result: str) -> None:
     out["survey"] = survey(sharded(), give)
     out["refused"], out["norms"] = refused(), norms()
     out["made"] = [made(before) for before in (True, False)]
-    torch.save(out, result)
     dist.destroy_process_group()
+    return out
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])
+    from tests.clipping import mesh_child
+
+    for name, size, what in (("two", 2, work), ("four", mesh_child.SIZE, mesh_child.work)):
+        folder = Path(sys.argv[1]) / name
+        folder.mkdir()
+        fork(size, what, folder)

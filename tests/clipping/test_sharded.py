@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +9,31 @@ import pytest
 import torch
 
 import gclip
+from tests import processes
+from tests.clipping import mesh_child
+from tests.clipping import sharded_child as child
 
-from . import sharded_child as child
-
-pytestmark = pytest.mark.skipif(
-    not torch.distributed.is_available(), reason="this torch has no torch.distributed"
-)
-CHILD = Path(child.__file__)
+pytestmark = processes.NEEDED
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the processes have put what they came to."""
+    made = tmp_path_factory.mktemp("sharded")
+    processes.run_script(str(Path(child.__file__)), made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> list[dict[str, Any]]:
     """What each of the two processes came to."""
-    folder = tmp_path_factory.mktemp("sharded")
-    files = [folder / f"{rank}.pt" for rank in (0, 1)]
-    running = []
-    for rank, file in enumerate(files):
-        with open(folder / f"{rank}.log", "w") as log:
-            command = [sys.executable, str(CHILD), str(rank), str(folder / "store"), str(file)]
-            running.append(
-                subprocess.Popen(
-                    command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
-                )
-            )
-    try:
-        for each in running:
-            each.wait(timeout=180)
-    finally:
-        for each in running:
-            each.kill()
-            each.wait()
-    logs = [(folder / f"{rank}.log").read_text()[-3000:] for rank in (0, 1)]
-    assert all(file.exists() for file in files), "\n\n".join(logs)
-    return [torch.load(file, weights_only=True) for file in files]
+    return processes.found(folder / "two", 2)
+
+
+@pytest.fixture(scope="module")
+def four(folder: Path) -> list[dict[str, Any]]:
+    """What each of the four processes came to."""
+    return processes.found(folder / "four", mesh_child.SIZE)
 
 
 def close(got: Any, want: Any) -> None:
@@ -162,12 +151,11 @@ def test_a_clipper_follows_a_model_that_is_sharded_or_whole_for_now(found):
             assert got["left"] == pytest.approx(wanted["left"], rel=1e-5)
 
 
-def test_the_first_fsdp_is_refused():
+def test_the_first_fsdp_is_refused(four):
     # Its parameters are shards that look like whole ones: a local norm would pass for the global.
-    param = torch.nn.Parameter(torch.ones(3))
-    param._fsdp_flattened = True
-    with pytest.raises(gclip.UsageError, match="use torch.distributed.fsdp.fully_shard"):
-        gclip.Clipper([param], "norm")
+    for each in four:
+        assert len(each["refused"]) == 6  # clipper, attach, layer norms; with either parameters
+        assert all("use torch.distributed.fsdp.fully_shard" in said for said in each["refused"])
 
 
 def test_a_survey_sees_full_norms_and_suggests_the_same(found) -> None:
@@ -180,3 +168,86 @@ def test_a_survey_sees_full_norms_and_suggests_the_same(found) -> None:
             wanted_value = None if value is None else pytest.approx(value, rel=1e-3)
             assert suggested[spelling] == wanted_value
         close(mine["survey"], {k: v for k, v in wanted.items() if k != "suggested"})
+
+
+# -- four processes ------------------------------------------------------------------------------
+
+
+def near(got: Any, want: Any) -> None:
+    """Equal to 1e-6 of the norm of each tensor."""
+    assert (got - want).norm() <= 1e-6 * want.norm()
+
+
+@pytest.mark.parametrize("how", ["ddp", "hybrid", "tensor"])
+def test_models_of_four_processes(how, four):
+    """DDP; FSDP2 on 2 × 2 (HSDP); FSDP2 beside tensor parallel."""
+    for spec in mesh_child.ON_MODELS[: 1 if how == "tensor" else None]:
+        first, *others = (each[how][spec] for each in four)
+        assert all(same(first, other) for other in others)
+        want = mesh_child.trained(spec, mesh_child.model(), 0, 1)
+        near(first["norm"], want["norm"])
+        for name, weight in want["weights"].items():
+            near(first["weights"][name], weight)
+
+
+def test_plain_parameters_and_two_meshes_in_one_clip(four):
+    params = mesh_child.parameters(None)
+    for index, scope in enumerate(("global", "layer", "tensor", "unit")):
+        for name, value in mesh_child.values(1).items():
+            params[name].grad = value
+        report = gclip.Clipper(params.items(), f"norm(max_norm=0.5, scope={scope})").step()
+        for each in four:
+            norm, grads, counts = each["together"][index]
+            near(norm, report.norm)
+            for grad, param in zip(grads, params.values(), strict=True):
+                near(grad, param.grad)
+            # One on the line; on the square one for what is split over one dimension of it, two
+            # for what is over both, where the first process's sums are given to the others.
+            assert counts == {"c10d_functional.all_reduce": 4, "c10d.broadcast_": 2}
+
+
+def test_collectives_of_a_step_are_counted(four):
+    for each in four:
+        counts = dict(each["counted"])
+        gathered = counts.pop("spam(threshold=10, warmup=1)")  # it looks at every element
+        assert gathered == {"c10d_functional.all_gather_into_tensor": len(mesh_child.SHAPES) - 1}
+        assert counts == {
+            spec: {"c10d_functional.all_reduce": count}
+            for spec, count in mesh_child.COUNTED.items()
+        }
+
+
+def test_states_saved_on_two_processes_go_on_on_three_on_two_and_on_one(four):
+    params = mesh_child.parameters(None)
+    alone, first = mesh_child.made(params), 0
+    for turn, count in enumerate(mesh_child.MOVES):
+        steps = range(first, first + count)
+        want, first = mesh_child.clip(alone, params, None, steps), first + count
+        memory = mesh_child.memories(alone)
+        where = [each["moved"] for each in four[: (2, 3, 2, 1)[turn]]]
+        for rank, each in enumerate(where):
+            index = turn if rank < 2 else turn - 1  # the third has been there in one turn only
+            for spec, grads in want.items():
+                for ours, theirs in zip(each["left"][index][spec], grads, strict=True):
+                    for one, other in zip(ours, theirs, strict=True):
+                        near(one, other)
+                close(each["memory"][index][spec], memory[spec])
+    clipped = [spec for spec, clipper in alone.items() if clipper.record.summary().clip_rate > 0]
+    assert len(clipped) >= 9
+    assert set(clipped) <= set(mesh_child.remembering())
+
+
+@pytest.mark.parametrize("spec", mesh_child.WITH_OPTIMIZER)
+def test_a_model_its_optimizer_and_its_clipping_are_resharded(spec, four):
+    net = mesh_child.model()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    handle, first = gclip.attach(optimizer, spec, model=net), 0
+    for turn, count in enumerate(mesh_child.MOVES):
+        mesh_child.train(net, optimizer, 0, 1, range(first, first + count))
+        first += count
+        got = four[0]["resharded"][spec][turn]
+        near(got["norm"], torch.from_numpy(handle.record.arrays()["norm"]))
+        for name, weight in net.named_parameters():
+            near(got[name], weight.detach())
+    assert handle.record.summary().clip_rate > 0
+    assert len(handle.record) == sum(mesh_child.MOVES)

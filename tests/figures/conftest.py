@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gclip.clipping.layer_record import LayerRecord
-from gclip.results import Store
+from gclip.results import Results, Store
 
 EPOCHS, STEPS = 5, 225
 FIVE = ("none", "value(clip_value=1)", "norm(max_norm=0.3)", "percentile", "agc(clip_factor=0.02)")
@@ -154,3 +154,13 @@ def fill(tmp_path: Path) -> Callable[..., Store]:
         return store
 
     return filled
+
+
+@pytest.fixture(scope="session")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Three strategies on four seeds, with everything that a comparison records."""
+    store = Store(tmp_path_factory.mktemp("compared"), create=True)
+    for rank, strategy in enumerate(("none", "norm(max_norm=0.3)", "percentile")):
+        for seed in range(4):
+            store.save(run(strategy, rank, seed, watch="layer"))
+    return Results.read(store)

@@ -87,7 +87,8 @@ def test_without_layers_it_is_left_out(fill: Fill, tmp_path: Path) -> None:
     results = Results.read(store)
     assert not figures.applies("layers", results)
     assert figures.applies("norms", results)
-    assert "layers.png" not in {path.name for path in figures.draw_all(store, tmp_path)}
+    drawn = figures.draw_all(store, tmp_path, usual=True, formats=["svg"])
+    assert "layers.svg" not in {path.name for path in drawn}
     with pytest.raises(UsageError, match=r"no finished run has norms of its layers.*--watch layer"):
         figures.draw_all(store, tmp_path, only=["layers"])
     assert figures.applies("layers", Results.read(fill(("none",), 1, "other", watch="layer")))

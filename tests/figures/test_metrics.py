@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from gclip import figures
-from gclip.figures import _budget, _lr_ceiling, _report, _sensitivity
-from gclip.results.budget import budget_curve
-from gclip.studies import lr_ceiling
-from gclip.training import RunConfig
 from gclip.training.metric import Metric
+from tests.figures import made_up
 from tests.measured import (
-    MEANS,
     METRICS,
     MSE,
     assert_says_nothing_of_accuracy,
@@ -58,7 +55,7 @@ def test_the_final_scores(metric: Metric) -> None:
 def test_learning_curves(metric: Metric) -> None:
     figure = figures.draw("learning_curves", results(metric, diverging="none"))
     axes = figure.axes[0]
-    assert axes.get_ylabel() == f"Test {metric.name}"
+    assert axes.get_ylabel().replace("\n", " ") == f"Test {metric.name}"
     bottom, top = axes.get_ylim()
     assert bottom <= metric.worst <= top
     assert "diverged" in [text.get_text() for text in axes.texts]
@@ -69,26 +66,47 @@ def test_learning_curves(metric: Metric) -> None:
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_the_figures_of_studies(metric: Metric) -> None:
-    runs = frame(metric, 4, diverging="none")
+    runs = frame(metric, 4, diverging="none", lr=0.1)
     grid = pd.concat([runs.assign(rate=rate) for rate in (0.1, 0.2)], ignore_index=True)
-    ceilings = _lr_ceiling.draw(grid, lr_ceiling.table(grid))
-    assert f"Validation {metric.name}" in labelled(ceilings)
+    ceilings = figures.draw("lr_ceiling", made_up.results("lr_ceiling", runs=grid))
+    assert f"Test {metric.name}" in labelled(ceilings)
     varied = pd.concat(
         [runs.assign(value=value, threshold="max_norm") for value in (0.5, 1.0)], ignore_index=True
     )
-    sensitivity = _sensitivity.draw(varied, {"agc": None, "norm": 1.0})
-    assert f"Test {metric.name}" in labelled(sensitivity)
-    curves = {
-        name: budget_curve(scores(metric, name), metric.better) for name in MEANS[metric.name]
-    }
-    budget = _budget.curves(curves, RunConfig(), metric)
-    assert f"Validation {metric.name} of the best" in labelled(budget)
-    line = budget.axes[0].lines[-1].get_ydata()
-    assert (line[-1] < line[0]) == (metric is MSE), "the best of more trials is better"
-    trials = pd.DataFrame(
-        {"lr": [0.1, 0.2], "score": scores(metric, "agc", 2), "status": "finished"}
+    sensitivity = figures.draw("sensitivity", made_up.results("sensitivity", runs=varied))
+    assert f"Test {metric.name}" in [text.replace("\n", " ") for text in labelled(sensitivity)]
+    noise = figures.draw(
+        "noise", made_up.results("noise", runs=runs.assign(disturbance="spikes", level=0.1))
     )
-    slices = _report.slices(trials, {"lr": False}, "a study", metric)
-    assert slices.axes[0].get_ylabel() == f"Validation {metric.name}"
+    assert f"Test {metric.name}" in labelled(noise)
+    trials = made_up.trials(metric)
+    searched = made_up.results("budget", trials=trials)
+    budget = figures.draw("budget", searched)
+    said = [text.replace("\n", " ") for text in labelled(budget)]
+    assert f"Validation {metric.name} of the best" in said
+    curve = next(line for line in budget.axes[0].lines if len(line.get_xdata()) == 8)
+    one, *_, most = curve.get_ydata()
+    assert (most < one) == (metric is MSE), "the best of more trials is better"
+    slices = figures.draw("slices", searched)
+    assert f"Validation {metric.name}" in [text.replace("\n", " ") for text in labelled(slices)]
     for figure in (ceilings, sensitivity, budget, slices):
         assert_says_nothing_of_accuracy(list(texts_of(figure)))
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_comparisons(metric: Metric) -> None:
+    compared = results(metric, diverging="none")
+    forest = figures.draw("forest", compared)
+    better = "→" if metric.better == "higher" else "←"
+    assert forest.axes[0].get_xlabel() == f"Difference in test {metric.name}, better {better}"
+    rows = [label.get_text() for label in forest.axes[0].get_yticklabels()]
+    assert rows == ["agc", "norm"], "the best is on top, whichever direction that is"
+    profile = figures.draw("performance_profile", compared)
+    assert profile.axes[0].get_xlabel() == f"Test {metric.name}"
+    ranked = figures.draw("ranks", compared)
+    assert ranked.axes[0].get_yticklabels()[0].get_text() == "agc"
+    improvement = figures.draw("improvement", compared)
+    assert np.asarray(improvement.axes[0].collections[1].get_offsets())[0, 0] == 1.0
+    for figure in (forest, profile, ranked):
+        words = [t.replace("Nemenyi, 5 %", "").replace("100 %", "") for t in texts_of(figure)]
+        assert_says_nothing_of_accuracy([w for w in words if "(%)" not in w])

@@ -145,7 +145,9 @@ def test_scored_runs_are_those_with_an_outcome(tmp_path: Path, make: Make) -> No
     assert len(results.runs) == 5
     assert results.strategies == ("none", "norm")
     parts = dict(vars(results.scored()))
-    assert parts.pop("layers").empty  # nobody watched any
+    for nothing in ("layers", "trials", "table"):  # nobody watched any, and it is no study
+        assert parts.pop(nothing).empty
+    assert parts.pop("study") == ""
     for frame in parts.values():
         assert isinstance(frame, pd.DataFrame)
         assert set(frame["key"]) == set(results.runs["key"][results.runs["seed"] < 2])

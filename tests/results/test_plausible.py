@@ -135,6 +135,14 @@ PARTS: dict[str, tuple[dict[str, Any], str]] = {
     "a point of words": ({"curve": [{"epoch": 1, "loss": "low"}]}, "loss is no number"),
     "clipping that is no table": ({"clipping": [1]}, "clipping is no table"),
     "quantiles": ({"clipping": {"norm_quantiles": {"a": 1}}}, "quantile is no number"),
+    "a place of words": (
+        {"clipping": {"first_not_finite": {"step": "a", "parameters": []}}},
+        "first_not_finite is no step with names",
+    ),
+    "a place of numbers": (
+        {"clipping": {"first_not_finite": {"step": 1, "parameters": [1]}}},
+        "first_not_finite is no step with names",
+    ),
     "a rate of words": ({"clipping": {"clip_rate": "often"}}, "clip_rate is no number"),
     "scores": ({"scores": {"x": []}}, "score x is no number"),
     "a metric of nothing": ({"metric": {"name": "x"}}, "metric is none"),

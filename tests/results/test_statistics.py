@@ -14,6 +14,7 @@ from gclip.errors import UsageError
 from gclip.results.statistics import (
     expected_best_of_k,
     holm,
+    improvement_interval,
     iqm,
     mcnemar,
     mean_interval,
@@ -243,3 +244,32 @@ def test_best_of_k_is_the_designs_formula_for_many_trials() -> None:
 def test_numbers_for_people() -> None:
     assert shown(0.12345) == "0.123"
     assert shown(math.nan) == "n/a"
+
+
+def test_the_interval_of_a_probability_of_improvement() -> None:
+    assert improvement_interval(0.5, 10, 10).low == pytest.approx(
+        1 - improvement_interval(0.5, 10, 10).high
+    )
+    value, low, high = improvement_interval(1.0, 10, 10)
+    assert (value, high) == (1.0, 1.0)
+    assert 0.7 < low < 0.9, "ten of ten do not show that it always is so"
+    mirrored = improvement_interval(0.0, 10, 10)
+    assert (mirrored.low, mirrored.high) == (0.0, pytest.approx(1 - low))
+    # The ends solve the equation of Newcombe's fifth method.
+    _, low, _ = improvement_interval(0.8, 12, 9)
+    more = (12 + 9) / 2 - 1
+    variance = low * (1 - low) * (1 + more * ((1 - low) / (2 - low) + low / (1 + low))) / (12 * 9)
+    assert (0.8 - low) / math.sqrt(variance) == pytest.approx(stats.norm.ppf(0.975))
+    assert math.isnan(improvement_interval(math.nan, 0, 3).low)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 2.0])
+def test_it_covers_the_truth(shift: float) -> None:
+    random = np.random.default_rng(3)
+    truth = stats.norm.cdf(shift / math.sqrt(2))
+    hits = 0
+    for _ in range(300):
+        ours, theirs = random.normal(shift, 1, 10), random.normal(0, 1, 10)
+        found = improvement_interval(probability_of_improvement(ours, theirs), 10, 10)
+        hits += found.low <= truth <= found.high
+    assert hits / 300 >= 0.93

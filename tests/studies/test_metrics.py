@@ -10,6 +10,7 @@ import pytest
 
 from gclip.studies import _report, budget, lr_ceiling, sensitivity
 from gclip.studies._budget_notes import notes as budget_notes
+from gclip.studies._runs import drawing
 from gclip.studies._thresholds import columns, notes, row
 from gclip.studies._tuned import Tuned
 from gclip.training import RunConfig
@@ -72,7 +73,7 @@ def test_a_report(metric: Metric, plan: Any, tmp_path: Path) -> None:
     below = _report._notes(tuned, rows, range(12), asked(tmp_path, base=TINY), metric)
     better = next(note for note in below if note.startswith("Better than tuned norm"))
     assert ("agc (-0.0" if metric is MSE else "agc (+1") in better
-    figure = _report._figure(rows, runs)
+    figure = drawing("tuned", "report", runs, rows)()
     drawn = list(texts_of(figure))
     assert f"Test {metric.name}" in drawn
     assert_says_nothing_of_accuracy([*said(rows, _report.columns(rows, metric)), *below, *drawn])
@@ -96,7 +97,8 @@ def test_a_budget(metric: Metric, plan: Any) -> None:
     assert rows[0]["none_evidence"] == "better"
     below = budget_notes(rows, {"none": plan(metric, "none")}, range(12), 12, "test", metric)
     assert any(note.startswith("Worth its tuning here: better than tuned none") for note in below)
-    drawn = list(texts_of(budget._final(rows, runs)))
+    runs = runs.assign(form="tuned")
+    drawn = list(texts_of(drawing("tuned", "budget", runs, rows)()))
     shown = said(rows, budget.columns(rows, 12, "test", metric))
     assert_says_nothing_of_accuracy([*shown, *below, *drawn])
 

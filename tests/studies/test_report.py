@@ -149,6 +149,21 @@ def asked(path: Path, **more: Any) -> Request:
     return Request(base=TINY, store=Store(path), execution=execution, **more)
 
 
+def test_trials_get_the_folder_of_their_study_and_none_of_their_own(store: Path) -> None:
+    from gclip import figures
+
+    groups = {group.folder: group for group in figures.groups(store)}
+    assert set(groups) == {"thresholds-agc-digits", "thresholds-none-digits"}
+    agc = groups["thresholds-agc-digits"]
+    assert len(agc.keys) == 9
+    found = agc.read(Store(store))
+    assert len(found.trials) == len(found.runs) == 9
+    assert found.trials["best"].sum() == 1
+    applying = {name for name in figures.names() if figures.applies(name, found)}
+    # Importances need scores that differ.
+    assert applying - {"importances"} == {"budget", "slices", "stability_map"}
+
+
 def test_a_report_trains_winners_and_defaults_once(store: Path) -> None:
     events: list[Event] = []
     request = asked(store, seeds=(0, 1), listener=events.append)

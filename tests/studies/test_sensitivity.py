@@ -13,6 +13,7 @@ from gclip.errors import UsageError
 from gclip.execution import Event
 from gclip.results.statistics import mean_interval
 from gclip.studies import sensitivity
+from gclip.studies._runs import drawing
 from gclip.studies.sensitivity import Grid, grid, plateau, table
 from tests.studies.synthetic import TINY, asked, frame, run
 
@@ -124,8 +125,6 @@ def test_a_question_about_none_alone_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_panel_a_strategy() -> None:
-    from gclip.figures import _sensitivity
-
     names = ["norm(scope=layer)", "norm", "agc", "soft", "value"]
     runs = frame(
         *(
@@ -136,7 +135,8 @@ def test_one_panel_a_strategy() -> None:
         ),
         run("none", 0, 0.1, "diverged", value=math.nan, threshold=""),
     )
-    figure = _sensitivity.draw(runs, dict.fromkeys(names, 0.1))
+    runs = runs.assign(key=[f"k{place}" for place in range(len(runs))])
+    figure = drawing("sensitivity", "sensitivity", runs)()
     assert len(figure.axes) == 2 * len(names)
     assert {axes.get_title() for axes in figure.axes} >= set(names)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -10,7 +12,8 @@ import pytest
 import torch
 
 from gclip.errors import UsageError
-from gclip.training import checkpoint
+from gclip.training import RunConfig, checkpoint, train
+from gclip.training.tasks import load_data
 
 
 @pytest.fixture
@@ -120,3 +123,71 @@ def test_a_killed_save_is_swept_by_the_next(tmp_path, state):
     assert len(list(tmp_path.glob(".run.ckpt.*"))) == 1
     checkpoint.save(path, state)
     assert [each.name for each in tmp_path.iterdir() if each.name != "cache"] == ["run.ckpt"]
+
+
+# -- from another hand ----------------------------------------------------------------------------
+
+
+def sealed(path, value):
+    """A checkpoint with a right seal, of whatever `value` is."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    content = buffer.getvalue()
+    seal = f"{checkpoint._MARK} {hashlib.sha256(content).hexdigest()}\n"
+    path.write_bytes(seal.encode() + content)
+
+
+class Payload:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def test_a_sealed_payload_is_not_run(tmp_path):
+    sealed(tmp_path / "run.ckpt", {"config": "{}", "run": Payload(tmp_path / "mark")})
+    with pytest.raises(UsageError, match="run.ckpt is refused: it holds something else than"):
+        checkpoint.load(tmp_path / "run.ckpt")
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("value", [[1], torch.ones(2), "text", None])
+def test_a_sealed_file_of_something_else(tmp_path, value):
+    sealed(tmp_path / "run.ckpt", value)
+    with pytest.raises(UsageError, match="run.ckpt is not a checkpoint of gclip"):
+        checkpoint.load(tmp_path / "run.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("task", "values"), [("digits", ["text"]), ("linear", [None, [torch.ones(2)], {"a": 1}, 7])]
+)
+def test_a_sealed_state_that_does_not_fit_its_run(tmp_path, task, values):
+    """Each of its parts in turn is missing, or is something else."""
+    config = RunConfig(task=task, epochs=2, fraction=0.1, strategy="zclip")
+    path = tmp_path / "run.ckpt"
+    data = load_data(config.task)
+    config = config.with_data(data)
+    train(config, dataset=data, device="cpu", checkpoint=path, on_progress=lambda p: p.epoch < 1)
+    whole = checkpoint.load(path)
+    assert whole["run"]["epoch"] == 1
+    for wrong in (dict(whole, run=None), dict(whole, seconds="long"), dict(whole, run=[])):
+        refused(config, data, path, wrong)
+    for name in whole["run"]:
+        for value in values:
+            changed = {**whole["run"], name: value}
+            if name not in OPTIONAL:
+                refused(config, data, path, dict(whole, run=changed))
+    sealed(path, {"config": "{}"})
+    with pytest.raises(UsageError, match="belongs to another config"):
+        train(config, dataset=data, device="cpu", checkpoint=path)
+
+
+OPTIONAL = ("chance_cuda", "layers", "problem", "strategy", "broken")
+"""What a run may go on without, or with numbers that nobody can prove wrong."""
+
+
+def refused(config, data, path, value):
+    sealed(path, value)
+    with pytest.raises(UsageError, match="the checkpoint .* does not fit its run"):
+        train(config, dataset=data, device="cpu", checkpoint=path, on_progress=lambda p: False)

@@ -168,9 +168,26 @@ def test_all_mistakes_in_one_sentence():
 
 
 def test_bad_json_is_a_usage_error():
-    for text in ("{", "[1]", '{"modle": "lenet"}'):
+    deep = "[" * 100_000
+    for text in ("{", "[1]", '{"modle": "lenet"}', deep, '{"optimizer_settings": ' + deep):
         with pytest.raises(UsageError):
             RunConfig.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"model_code": []}, "model_code must be text, but got"),
+        ({"task": "gan-digits", "model": []}, "takes no model, but got"),
+        ({"task": "gan-digits", "dropout": ""}, "takes no dropout, but got"),
+        ({"lr": "1" * 10_000}, "lr must be"),
+        ({"optimizer_settings": {"eps": "1" * 10_000}}, "eps"),
+    ],
+)
+def test_values_of_other_kinds_are_told_in_few_letters(wrong, sentence):
+    with pytest.raises(UsageError, match=sentence) as caught:
+        RunConfig(**wrong)
+    assert len(str(caught.value)) < 500
 
 
 def test_task_defaults():

@@ -7,10 +7,18 @@ import math
 import pytest
 import torch
 
+from gclip.cli.train import report
 from gclip.clipping import async_copy
-from gclip.training import RunConfig, load_dataset
+from gclip.clipping.clipper import Clipper
+from gclip.clipping.nonfinite import FirstNonfinite
+from gclip.training import RunConfig, RunResult, load_dataset, train
 from gclip.training.divergence import PATIENCE, DivergenceMonitor
 from gclip.training.fleet.run import FleetRun
+from gclip.training.fleet.train import train_fleet
+from gclip.training.models import build
+from gclip.training.player_records import PlayerRecords
+from gclip.training.run import Run
+from tests.training import toy_problem  # noqa: F401 - registers the problems toy-line and toy-pair
 
 NAN = math.nan
 
@@ -103,3 +111,79 @@ def test_a_fleet_sees_its_losses_when_they_have_come(monkeypatch: pytest.MonkeyP
     assert (run.members[0].history.loss, run.members[1].diverged_at) == (3.0, 1)
     assert run.look()
     assert run.members[0].history.loss == 5.0
+
+
+# -- where it was not finite ---------------------------------------------------------------------
+
+WILD = RunConfig(epochs=1, fraction=0.1, batch_size=32, lr=1e30)
+
+
+def test_a_run_says_whose_gradients_were_not_finite_first() -> None:
+    digits = load_dataset("digits")
+    result = train(WILD, dataset=digits, device="cpu")
+    found = result.clipping["first_not_finite"]
+    assert result.status == "diverged"
+    assert 0 < found["step"] <= result.stopped_at
+    assert set(found["parameters"]) <= {name for name, _ in build("lenet").named_parameters()}
+    assert found["parameters"]
+    assert RunResult.from_dict(result.to_dict()).clipping["first_not_finite"] == found
+    (line,) = [line for line in report(result) if line.startswith("Gradients were not finite")]
+    assert f"first at step {found['step']} in {found['parameters'][0]}" in line
+    (alike,) = train_fleet([WILD], dataset=digits, device="cpu")
+    assert alike.clipping["first_not_finite"] == found
+    fine = train(WILD.replace(lr=0.01), dataset=digits, device="cpu")
+    assert "first_not_finite" not in fine.clipping
+    assert not any("were not finite" in line for line in report(fine))
+
+
+def test_it_is_told_after_a_checkpoint(tmp_path, monkeypatch) -> None:
+    """The steps that were not finite are before it."""
+    digits = load_dataset("digits")
+    config = WILD.replace(lr=0.01, epochs=2, spikes=0.0)
+    real = Run._disturb
+
+    def disturb(self, parameters):
+        real(self, parameters)
+        if self.step == 2:
+            parameters[1].grad[0] = NAN
+
+    monkeypatch.setattr(Run, "_disturb", disturb)
+    whole = train(config, dataset=digits, device="cpu")
+    assert whole.clipping["first_not_finite"] == {"step": 2, "parameters": [FIRST_BIAS]}
+    file = tmp_path / "run.ckpt"
+    train(config, dataset=digits, device="cpu", checkpoint=file, on_progress=lambda p: p.epoch < 1)
+    assert file.exists()
+    again = train(config, dataset=digits, device="cpu", checkpoint=file)
+    assert again.clipping == whole.clipping
+
+
+def test_of_several_players_the_one_whose_loss_it_was_is_named() -> None:
+    config = RunConfig(task="toy-pair", lr=1e30)
+    result = train(config, device="cpu")
+    assert result.status == "diverged"
+    assert result.message == "the training loss of b was not finite at step 1"
+    assert "first_not_finite" not in result.clipping  # its gradient was 1e30, which is a number
+
+
+def test_of_several_players_whose_gradients_were_not_finite_first() -> None:
+    records = {}
+    for name, bad in {"critic": 2, "actor": 1}.items():
+        weight = torch.nn.Parameter(torch.ones(2))
+        clipper = Clipper([("weight", weight)], "norm")
+        for step in range(3):
+            weight.grad = torch.tensor([1.0, NAN if step == bad else 1.0])
+            clipper.step()
+        records[name] = clipper.record
+    together = PlayerRecords(records)
+    together.sequence[:] = ["critic", "critic", "actor", "critic", "actor", "actor"]
+    assert together.combined().first_not_finite == FirstNonfinite(3, ("critic.weight",))
+    players = together.players(6)
+    assert players is not None
+    assert players["summaries"]["actor"]["first_not_finite"] == {
+        "step": 1,
+        "parameters": ["weight"],
+    }
+    assert "first_not_finite" not in (together.players(1) or {})["summaries"]["critic"]
+
+
+FIRST_BIAS = [name for name, _ in build("lenet").named_parameters()][1]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import pickle
 import random
 import shlex
 import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -19,6 +22,7 @@ from gclip.errors import UsageError
 from gclip.results import Store
 from gclip.studies import thresholds
 from gclip.studies._tuned import tuned_in
+from gclip.text.streams import printable
 from gclip.training import RunConfig
 from gclip.tuning.plan import Plan
 from gclip.tuning.space import space_of
@@ -31,7 +35,7 @@ from gclip.tuning.sqlite import (
     study_file,
     summary,
 )
-from gclip.tuning.sqlite_file import UnreadableStudy, printable, storage_url
+from gclip.tuning.sqlite_file import UnreadableStudy, storage_url
 from gclip.tuning.study import Request
 
 TINY = RunConfig(fraction=0.05, epochs=1, batch_size=64)
@@ -158,6 +162,24 @@ def _sql(statement: str) -> Callable[[Path], None]:
     return damage
 
 
+class Payload:
+    """Leaves a mark where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.mark),)
+
+
+def _payload(file: Path) -> None:
+    content = pickle.dumps(Payload(file.with_name("mark")))
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE trial_user_attributes SET value_json = ?", (content,))
+        database.execute("UPDATE study_user_attributes SET value_json = ?", (content,))
+    database.close()
+
+
 BAD = {
     "text": _text,
     "empty": _empty,
@@ -193,6 +215,19 @@ BAD = {
     ),
     "a trial that repeats itself": _sql(
         "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (1, 'replaces', '0')"
+    ),
+    "a pickle for a config": _payload,
+    "settings a thousand deep": _sql(
+        "UPDATE study_user_attributes SET value_json = replace(hex(zeroblob(50000)), '0', '[')"
+    ),
+    "a config a thousand deep": _sql(
+        "UPDATE trial_user_attributes SET value_json = replace(hex(zeroblob(50000)), '0', '[')"
+    ),
+    "a number of thousands of digits": _sql(
+        "UPDATE trial_user_attributes SET value_json = replace(hex(zeroblob(5000)), '0', '9')"
+    ),
+    "a range that names code": _sql(
+        """UPDATE trial_params SET distribution_json = '{"name": "os.mkdir", "attributes": {}}'"""
     ),
     "a state that is none": _sql("UPDATE trials SET state = 'ASLEEP'"),
 }
@@ -238,6 +273,7 @@ def test_a_bad_file_is_named_and_stops_no_other(
     for message in listed["left_out"]:
         assert str(file) in message
         assert message in said
+    assert not file.with_name("mark").exists(), "a payload was run"
     # Nobody who looks at a file writes into it.
     assert (file.read_bytes() if file.is_file() else b"") == before
 

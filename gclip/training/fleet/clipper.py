@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gclip.clipping.assignment import StrategyState, saved_state
 from gclip.clipping.base_clipper import BaseClipper, Nonfinite
 from gclip.clipping.gradients import AliasedGradients, gradients
+from gclip.clipping.nonfinite import NonfiniteGradients
 from gclip.clipping.norms import ALL_FINITE
 from gclip.clipping.parameters import Spec
 from gclip.clipping.record import Record
@@ -91,6 +92,7 @@ class FleetClipper(BaseClipper):
             self._updates = FleetUpdateClipper(clipper, self._stacks, span, recording=record)
         self._shared_memory = AliasedGradients()
         self._recorder = FleetRecorder(self.runs)
+        self._nonfinite: NonfiniteGradients | None = None
 
     @torch.no_grad()
     def step(self) -> FleetReport:
@@ -111,6 +113,7 @@ class FleetClipper(BaseClipper):
         finite = self._gradient.measure(grads, self._recording)
         if self.nonfinite == "raise" and not bool(finite.all()):
             refuse_gradients(finite, self._names, grads, self._step)
+        self._nonfinite = self._gradient.nonfinite(finite)
         device = next(grad.device for grad in grads if grad is not None)
         weights = StackedNorms(
             [stack if stack.requires_grad else None for stack in self._stacks],
@@ -223,14 +226,14 @@ class FleetClipper(BaseClipper):
         `select_runs`."""
         return {
             "step": self._step,
-            "rows": self._recorder.rows(),
+            "record": self._recorder.state_dict(),
             "batches": [batch.state_dict() for _, batch in self._batches()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state_dict` was taken."""
         self._step = state["step"]
-        self._recorder.load_rows(state["rows"])
+        self._recorder.load_state_dict(state["record"])
         for (_, batch), saved in zip(self._batches(), state["batches"], strict=True):
             batch.load_state_dict(saved, self._stacks[0].device)
 
@@ -279,7 +282,7 @@ class FleetClipper(BaseClipper):
             finite = torch.ones((self.runs, 1), dtype=torch.bool)
         skipped = torch.zeros_like(finite) if skip is None else skip
         if self._recording and not awaits_update:
-            self._recorder.add(entries, finite, skipped)
+            self._recorder.add(entries, finite, skipped, self._nonfinite)
         return FleetReport(batches, entries, finite.view(-1), skipped.view(-1))
 
     def _no_gradients(self) -> FleetReport:

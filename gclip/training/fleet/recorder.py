@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from gclip.clipping.nonfinite import FirstNonfinite, NonfiniteGradients, NonfiniteLog
 from gclip.clipping.norms import norm_type
 from gclip.clipping.record import COLUMNS, Record
 from gclip.core.scaling import divisor
@@ -34,9 +35,22 @@ class FleetRecorder:
         self._reduced: list[Tensor] = []  # (steps, runs, columns)
         self._pending: list[tuple[list[RecordEntry], Tensor, Tensor]] = []
         self._capacity = _MAX_STEPS
+        self._steps = 0
+        self._nonfinite = NonfiniteLog(runs)
 
-    def add(self, entries: list[RecordEntry], finite: Tensor, skipped: Tensor) -> None:
-        """Add one step; `finite` and `skipped` are bool ``(runs, 1)``."""
+    def add(
+        self,
+        entries: list[RecordEntry],
+        finite: Tensor,
+        skipped: Tensor,
+        nonfinite: NonfiniteGradients | None = None,
+    ) -> None:
+        """Add one step; `finite` and `skipped` are bool ``(runs, 1)``.
+
+        `nonfinite` says whose gradients were not finite, where any may not be.
+        """
+        self._nonfinite.note(self._steps, finite, nonfinite)
+        self._steps += 1
         if not self._pending:
             floats = sum(t.numel() for entry in entries for t in entry if t is not None)
             self._capacity = max(1, min(_MAX_STEPS, _MAX_FLOATS // max(floats, 1)))
@@ -50,6 +64,7 @@ class FleetRecorder:
         records = [Record() for _ in range(self.runs)]
         for run, record in enumerate(records):
             record.load_state_dict({"rows": rows[:, run]})
+            record.locate(self._nonfinite.first(run))
         return records
 
     def select_runs(self, indices: list[int]) -> None:
@@ -57,10 +72,23 @@ class FleetRecorder:
         rows = self.rows()
         self.runs = len(indices)
         self._reduced = [rows[:, indices].contiguous()] if len(rows) else []
+        self._nonfinite.select_runs(indices)
 
-    def load_rows(self, rows: Tensor) -> None:
-        """Go on after the steps that `rows` gave."""
+    def state_dict(self) -> dict[str, Any]:
+        """All steps so far, and where each run's gradients were not finite first."""
+        first = [self._nonfinite.first(run) for run in range(self.runs)]
+        found = [None if each is None else each.as_dict() for each in first]
+        return {"rows": self.rows(), "first_not_finite": found}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was taken, with records of the same runs."""
+        rows = state["rows"]
         self._reduced, self._pending = [rows.clone()] if len(rows) else [], []
+        self._steps, self._nonfinite = len(rows), NonfiniteLog(self.runs)
+        for run, found in enumerate(state["first_not_finite"]):
+            first = FirstNonfinite.from_dict(found)
+            if first is not None:
+                self._nonfinite.set_first(first, run)
 
     def rows(self) -> Tensor:
         """All steps so far, ``(steps, runs, columns)``, on the host."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from gclip.clipping.nonfinite import NonfiniteGradients
 from gclip.clipping.norms import ALL_FINITE, all_finite, clamp_elements, norm_type
 from gclip.core.host import on_host
 from gclip.core.seen import Band, Limit
@@ -51,6 +52,10 @@ class StackedClipper:
         for batch in firsts:
             batch.read_norms(norms, recording)
         return finite
+
+    def nonfinite(self, finite: Tensor) -> NonfiniteGradients | None:
+        """Whose gradients of those just measured are not finite; None where all are `finite`."""
+        return None if finite is ALL_FINITE else NonfiniteGradients(self._norms.measured())
 
     def memorable(self, finite: Tensor) -> Tensor:
         """Which runs' steps may enter memory: finite, and not all of it zero, ``(runs, 1)``."""

@@ -90,6 +90,18 @@ class StackedNorms:
             self._cache[kind] = self._pad(norms, span)
         return self._cache[kind]
 
+    def measured(self) -> list[tuple[tuple[str, ...], Tensor]]:
+        """All norms of tensors and of units that were asked for so far, ``(runs, …)``, and of which
+        parameter each is."""
+        names = self.parameters.names
+        counts = self.parameters.unit_counts
+        by_unit = tuple(n for n, count in zip(names, counts, strict=True) for _ in range(count))
+        return [
+            (by_unit if kind[0] == "unit" else names, norms)
+            for kind, norms in self._cache.items()
+            if isinstance(kind, tuple)
+        ]
+
     def extremes(self) -> tuple[Tensor, Tensor]:
         """Each tensor's smallest and largest element, ``(runs, tensors)``."""
         refuse_complex(self.tensors)

@@ -1,9 +1,8 @@
-"""What the figures of studies share: looks, means, points and axes."""
+"""What figures over a number share: means with their intervals, points and axes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,40 +13,38 @@ from matplotlib.ticker import (
     NullFormatter,
     PercentFormatter,
 )
+from numpy.typing import NDArray
 
-from gclip.results.frames import ordered
-from gclip.results.metrics import with_scores
+from gclip.results.intervals import mean_interval
+from gclip.results.metrics import metric_of, with_scores
 
-from ._style import MARKS, Look, looks
+from ._style import MARKS, dot, pt
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 
-def looks_of(strategies: Sequence[str]) -> Mapping[str, Look]:
-    """One look a strategy."""
-    return looks(ordered(strategies))
-
-
-def columns_for(count: int) -> int:
-    """How many panels stand side by side."""
-    return min(count, 4 if count > 3 else 3)
-
-
-def means(runs: pd.DataFrame, by: str, measure: str = "score") -> tuple[Any, Any, Any, Any]:
-    """Of the runs at each value of `by`: values, means, the lowest and the highest run."""
+def means(
+    runs: pd.DataFrame, by: str, measure: str = "score"
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Of the runs at each value of `by`: values, means, and the ends of the means' 95 % interval
+    (`gclip.results.intervals.mean_interval`, within what the metric can be); of one run its score.
+    """
     at, middle, low, high = [], [], [], []
     runs = with_scores(runs)
+    metric = metric_of(runs)
+    bounds = (metric.low, metric.high) if measure == "score" else (0.0, 1.0)
     groups: Any = runs.groupby(by, sort=True)
     for value, some in groups:
         known = some[measure].dropna()
         if known.empty:
             continue
+        mean = mean_interval(known, bounds=bounds)
         at.append(float(value))
-        middle.append(float(known.mean()))
-        low.append(float(known.min()))
-        high.append(float(known.max()))
+        middle.append(mean.value)
+        low.append(mean.value if math.isnan(mean.low) else mean.low)
+        high.append(mean.value if math.isnan(mean.high) else mean.high)
     return np.array(at), np.array(middle), np.array(low), np.array(high)
 
 
@@ -64,8 +61,8 @@ def points(axes: Axes, runs: pd.DataFrame, by: str, colour: str) -> None:
     for status, marker in MARKS.items():
         some = runs[runs["status"] == status]
         axes.scatter(
-            some[by], some["score"], s=13, marker=marker, color=colour, alpha=0.65,
-            linewidths=0.9 if marker == "x" else 0, clip_on=False, zorder=3,
+            some[by], some["score"], s=dot(7), marker=marker, color=colour, alpha=0.65,
+            linewidths=pt(0.8) if marker == "x" else 0, clip_on=False, zorder=3,
         )  # fmt: skip
 
 
@@ -85,11 +82,21 @@ def log_axis(axes: Axes, low: float, high: float) -> None:
         axes.xaxis.set_major_locator(LogLocator(subs=subs))
     else:
         axes.xaxis.set_major_locator(LogLocator(numticks=5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A number of a log axis in few letters."""
     if 1e-3 <= value < 1e4:
         return f"{value:g}"
     return rf"$10^{{{round(math.log10(value))}}}$" if value > 0 else "0"
+
+
+def even_on_log(values: list[float]) -> bool:
+    """Whether sorted values span a decade or so and stand evenly on a log scale, rather than on a
+    linear one."""
+    if len(values) < 2 or values[0] <= 0 or values[-1] / values[0] < 8:
+        return False
+    middle = values[len(values) // 2]
+    return (middle - values[0]) / (values[-1] - values[0]) < 0.3

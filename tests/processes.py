@@ -1,0 +1,93 @@
+"""Several processes that meet as torchrun's do, forked from one, so that torch is loaded once.
+
+What torchrun adds (its agent, which ends all when one fails) is tested by `make distributed`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo  # which optimizers load when first used: once, before there are processes
+import torch.distributed as dist
+
+NEEDED = pytest.mark.skipif(
+    not (dist.is_available() and hasattr(os, "fork")),
+    reason="needs torch.distributed and a system that forks",
+)
+
+
+def run_script(script: str, folder: Path, timeout: float = 240) -> None:
+    """Run a child script, which calls `fork`, with `folder` as its argument; show what failed."""
+    root = str(Path(__file__).parents[1])
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, script, str(folder)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+def torchrun(size: int, *command: str, folder: Path, timeout: float = 600) -> Any:
+    """Run a script, or ``-m`` and a module, by torchrun in `folder`; the finished process."""
+    root = str(Path(__file__).parents[1])
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(size)]
+    return subprocess.run(
+        [*launcher, *command], cwd=folder, text=True, timeout=timeout, check=False,
+        capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root},
+    )  # fmt: skip
+
+
+def fork(size: int, work: Callable[[int], Any], folder: Path) -> None:
+    """Let `size` processes do `work(rank)`, each in torchrun's environment; keep what it gives.
+
+    Raises:
+        SystemExit: one of them failed, and has said why.
+    """
+    torch.set_num_threads(1)
+    # As torchrun's agent does, which lives on when a process has ended.
+    torch_dist: Any = dist
+    keeper = torch_dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    children = []
+    for rank in range(size):
+        child = os.fork()
+        if not child:
+            os._exit(_child(rank, size, keeper.port, work, folder))
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    if any(codes):
+        raise SystemExit(f"the processes ended with {codes}")
+
+
+def _child(rank: int, size: int, port: int, work: Callable[[int], Any], folder: Path) -> int:
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True",
+    )  # fmt: skip
+    try:
+        torch.save(work(rank), folder / f"{rank}.pt")
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        return 1
+    sys.stdout.flush()
+    return 0
+
+
+def found(folder: Path, size: int) -> list[Any]:
+    """What each process gave."""
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(size)]
+
+
+def meet_again() -> None:
+    """Before processes meet once more: as torchrun does when it restarts them."""
+    count = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(count + 1)

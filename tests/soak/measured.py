@@ -1,0 +1,54 @@
+"""What a process holds: memory, open files, living tensors."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+
+@contextmanager
+def counting() -> Iterator[None]:
+    """Within, only what has been made since counts: that is quickly looked through."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def tensors() -> int:
+    """How many tensors Python knows of."""
+    gc.collect()
+    return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
+
+
+def objects() -> int:
+    """How many objects the collector tracks."""
+    gc.collect()
+    return len(gc.get_objects())
+
+
+def files() -> list[str]:
+    """What the process has open, but for the folder that says it."""
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        return []
+    found = []
+    for name in os.listdir(folder):
+        try:
+            found.append(os.readlink(folder / name))
+        except OSError:  # of the listing itself
+            continue
+    return sorted(found)
+
+
+def resident() -> int:
+    """Bytes of memory that the process occupies."""
+    text = Path("/proc/self/statm").read_text(encoding="ascii")
+    return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")
