@@ -43,6 +43,6 @@ def loop(
             seconds=positive(seconds), batch=batch_size, model=model, progress=progress
         )
     report(
-        "loop", rows, json, "overhead: median of our time over the peer's in turns, less 1.",
+        "loop", rows, json, "overhead: median of our time over the peer's in turns, less 1; lower, upper: its quartiles.",
         speedup=False,
     )  # fmt: skip
