@@ -40,10 +40,10 @@ def rows(
     """``case, peer, overhead, lower, upper, ours_ms, peer_ms``: what our clipping adds to a step.
 
     Ours and the peer's take turns, `STEPS` steps each, of which the median counts; ``overhead`` is
-    the median of the turns' ratios, less 1, and ``lower`` and ``upper`` their quartiles. On one thread, in the processor's time, so that other
-    programs hardly count. The peers clip by torch's ``clip_grad_norm_``: in the
-    same loop by hand, or by the framework's own option. Frameworks that are not installed are left
-    out.
+    the median of the turns' ratios, less 1, and ``lower`` and ``upper`` are their quartiles. On one
+    thread, in the processor's time, so that other programs hardly count. The peers clip by torch's
+    ``clip_grad_norm_``: in the same loop by hand, or by the framework's own option. Frameworks that
+    are not installed are left out.
 
     Args:
         seconds: each row measures for about that long.
