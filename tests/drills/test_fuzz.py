@@ -15,7 +15,7 @@ from tests.fuzz.examples import bounded
 pytestmark = pytest.mark.drill
 
 
-@bounded(6000)
+@bounded(10_000)
 @given(spellings.texts())
 def test_strategies(text: str) -> None:
     spellings.check_strategy(text)
@@ -33,7 +33,7 @@ def test_tasks(text: str) -> None:
     spellings.check_task(text)
 
 
-@bounded(4000)
+@bounded(2500)
 @given(configs.fields())
 def test_configs(values: dict[Any, Any]) -> None:
     configs.check_fields(values)
@@ -52,7 +52,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield command_lines.furnish(tmp_path_factory.mktemp("work"))
 
 
-@bounded(5000)
+@bounded(2000)
 @given(command_lines.lines())
 def test_command_lines(work: Path, words: list[str]) -> None:
     command_lines.check(words, work)
