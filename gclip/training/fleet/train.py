@@ -22,12 +22,13 @@ from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
 from gclip.training.fleet.run import FleetRun
 from gclip.training.fleet.stack import unsupported_model
+from gclip.training.identified import identified_config
 from gclip.training.models.layers import draws_chance
 from gclip.training.problem_data import ProblemData
 from gclip.training.result import RunResult
 from gclip.training.supervised import has_fast_path
 from gclip.training.tasks import load_data, problem_of
-from gclip.training.trainer import Progress, identified_config
+from gclip.training.trainer import Progress
 
 Listener = Callable[[int, Progress], "bool | None"]
 
