@@ -107,9 +107,7 @@ class Checkpointer:
                     "delete it to begin again"
                 )
         except UsageError as error:
-            if self._tell is None:
-                raise
-            self.refuse(error)
+            self._refuse(error)
             return None
         return found
 
@@ -139,26 +137,25 @@ class Checkpointer:
         self._tell(f"{said}: going on would not give the bits of one run, so it begins anew")
         return False
 
-    def refuse(self, error: Exception) -> None:
-        """Say that the checkpoint cannot be used, and put it aside; the run begins anew.
+    def misfit(self, error: Exception) -> None:
+        """What was loaded is no state of its run, however well it is sealed: as `load`, put it
+        aside and say so; the run begins anew.
 
         Raises:
             UsageError: the user has named the file.
         """
-        is_usage = isinstance(error, UsageError)
-        if self._tell is None and is_usage:
-            raise error
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        said = f"the checkpoint {self.path} does not fit its run ({why})"
         if self._tell is None:
-            raise UsageError(
-                f"the checkpoint {self.path} does not fit its run ({_short(error)}); delete it to "
-                "begin again"
-            ) from error
-        if not is_usage:
-            said = f"does not fit its run ({_short(error)}){self._moved()}"
-        elif isinstance(error, checkpoint.DamagedCheckpoint):
+            raise UsageError(f"{said}; delete it to begin again") from error
+        self._tell(f"{said}{self._moved()}; its run begins anew")
+
+    def _refuse(self, error: UsageError) -> None:
+        if self._tell is None:
+            raise error
+        said = "cannot be read"
+        if isinstance(error, checkpoint.DamagedCheckpoint):
             said = f"is damaged{self._moved()}"
-        else:
-            said = "cannot be read"
         self._tell(f"the checkpoint {self.path} {said}; its run begins anew")
 
     def _moved(self) -> str:

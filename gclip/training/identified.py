@@ -1,4 +1,4 @@
-"""Is a config still about the code and the data that it was made with?"""
+"""A config is trained only with the data and the code that it names."""
 
 from __future__ import annotations
 

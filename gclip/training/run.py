@@ -178,6 +178,8 @@ class Run(TrainingLoop[ClipReport]):
         self.epoch, self.step = state["epoch"], state["step"]
         # Earlier versions saved at an epoch's end only.
         self.within = self._goes_on_at = state.get("within", 0)
+        if self.within > self._epoch_steps:
+            raise ValueError(f"it is at step {self.within} of an epoch of {self._epoch_steps}")
 
     # -- a step ------------------------------------------------------------------------------
 

@@ -324,6 +324,6 @@ def _refuse(keeper: Checkpointer | None, error: Exception, *, is_own: bool) -> N
     """Say that a state cannot be used, in the process that keeps it; in all, where the user has
     named its file, raise."""
     if keeper is not None:
-        keeper.refuse(error)
+        keeper.misfit(error)
     elif not is_own:
         raise UsageError("the checkpoint does not fit its run") from error

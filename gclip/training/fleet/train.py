@@ -138,7 +138,7 @@ def train_fleet(
                 run.load_state_dict(saved["run"])
                 spent = list(saved["seconds"])
             except Exception as error:  # sealed, and yet no state of this fleet
-                checkpoint.refuse(error)
+                checkpoint.misfit(error)
                 run = FleetRun(known, images, where)
         return _FleetLoop(run, on_progress, on_result, facts, checkpoint, spent).train()
 
