@@ -27,9 +27,15 @@ def compared(results: Results) -> pd.DataFrame:
         runs = runs[runs["form"] == "tuned"]
     elif len(results.trials) or any(name in runs for name in _GRIDS):
         return runs.iloc[:0]
-    if runs.duplicated(["strategy", "seed"]).any():
+    if not one_setting(runs) or runs.duplicated(["strategy", "seed"]).any():
         return runs.iloc[:0]
     return runs.reset_index(drop=True)
+
+
+def one_setting(runs: pd.DataFrame) -> bool:
+    """Whether the runs trained the same on the same, but for what figures of studies vary."""
+    fixed = ("task", "model", "optimizer", "batch_size", "epochs", "metric")
+    return all(runs[name].nunique() <= 1 for name in fixed if name in runs)
 
 
 def is_compared(results: Results, strategies: int = 2, seeds: int = 2) -> bool:

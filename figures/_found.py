@@ -52,13 +52,10 @@ def add(source: str | Path) -> str:
     Raises:
         UsageError: it does not load, has no ``draw``, or takes the name of one that ships.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder, "how_many.py")
-        ...     _ = file.write_text("def draw(results):\\n    ...\\n")
-        ...     add(file)
-        'how_many'
+    Example::
+
+        gclip.figures.add("my_figure.py")
+        gclip.figures.draw("my_figure", results)
     """
     module = import_plugin(source)
     if not callable(getattr(module, "draw", None)):

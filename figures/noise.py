@@ -12,6 +12,7 @@ from gclip.errors import UsageError
 from gclip.results.metrics import is_accuracy, metric_of, with_scores
 from gclip.training.metric import Metric
 
+from ._compared import one_setting
 from ._looks import Look, looks
 from ._metrics import axis_label, format_axis, interval_of_mean, worst_of
 from ._page import page
@@ -45,7 +46,7 @@ USUAL = False
 def applies(results: Results) -> bool:
     """Whether runs were disturbed, each in one way."""
     runs = results.scored().runs
-    if not len(runs) or len(results.trials):
+    if not one_setting(runs) or not len(runs) or len(results.trials):
         return False
     if "disturbance" in runs:
         return True

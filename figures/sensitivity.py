@@ -14,6 +14,7 @@ from gclip.results.metrics import metric_of, with_scores
 from gclip.results.varied import default_of, with_thresholds
 from gclip.training.metric import Metric
 
+from ._compared import one_setting
 from ._looks import looks
 from ._metrics import axis_label, interval_of_mean, mark_worst, whole_range, worst_of
 from ._over import even_on_log, log_axis, means, percents, points
@@ -50,7 +51,13 @@ USUAL = False
 def applies(results: Results) -> bool:
     """Whether some strategy was tried with several thresholds, and with nothing else varied."""
     runs = results.scored().runs
-    if "lr" not in runs or not len(runs) or len(results.trials) or runs["lr"].nunique() > 1:
+    if (
+        "lr" not in runs
+        or not one_setting(runs)
+        or not len(runs)
+        or len(results.trials)
+        or runs["lr"].nunique() > 1
+    ):
         return False
     return "rate" not in runs and bool(_families(with_thresholds(runs), results.study))
 

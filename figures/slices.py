@@ -87,7 +87,9 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         axes.set_xlabel(field)
         axes.set_title(wrapped(text, letters(0.84 / columns, figure=figure)), fontsize="small")
         axes.spines["top"].set(color=look[text].colour, linewidth=pt(2.2))
-    clip_axis(grid[0], metric)
+    for axes in grid:
+        axes.margins(y=0.12)  # the ring is wider than a point
+    clip_axis(grid[0], metric, 0.05)
     format_axis(grid[0].yaxis, metric, 0)
     side_label(figure, axis_label("Validation", metric))
     present = [status for status in marks if (trials["status"] == status).any()]

@@ -17,6 +17,7 @@ from gclip.results.frames import ordered
 from gclip.results.metrics import metric_of, with_scores
 from gclip.results.varied import with_thresholds
 
+from ._compared import one_setting
 from ._looks import looks
 from ._metrics import axis_label, format_axis, worst_of
 from ._over import even_on_log, log_axis
@@ -54,7 +55,7 @@ USUAL = False
 def applies(results: Results) -> bool:
     """Whether some strategy was trained at several learning rates and several thresholds."""
     runs = results.scored().runs
-    return "lr" in runs and len(runs) > 0 and bool(_families(_tried(runs)))
+    return "lr" in runs and one_setting(runs) and len(runs) > 0 and bool(_families(_tried(runs)))
 
 
 @finished

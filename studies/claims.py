@@ -32,7 +32,7 @@ from gclip.results.paired import holm, sign_flip
 from gclip.results.trained import trained as are_trained
 from gclip.results.trained import trained_from
 from gclip.studies._published import Claim, claims
-from gclip.studies._runs import Cell, failures, number, scored, trained
+from gclip.studies._runs import Cell, failures, labels_of, number, scored, trained
 from gclip.studies._words import factor, interval
 from gclip.text.screen import percent
 from gclip.training.metric import ACCURACY
@@ -59,7 +59,8 @@ SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported here", "not supported here", 
 def run(request: Request) -> Answer:
     """One row a claim."""
     all_claims = claims()
-    runs = trained(request, cells_of(request))
+    cells = cells_of(request)
+    runs = trained(request, cells)
     rows = [row_of(claim, runs[runs["claim"] == claim.name]) for claim in all_claims]
     judge(rows, all_claims)
     return Answer(
@@ -67,6 +68,7 @@ def run(request: Request) -> Answer:
         columns=COLUMNS,
         notes=[*map(_sentence, all_claims), *_notes(len(all_claims)), *failures(runs)],
         more={"claims": [_told(claim) for claim in all_claims]},
+        labels=labels_of(cells),
         ok=any(row["n"] for row in rows),
     )
 

@@ -37,13 +37,13 @@ def rows(
     model: str = "lenet",
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """``case, peer, overhead, ours_ms, peer_ms``: what our clipping adds to a step of training.
+    """``case, peer, overhead, lower, upper, ours_ms, peer_ms``: what our clipping adds to a step.
 
     Ours and the peer's take turns, `STEPS` steps each, of which the median counts; ``overhead`` is
-    the median of the turns' ratios, less 1. On one thread, in the processor's time, so that other
-    programs hardly count. The peers clip by torch's ``clip_grad_norm_``: in the
-    same loop by hand, or by the framework's own option. Frameworks that are not installed are left
-    out.
+    the median of the turns' ratios, less 1, and ``lower`` and ``upper`` are their quartiles. On one
+    thread, in the processor's time, so that other programs hardly count. The peers clip by torch's
+    ``clip_grad_norm_``: in the same loop by hand, or by the framework's own option. Frameworks that
+    are not installed are left out.
 
     Args:
         seconds: each row measures for about that long.
@@ -100,8 +100,11 @@ def _compare(ours: Block, theirs: Block, seconds: float) -> dict[str, float]:
         for block in (ours, theirs) if len(ratios) % 2 else (theirs, ours):
             medians[block].append(statistics.median(block()))
         ratios.append(medians[ours][-1] / medians[theirs][-1])
+    lower, overhead, upper = (each - 1 for each in statistics.quantiles(ratios, n=4))
     return {
-        "overhead": statistics.median(ratios) - 1,
+        "overhead": overhead,
+        "lower": lower,
+        "upper": upper,
         "ours_ms": 1000 * statistics.median(medians[ours]),
         "peer_ms": 1000 * statistics.median(medians[theirs]),
     }

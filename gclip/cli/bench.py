@@ -331,7 +331,7 @@ def machine() -> dict[str, Any]:
 
 def _cell(key: str, value: Any) -> str:
     if isinstance(value, float):
-        if key == "overhead":
+        if key in ("overhead", "lower", "upper"):
             return f"{screen.percent(value, sign=True)} %"
         return f"{value:.2f}×" if key == "speedup" else f"{value:.4g}"
     return "–" if value is None else str(value)

@@ -42,7 +42,5 @@ def loop(
         rows = measured.rows(
             seconds=positive(seconds), batch=batch_size, model=model, progress=progress
         )
-    report(
-        "loop", rows, json, "overhead: median of our time over the peer's in turns, less 1.",
-        speedup=False,
-    )  # fmt: skip
+    what = "overhead: median of our time over the peer's in turns, less 1; lower, upper: quartiles."
+    report("loop", rows, json, what, speedup=False)

@@ -29,6 +29,7 @@ from gclip.cli import (
     listing,
     report,
     show,
+    store,
     study,
     survey,
     train,
@@ -58,6 +59,7 @@ app = App(
 for module in (train, compare, figures, report, listing, show, check, survey, doctor, env):
     module.add_to(app)
 app.add_typer(study.app, name="study")
+app.add_typer(store.app, name="store")
 bench_loop.add_to(bench.app)
 app.add_typer(bench.app, name="bench")
 
@@ -93,6 +95,7 @@ def root(
     gclip report                                a store as a page that people read
     gclip study run thresholds --strategy agc   tune it
     gclip check my_strategies.py                a strategy of yours
+    gclip store check                           whether all results are whole
     gclip doctor train.py                       what is wrong with a loop's clipping
     gclip env                                   versions, for a bug report
     """

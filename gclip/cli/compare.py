@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gclip.cli.failures import failure_code
-from gclip.cli.interrupts import interruptible
+from gclip.cli.interrupts import going_on, interruptible
 from gclip.cli.options import (
     FiguresFolder,
     Fleet,
     Json,
+    KeptPlace,
     NoFigures,
-    Place,
     Player,
     Plugins,
     Strategies,
@@ -54,7 +54,7 @@ def add_to(app: typer.Typer) -> None:
 @expand
 def compare(
     run: Setting,
-    place: Place,
+    place: KeptPlace,
     strategy: Strategies = None,
     player: Player = None,
     seeds: Annotated[
@@ -88,7 +88,7 @@ def compare(
 
     With no options: all registered strategies, on digits, with as many seeds as so many
     comparisons need (11). The same command again reads the runs that are there and makes those
-    that are not; so does one after Ctrl-C.
+    that are not; so does one after Ctrl-C or a kill, which goes on from where long runs were.
 
     \b
     Examples:
@@ -109,7 +109,7 @@ def compare(
         left = display.total - display.stored
         return (
             f"{display.stored} of {screen.plural(display.total, 'run')} are finished and kept in "
-            f"{place.store}; the same command makes the other {left}"
+            f"{place.store}; the same command makes the other {left}{going_on(place.store)}"
         )
 
     with interruptible(message), display:

@@ -1,8 +1,9 @@
 """Ctrl-C and SIGTERM: a sentence about what is not lost, and the exit code that shells expect.
 
-Both raise `KeyboardInterrupt` where the command is; a scheduler's SIGTERM a kind of its own. The
-second Ctrl-C ends the process where it is, and so does one while Python shuts down: there torch
-and others still tidy up, and would show a traceback.
+Both raise `KeyboardInterrupt`, a scheduler's SIGTERM a kind of its own: where the command is, or in
+training when the step under way has been finished and its run saved (`gclip.core.stopping`). The
+second signal ends the process where it is, and so does one while
+Python shuts down: there torch and others still tidy up, and would show a traceback.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import typer
 
+from gclip.core import stopping
 from gclip.text.screen import note
 
 INTERRUPTED = 130
@@ -29,7 +32,9 @@ TERMINATED = 143
 AGAIN = "what is in the store is kept; the same command begins again"
 
 _TWICE = 0.25
-"""Seconds in which a second Ctrl-C is the first once more: a parent may send it on, too."""
+"""Seconds in which a second signal is the first once more: a parent may send it on, too."""
+_PATIENCE = 10.0
+"""Seconds that a step may take to its end; schedulers give a process 30."""
 _SHOW_CURSOR = b"\x1b[?25h\n"
 
 
@@ -43,29 +48,48 @@ class _Signals:
     Attributes:
         first: when the first one came.
         over: the command has ended; only Python's shutdown is left.
+        late: what a step that takes too long is ended by.
     """
 
     def __init__(self) -> None:
         self.first: float | None = None
         self.over = False
+        self.late: KeyboardInterrupt | None = None
 
     def interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        self._end(KeyboardInterrupt(), INTERRUPTED)
+
+    def terminate(self, _number: int, _frame: FrameType | None) -> None:
+        self._end(Terminated(), TERMINATED)
+
+    def _end(self, error: KeyboardInterrupt, code: int) -> None:
         now = time.monotonic()
+        if self.late is not None:  # no signal from outside: the step takes too long
+            late, self.late = self.late, None
+            if stopping.is_wanted():
+                raise late
+            return
         if self.over or (self.first is not None and now - self.first > _TWICE):
             if sys.stderr is not None and sys.stderr.isatty():
                 with contextlib.suppress(OSError):
                     os.write(2, _SHOW_CURSOR)
-            os._exit(INTERRUPTED)
-        if self.first is None:
-            self.first = now
-            raise KeyboardInterrupt
+            os._exit(code)
+        if self.first is not None:
+            return
+        self.first = now
+        if not stopping.request(error):
+            raise error
+        waiting = threading.Timer(_PATIENCE, self._lose_patience, (error,))
+        waiting.daemon = True
+        waiting.start()
 
-    def terminate(self, _number: int, _frame: FrameType | None) -> None:
-        if self.over:
-            os._exit(TERMINATED)
-        if self.first is None:  # else the command is ending already
-            self.first = time.monotonic()
-            raise Terminated
+    def _lose_patience(self, error: KeyboardInterrupt) -> None:
+        """In a thread: if the step is still under way, end it where it is."""
+        if stopping.is_wanted() and not self.over:
+            self.late = error
+            number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+            if os.name != "nt":
+                signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 @contextmanager
@@ -106,6 +130,14 @@ def interruptible(message: Callable[[], str]) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         raise typer.Exit(tell(error, message())) from None
+
+
+def going_on(store: Path) -> str:
+    """Which runs a store keeps that are under way, to follow "the same command goes on"."""
+    from gclip.results.checkpoints import checkpoint_files
+
+    count = len(checkpoint_files(store))
+    return f", from {count} {'checkpoint' if count == 1 else 'checkpoints'}" if count else ""
 
 
 def tell(error: BaseException | None, message: str) -> int:

@@ -21,6 +21,7 @@ from gclip.core.launcher import launched, speaks
 from gclip.core.numbers import bounded, shown
 from gclip.errors import UsageError
 from gclip.execution.compare import MOST_SEEDS
+from gclip.execution.execution import CHECKPOINT_EVERY, read_seconds
 from gclip.text.export import TEXT, checked
 
 if TYPE_CHECKING:
@@ -148,6 +149,37 @@ class Place:
             "trains many runs, each in one process, and only gclip train shares a run out to "
             f"several; start it once, without torchrun{instead.format(size=found[1])}"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptPlace(Place):
+    """On what the runs are trained, where they are kept, and how often while they train."""
+
+    checkpoint_every: Annotated[
+        str,
+        _place(
+            "--checkpoint-every",
+            help="Seconds of training between two checkpoints in STORE/checkpoints, and before the "
+            "first: the same command goes on from there. 0 is every epoch, off is never.",
+            metavar="SECONDS|off",
+        ),
+    ] = f"{CHECKPOINT_EVERY:g}"
+
+    @property
+    def checkpoint_seconds(self) -> float | None:
+        """What ``--checkpoint-every`` says; None for off."""
+        try:
+            return read_seconds(self.checkpoint_every)
+        except UsageError:
+            raise UsageError(
+                "--checkpoint-every takes seconds such as 60, 0 for every epoch, or off, but got "
+                f"{shown(self.checkpoint_every)}"
+            ) from None
+
+    def execution(self, workers: int | None, fleet: int | str | None) -> Execution:
+        """As of `Place`, with checkpoints."""
+        how = super().execution(workers, fleet)
+        return dataclasses.replace(how, checkpoint_every=self.checkpoint_seconds)
 
 
 def expand(command: Callable[..., Any]) -> Callable[..., Any]:

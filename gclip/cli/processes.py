@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from gclip.cli.interrupts import INTERRUPTED, TERMINATED, Terminated
-from gclip.core.launcher import launched, speaks
+from gclip.core.launcher import launched, speaks, speaks_on_its_machine
 from gclip.text.screen import note
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def joined(device: str) -> Iterator[World | None]:
         device: what ``--device`` says.
 
     Raises:
-        UsageError: the processes cannot be joined, said by the first of them.
+        UsageError: the processes cannot be joined, said by the first of each machine.
     """
     if launched() is None:
         yield None
@@ -44,8 +44,8 @@ def joined(device: str) -> Iterator[World | None]:
     except LostProcess as error:  # each has waited for others, so that each may be the only one
         note(f"gclip: error: {error}")
         raise typer.Exit(1) from None
-    except ValueError:
-        if speaks():
+    except ValueError:  # of the environment or the machine, so that all there have it
+        if speaks_on_its_machine():
             raise
         raise typer.Exit(2) from None
     try:

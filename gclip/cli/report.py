@@ -239,6 +239,8 @@ def _claimed(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
     said, asked = [], False
     for row in rows:
+        if row.get("verdict") and row.get("name"):
+            said.append(f"{row['name']}: {row['verdict']}")
         for key, evidence in row.items():
             if not key.endswith("evidence") or not evidence or evidence == "baseline":
                 continue

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gclip.cli.figures import save_figure
-from gclip.cli.interrupts import interruptible
+from gclip.cli.interrupts import going_on, interruptible
 from gclip.execution.progress import RunsDisplay
 from gclip.text import screen
 from gclip.text.export import TEXT, exported
@@ -51,7 +51,8 @@ def run_and_draw(
 
     def message() -> str:
         where = request.store.path
-        return f"the runs that ended are kept in {where}; the same command goes on"
+        goes_on = going_on(where)
+        return f"the runs that ended are kept in {where}; the same command goes on{goes_on}"
 
     with interruptible(message), display:
         execution = dataclasses.replace(request.execution, listener=display)

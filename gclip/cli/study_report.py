@@ -17,7 +17,7 @@ from gclip.cli.figures import save_figure
 from gclip.cli.options import (
     FiguresFolder,
     Json,
-    Place,
+    KeptPlace,
     Plugins,
     StoreFolder,
     TableFormat,
@@ -51,7 +51,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def report(
-    place: Place,
+    place: KeptPlace,
     names: Annotated[
         list[str] | None,
         typer.Argument(

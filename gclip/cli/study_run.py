@@ -14,7 +14,7 @@ from gclip.cli.options import (
     FiguresFolder,
     Fleet,
     Json,
-    Place,
+    KeptPlace,
     Plugins,
     TableFormat,
     Workers,
@@ -40,7 +40,7 @@ def add_to(app: typer.Typer) -> None:
 def run(
     *,
     run: Setting,
-    place: Place,
+    place: KeptPlace,
     name_of_study: Annotated[
         str | None,
         typer.Argument(

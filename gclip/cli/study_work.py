@@ -15,7 +15,7 @@ from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     Fleet,
     Json,
-    Place,
+    KeptPlace,
     Plugins,
     Workers,
     expand,
@@ -49,7 +49,10 @@ Storage = Annotated[
     ),
 ]
 
-_NOT_CREATED = ("seeds", "workers", "out", "format", "json", "device", "threads", "fleet")
+_NOT_CREATED = (
+    *("seeds", "workers", "out", "format", "json", "device", "threads", "fleet"),
+    "checkpoint_every",
+)
 """Options of ``gclip study run`` that are about where trials train, or about what comes after."""
 
 
@@ -123,7 +126,7 @@ def create(
 
 @expand
 def work(
-    place: Place,
+    place: KeptPlace,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the study, as it was created.")],
     storage: Storage,
     workers: Workers = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ import typer
 from gclip.cli.interrupts import interruptible
 from gclip.cli.options import (
     Json,
-    Place,
+    KeptPlace,
     Player,
     Plugins,
     expand,
@@ -42,7 +43,7 @@ def add_to(app: typer.Typer) -> None:
 @expand
 def train(
     run: Setting,
-    place: Place,
+    place: KeptPlace,
     strategy: Annotated[
         str | None,
         typer.Option(
@@ -64,7 +65,7 @@ def train(
             "--checkpoint",
             metavar="FILE",
             help="Save here after each epoch, and go on from here if it exists.",
-            show_default="no epoch is saved",
+            show_default="STORE/checkpoints, where it is removed when the run has ended",
         ),
     ] = None,
     tensorboard: Annotated[
@@ -81,8 +82,9 @@ def train(
 ) -> None:
     """Train one model with one strategy, and say what clipping did.
 
-    The run is kept in the store; the same command again reads it. Under torchrun its processes
-    share each batch.
+    The run is kept in the store; the same command again reads it. One that is stopped is saved, and
+    the same command goes on from there, to the same bits; so it does after a kill, from the last
+    checkpoint of a run that takes minutes. Under torchrun its processes share each batch.
 
     \b
     Examples:
@@ -90,13 +92,18 @@ def train(
       gclip train -s "norm(max_norm=0.1)" --lr 0.4 --seed 3
       gclip train --model plain -s agc --watch layer
       gclip train -s zclip --tensorboard boards
+      gclip train --task chars -s norm --checkpoint-every 30
       gclip train --recipe tutorial --data cifar-10-batches-py
       gclip train --task gan-digits --player generator=agc --player discriminator=norm
       torchrun --nproc-per-node 2 -m gclip train -s agc --batch-size 128
     """
-    with interruptible(lambda: _interrupted(checkpoint)), StepsDisplay(silent=not speaks()) as show:
+    every = place.checkpoint_seconds
+    under_way = _UnderWay(checkpoint)
+    with interruptible(under_way.told), StepsDisplay(silent=not speaks()) as show:
         show.load("torch")
+        from gclip.core import stopping
         from gclip.results import Store
+        from gclip.results.checkpoints import Checkpoints
         from gclip.results.tensorboard import write, writer_class
         from gclip.training import resolve_device
         from gclip.training import train as train_run
@@ -116,23 +123,31 @@ def train(
             config, dataset = in_turn(world, partial(load_data, config, run.data))
             store = Store(place.store, create=True) if speaks() else None
             is_stored = told(world, lambda: store is not None and store.has(config.key))
-            if is_stored and store is not None:
-                result = store.load(config.key)
-            elif not is_stored:
-                show.begin(f"training {config.strategy}")
-                result = train_run(
-                    config,
-                    dataset=dataset,
-                    device=str(device),
-                    threads=place.threads,
-                    checkpoint=checkpoint,
-                    on_progress=show.train,
-                    world=world,
-                )
-            if store is None:  # the first process keeps and tells what all have trained
-                return
-            if not is_stored:
-                store.save(result)
+            kept = None if store is None else Checkpoints(store)
+            keeper = None if kept is None else kept.keeper([config], every, show.say)
+            if checkpoint is None and keeper is not None:
+                under_way.path = keeper.path
+            # Processes that wait for each other cannot each end at a place of their own.
+            with stopping.at_a_good_place() if world is None else nullcontext():
+                if is_stored and store is not None:
+                    result = store.load(config.key)
+                elif not is_stored:
+                    show.begin(f"training {config.strategy}")
+                    result = train_run(
+                        config,
+                        dataset=dataset,
+                        device=str(device),
+                        threads=place.threads,
+                        checkpoint=checkpoint or keeper,
+                        on_progress=show.train,
+                        world=world,
+                    )
+                if store is None or kept is None:  # the first keeps what all have trained
+                    return
+                if not is_stored:
+                    store.save(result)
+                under_way.is_stored = True
+                kept.drop_ended([config.key])
             written = None if tensorboard is None else write(result, tensorboard)
     folder = store.path / config.key
     if json:
@@ -187,7 +202,25 @@ def _clipping(clipping: dict[str, Any]) -> list[str]:
     return [sentence, DEFINITION, f"Gradients were not finite{many} {first}."]
 
 
-def _interrupted(checkpoint: Path | None) -> str:
-    if checkpoint is not None and os.path.exists(checkpoint):
-        return f"the epochs so far are in {checkpoint}; the same command goes on from there"
-    return "nothing of this run is kept (--checkpoint FILE would keep its epochs)"
+class _UnderWay:
+    """What is kept of a run when the command is stopped.
+
+    Attributes:
+        path: of its checkpoint, if there is one.
+        is_stored: it has ended, and is in the store.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path, self.is_stored = path, False
+
+    def told(self) -> str:
+        """In words."""
+        from gclip.training.checkpoint import read_about
+
+        if self.is_stored:
+            return "the run has ended and is stored; the same command shows it"
+        if self.path is None or not os.path.exists(self.path):
+            return "nothing of this run is kept; the same command begins it again"
+        about = read_about(self.path) or {}
+        saved = f"step {about['step']} of {about['steps']} is" if "steps" in about else "it is"
+        return f"{saved} saved in {self.path}; the same command goes on from there"

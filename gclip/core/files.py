@@ -14,11 +14,20 @@ def read_file(path: str | Path) -> bytes:
     Raises:
         OSError: it cannot be read, or is a folder, a pipe or a device.
     """
+    return read_start(path, -1)
+
+
+def read_start(path: str | Path, most: int) -> bytes:
+    """The first bytes of a file, `most` of them at most; as `read_file` otherwise.
+
+    Raises:
+        OSError: as `read_file`.
+    """
     with open(path, "rb", opener=_without_waiting) as file:
         mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, f"it is {_kind(mode)}, not a file", str(path))
-        return file.read()
+        return file.read(most)
 
 
 def what_is_at(path: str | Path) -> str:

@@ -20,3 +20,8 @@ def speaks() -> bool:
     """Whether this process says what all of them have to say: it is alone, or the first."""
     found = launched()
     return found is None or found[0] == 0
+
+
+def speaks_on_its_machine() -> bool:
+    """Whether this process says what all of its machine have to say: the first there."""
+    return launched() is None or os.environ.get("LOCAL_RANK", os.environ["RANK"]) == "0"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gclip.core.numbers import bounded
 from gclip.errors import UsageError, unknown
 from gclip.execution.events import Listener, ignore
-from gclip.execution.execution import Execution
+from gclip.execution.execution import CHECKPOINT_EVERY, Execution
 from gclip.execution.fleet_plan import FleetSize
 from gclip.execution.run_all import train_missing
 from gclip.results.reading import reading_once
@@ -153,6 +153,7 @@ def compare(
     baseline: str | None = None,
     threads: int = 1,
     fleet: FleetSize = "auto",
+    checkpoint_every: float | None = CHECKPOINT_EVERY,
     progress: bool = True,
     on_event: Listener | None = None,
     **settings: Any,
@@ -213,6 +214,7 @@ def compare(
             plugins=plugins,
             threads=threads,
             fleet=fleet,
+            checkpoint_every=checkpoint_every,
             listener=listen,
         )
         return compare_configs(configs, reference, store, execution)

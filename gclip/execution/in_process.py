@@ -21,7 +21,7 @@ class InProcess(TrainingPool):
 
     def __init__(self, store: Store, execution: Execution) -> None:
         super().__init__(store, execution)
-        self._trainer = JobTrainer(store, execution)
+        self._trainer = JobTrainer(store, execution, self._note)
 
     @property
     def free(self) -> int:

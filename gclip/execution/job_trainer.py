@@ -9,12 +9,15 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from gclip.core import stopping
 from gclip.execution.execution import Execution
 from gclip.execution.job import Job
 
 if TYPE_CHECKING:
     from gclip.results import Store
+    from gclip.results.checkpoints import SavedRuns
     from gclip.training import Dataset, ProblemData, Progress, RunConfig, RunResult
+    from gclip.training.checkpointer import Checkpointer
 
 OnProgress = Callable[[Job, "Progress", bool], bool]
 """Is told how far a run is, and whether its answer, to continue or not, counts: at the end of every
@@ -24,13 +27,22 @@ epoch but the last."""
 class JobTrainer:
     """Trains jobs in this process, and keeps the data sets that they need.
 
+    What takes long is kept beside the store while it trains, and goes on from there: see
+    `gclip.results.checkpoints`.
+
     Args:
         store: where results go.
         execution: with the device chosen.
+        note: is told what is to be said of a job.
     """
 
-    def __init__(self, store: Store, execution: Execution) -> None:
-        self._store, self._execution = store, execution
+    def __init__(
+        self, store: Store, execution: Execution, note: Callable[[Job, str], None]
+    ) -> None:
+        from gclip.results.checkpoints import Checkpoints
+
+        self._store, self._execution, self._note = store, execution, note
+        self._checkpoints = Checkpoints(store)
         dataset = execution.dataset
         self._datasets = {} if dataset is None else {dataset.name: dataset}
 
@@ -46,14 +58,25 @@ class JobTrainer:
         changed = code_changed(job.config)
         if changed:
             raise ValueError(changed)
-        result = train(
-            job.config,
-            dataset=self.dataset(job.config.task),
-            device=self._execution.device,
-            threads=self._execution.threads,
-            on_progress=_asking_at_epochs(functools.partial(on_progress, job)),
+        if self._checkpoints.of_run(job.config.key) is None and self._fleet_of([job]) is not None:
+            ended: list[RunResult] = []
+            self.train_fleet([job], on_progress, lambda _, result: ended.append(result), _raise)
+            return ended[0]
+        config, dataset = job.config, self.dataset(job.config.task)
+        keeper = self._checkpoints.keeper(
+            [config], self._execution.checkpoint_every, functools.partial(self._note, job)
         )
-        self._store.save(result)
+        with stopping.at_a_good_place():
+            result = train(
+                config,
+                dataset=dataset,
+                device=self._execution.device,
+                threads=self._execution.threads,
+                on_progress=_asking_at_epochs(functools.partial(on_progress, job)),
+                checkpoint=keeper,
+            )
+            self._store.save(result)
+            self._checkpoints.drop([config])
         return result
 
     def train_fleet(
@@ -82,20 +105,67 @@ class JobTrainer:
                 able.append(job)
         if not able:
             return
-        listeners = [_asking_at_epochs(functools.partial(on_progress, job)) for job in able]
+        listeners = {
+            job.config.key: _asking_at_epochs(functools.partial(on_progress, job)) for job in able
+        }
+        by_key = {job.config.key: job for job in able}
+        dataset = self.dataset(able[0].config.task)
+        tell = functools.partial(self._note, able[0])
+        configs, keeper = self._going_on(able, tell)
+        if keeper is None:
+            configs = [job.config for job in able]
+            keeper = self._checkpoints.keeper(configs, self._execution.checkpoint_every, tell)
+
+        def listen(index: int, progress: Progress) -> bool:
+            own = listeners.get(configs[index].key)
+            return own is None or own(progress)
 
         def store_result(index: int, result: RunResult) -> None:
-            self._store.save(result)
-            on_result(able[index], result)
+            job = by_key.get(configs[index].key)
+            if job is not None:
+                self._store.save(result)
+                on_result(job, result)
 
-        train_fleet(
-            [job.config for job in able],
-            dataset=self.dataset(able[0].config.task),
-            device=self._execution.device,
-            threads=self._execution.threads,
-            on_progress=lambda index, progress: listeners[index](progress),
-            on_result=store_result,
-        )
+        with stopping.at_a_good_place():
+            try:
+                train_fleet(
+                    configs,
+                    dataset=dataset,
+                    device=self._execution.device,
+                    threads=self._execution.threads,
+                    on_progress=listen,
+                    on_result=store_result,
+                    checkpoint=keeper,
+                )
+            except Exception:
+                self._checkpoints.drop(configs)  # its runs begin again one by one
+                raise
+            self._checkpoints.drop(configs)
+
+    def _going_on(
+        self, jobs: Sequence[Job], tell: Callable[[str], None]
+    ) -> tuple[list[RunConfig], Checkpointer | None]:
+        """A fleet as it was when it was saved: runs that have ended since train once more beside
+        these. No runs where there is nothing to go on from."""
+        from gclip.training import RunConfig, resolve_device
+        from gclip.training.checkpointer import made_by
+
+        saved = self._fleet_of(jobs)
+        if saved is None:
+            return [], None
+        configs = [RunConfig.from_json(text) for text in saved.configs]
+        keeper = self._checkpoints.keeper(configs, self._execution.checkpoint_every, tell)
+        maker = made_by(resolve_device(self._execution.device), self._execution.threads)
+        found = None if keeper is None else keeper.load(configs)
+        if keeper is None or found is None or not keeper.accept(found, maker):
+            return [], None
+        return configs, keeper
+
+    def _fleet_of(self, jobs: Sequence[Job]) -> SavedRuns | None:
+        """The checkpoint of a fleet that these runs, and no others, go on from."""
+        if self._execution.checkpoint_every is None or self._execution.fleet == 1:
+            return None
+        return self._checkpoints.fleet_of([job.config.key for job in jobs])
 
     def dataset(self, task: str) -> Dataset | ProblemData:
         """The data of a task, loaded once."""
@@ -135,6 +205,10 @@ def code_changed(config: RunConfig) -> str | None:
         f"the code of {edited} was edited while the comparison ran; "
         "repeat the command to run it with the new code"
     )
+
+
+def _raise(_job: Job, message: str) -> None:
+    raise ValueError(message)
 
 
 def _asking_at_epochs(on_progress: Callable[[Progress, bool], bool]) -> Callable[[Progress], bool]:

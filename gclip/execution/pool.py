@@ -59,12 +59,20 @@ class Pool(ABC):
         for job in jobs:
             self.submit(job)
 
+    def expect(self, keys: Sequence[str]) -> None:  # noqa: B027 - nothing to do without fleets
+        """The runs with these keys come first, and may have been under way when a command before
+        this one was stopped."""
+
     @abstractmethod
     def wait(self) -> list[tuple[Job, RunResult]]:
         """Block until at least one submitted run has ended; the results are in the store."""
 
     def close(self) -> None:  # noqa: B027 - a pool without processes has nothing to stop
         """Stop at once. Runs in progress are given up; those that ended are stored."""
+
+    def stop(self) -> None:
+        """Stop at a good place: runs in progress are kept, as far as they can be."""
+        self.close()
 
     def __enter__(self) -> Self:
         return self
@@ -75,7 +83,10 @@ class Pool(ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.stop()
+        else:
+            self.close()
 
     def _tell(self, kind: EventKind, job: Job, **more: Any) -> None:
         self._listener(Event(kind=kind, index=job.index, config=job.config, **more))
@@ -116,7 +127,7 @@ class TrainingPool(Pool):
         super().__init__(store, execution.listener)
         self._execution = execution
         size = execution.fleet if isinstance(execution.fleet, int) else 1
-        self._queue = JobQueue(size, execution.processes, self._note)
+        self._queue = JobQueue(size, execution.processes, self._note, self._resumable)
 
     def submit(self, job: Job) -> None:
         """Take a run; see `Pool.submit`."""
@@ -134,6 +145,21 @@ class TrainingPool(Pool):
     def resize(self, fleet: int) -> None:
         """From now on fleets have at most so many runs; 1: there are none."""
         self._queue.size = fleet
+
+    def expect(self, keys: Sequence[str]) -> None:
+        """See `Pool.expect`: fleets are gathered to be as large as they were."""
+        largest = max(map(len, self._resumable(keys)), default=1)
+        self._queue.size = max(self._queue.size, largest)
+
+    def _resumable(self, keys: Sequence[str]) -> list[list[str]]:
+        """Runs that have to train together to go on from where they were stopped."""
+        from gclip.results.checkpoints import Checkpoints
+
+        fleet = self._execution.fleet
+        if self._execution.checkpoint_every is None or fleet == 1:
+            return []
+        found = Checkpoints(self.store).resumable(keys)
+        return [each for each in found if fleet == "auto" or len(each) <= int(fleet)]
 
     def _retry_alone(self, jobs: Sequence[Job], message: str) -> None:
         """Runs of which a fleet or a worker was lost begin again, each by itself."""

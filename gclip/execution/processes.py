@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import subprocess
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from gclip.execution.speedup import Speedup
     from gclip.results import Store
     from gclip.training import RunConfig, RunResult
+
+
+PATIENCE = 10.0
+"""Seconds that workers have to finish a step and save its run; schedulers give a process 30."""
 
 
 class WorkersFailed(RuntimeError):
@@ -103,6 +109,19 @@ class Processes(TrainingPool):
         """The process ids of the living workers."""
         return tuple(worker.process.pid for worker in self._workers)
 
+    def stop(self) -> None:
+        """Let workers finish their step and save their runs, then end them; see `Pool.stop`."""
+        try:
+            busy = [worker for worker in self._workers if worker.jobs and worker.ready]
+            for worker in busy:
+                worker.send({"stop": True})
+            until = time.monotonic() + PATIENCE
+            for worker in busy:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    worker.process.wait(max(0.0, until - time.monotonic()))
+        finally:
+            self.close()
+
     def close(self) -> None:
         """End all workers at once; see `Pool.close`."""
         for worker in self._workers:
@@ -150,6 +169,9 @@ class Processes(TrainingPool):
             return []
         job = worker.jobs.get(message["index"])
         if job is None:
+            return []
+        if kind == "note":
+            self._note(job, message["message"])
             return []
         if kind == "progress":
             progress = Progress.from_dict(message["progress"])

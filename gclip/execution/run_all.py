@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gclip.execution.events import Event, Listener, ignore
-from gclip.execution.execution import Execution
+from gclip.execution.execution import CHECKPOINT_EVERY, Execution
 from gclip.execution.fleet_plan import FleetSize
 from gclip.execution.in_process import InProcess
 from gclip.execution.job import Job
 from gclip.execution.pool import TrainingPool
 from gclip.execution.processes import Processes
+from gclip.results.checkpoints import Checkpoints
 from gclip.results.reading import reading_once
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def run_all(
     plugins: Iterable[str | Path] = (),
     threads: int = 1,
     fleet: FleetSize = "off",
+    checkpoint_every: float | None = CHECKPOINT_EVERY,
     on_event: Listener = ignore,
 ) -> list[RunResult]:
     """The result of every config, in their order; those that the store has are only read.
@@ -56,6 +58,9 @@ def run_all(
         fleet: how many runs of one shape are trained as one program, at most; ``auto`` for what is
             measured to be the fastest (`gclip.execution.fleet_sizing`). The last bits of a result
             depend on it; with ``off`` they are those of `gclip.training.train`.
+        checkpoint_every: seconds of training between two checkpoints in the store's folder
+            ``checkpoints``, from which a run that was stopped goes on to the same bits; 0 for one
+            at every epoch's end, None for none.
         on_event: is told everything that happens, in this thread.
 
     A run that raises has the status ``failed`` and a message; the others go on. Ctrl-C
@@ -69,6 +74,7 @@ def run_all(
         plugins=tuple(plugins),
         threads=threads,
         fleet=fleet,
+        checkpoint_every=checkpoint_every,
         listener=on_event,
     )
     return train_missing(configs, store, execution)
@@ -91,6 +97,8 @@ def train_missing(
             tell(Event(kind="cached", index=index, config=config, result=results[config.key]))
         else:
             jobs[config.key] = Job(index, config)
+    if results:
+        Checkpoints(store).drop_ended(results)
     missing = list(jobs.values())
     for job in missing:
         tell(Event(kind="queued", index=job.index, config=job.config))
@@ -104,6 +112,7 @@ def train_missing(
                     configs=list(configs), waiting=len(missing), execution=execution
                 )
                 pool.resize(fleet_sizing.choose(work, store.path, missing[0], pool.measure))
+            pool.expect([job.config.key for job in missing])
             pool.submit_all(missing)
             left = len(missing)
             while left:

@@ -8,7 +8,9 @@ The protocol is a JSON object a line. In: first `first_line`, then ``{"runs": [{
 "config"}, …], "ask"}``; several runs are one fleet. Out: ``ready``, and for each run ``progress``
 …, then ``done`` or ``failed``; or ``broken`` when a fleet raised, for all of it that has not ended.
 With ``ask``, a ``progress`` at an epoch's end has ``asks``, and the worker waits for ``{"go": …}``.
-To ``{"measure": …}``, between runs, the answer is ``measured``: how fast fleets are there.
+To ``{"measure": …}``, between runs, the answer is ``measured``: how fast fleets are there. A
+``note`` is what there is to say of a run. After ``{"stop": true}``, or SIGTERM, the worker finishes
+its step, saves the state of its runs and ends.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ import queue
 import signal
 import sys
 import threading
+from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
 
+from gclip.core import stopping
 from gclip.execution.execution import Execution
 from gclip.execution.job import Job
 from gclip.execution.job_trainer import JobTrainer, describe_error
@@ -37,7 +41,7 @@ BOOT = (
     "sys.path[:] = settings.pop('import_path'); "
     "from gclip.execution.worker import serve; serve(settings)"
 )
-_OWN = ("dataset", "fleet", "listener")
+_OWN = ("dataset", "listener")
 """What of an `Execution` is the parent's alone."""
 
 
@@ -53,6 +57,7 @@ def first_line(store: Store, execution: Execution) -> str:
 def serve(settings: dict[str, Any]) -> None:
     """The worker's life: set up, say ready, then one run after another until the input closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, _terminate)
     out = _claim_stdout()
     inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
@@ -69,8 +74,14 @@ def serve(settings: dict[str, Any]) -> None:
         load_plugins(plugin)
     server = _Server(store, execution, inbox, out)
     server.send(kind="ready")
-    while True:
-        server.answer(inbox.get())
+    try:
+        while True:
+            server.answer(inbox.get())
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, _Terminated):  # as it would have ended without our handler
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+        os._exit(0)
 
 
 class _Server:
@@ -84,13 +95,15 @@ class _Server:
         out: IO[str],
     ) -> None:
         self._execution, self._inbox, self._out = execution, inbox, out
-        self._trainer = JobTrainer(store, execution)
+        self._trainer = JobTrainer(store, execution, self._send_note)
         self._parent_decides = False
 
     def answer(self, order: dict[str, Any]) -> None:
         """Train the runs of an order, or measure; what goes wrong is said, not raised."""
         from gclip.training import RunConfig
 
+        if "stop" in order:
+            raise KeyboardInterrupt
         if "measure" in order:
             self.send(kind="measured", speedup=self._measure(**order["measure"]))
             return
@@ -118,11 +131,15 @@ class _Server:
     def _send_failed(self, job: Job, message: str) -> None:
         self.send(kind="failed", index=job.index, message=message)
 
+    def _send_note(self, job: Job, message: str) -> None:
+        self.send(kind="note", index=job.index, message=message)
+
     def _on_progress(self, job: Job, progress: Progress, asks: bool) -> bool:
         """Say how far a run is; whether it should go on is the parent's answer, if it is asked."""
         asks = asks and self._parent_decides
         self.send(kind="progress", index=job.index, progress=progress.to_dict(), asks=asks)
-        return bool(self._inbox.get()["go"]) if asks else True
+        # Told to stop instead, it goes on as far as it can be saved.
+        return bool(self._inbox.get().get("go", True)) if asks else True
 
     def _measure(self, configs: list[str], cap: int, steps: float) -> dict[str, Any] | None:
         """How fast fleets are here; None where that is not worth knowing, or cannot be known."""
@@ -138,9 +155,23 @@ class _Server:
         return None if speedup is None else speedup.to_json()
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, from whoever ends all processes of a job."""
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    """Finish the step; the second time, or with nothing under way, end at once."""
+    if stopping.is_wanted() or not stopping.request(_Terminated()):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+
+
 def _listen(inbox: queue.SimpleQueue[dict[str, Any]]) -> None:
     for line in sys.stdin:
-        inbox.put(json.loads(line))
+        message = json.loads(line)
+        if "stop" in message:
+            stopping.request(KeyboardInterrupt())
+        inbox.put(message)
     # The parent closed the pipe, or died. Nothing here needs tidying: stop in mid-step.
     os._exit(0)
 

@@ -178,7 +178,7 @@ def improvement_interval(probability: float, n: int, m: int, level: float = 0.95
     Example:
         >>> _, low, high = improvement_interval(1.0, 10, 10)
         >>> f"{low:.2f} {high:.2f}"
-        '0.78 1.00'
+        '0.80 1.00'
     """
     if math.isnan(probability) or n < 1 or m < 1:
         return Interval(math.nan, math.nan, math.nan)

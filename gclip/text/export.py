@@ -36,7 +36,7 @@ def checked(format: str) -> str:
 def exported(
     table: TextTable, rows: Iterable[Mapping[str, Any]], notes: Sequence[str], format: str
 ) -> str:
-    """A table in a format other than text.
+    r"""A table in a format other than text.
 
     Args:
         table: as it is printed.
@@ -51,7 +51,7 @@ def exported(
         >>> print(exported(table, [], ["Ten seeds."], "markdown"))
         | strategy | n |
         | :-- | --: |
-        | agc(clip\\\\_factor=0.02) | 10 |
+        | agc(clip\_factor=0.02) | 10 |
         <BLANKLINE>
         Ten seeds.
     """

@@ -89,6 +89,11 @@ class Display:
                 self._doing_said = not what
                 self._refresh()
 
+    def say(self, line: str) -> None:
+        """A line that stays, about something that the answer does not tell."""
+        with self._lock:
+            self._print(line)
+
     def load(self, *modules: str) -> None:
         """Import what takes seconds, and say so first: while it is imported no thread may speak."""
         for name in modules:

@@ -113,6 +113,7 @@ def batches(
     epoch: Epoch,
     normalizer: Normalizer | None,
     memory_format: torch.memory_format = torch.channels_last,
+    first: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (inputs, targets): images normalised, as float32 (batch, C, H, W), or inputs as they
     are, and what `labels` has of them.
@@ -125,15 +126,17 @@ def batches(
         epoch: which examples in which order, and how images are flipped and cropped.
         normalizer: made for images of this size; None for inputs that are no images.
         memory_format: of the inputs yielded, where they have the four dimensions of images.
+        first: how many batches to leave out at the beginning.
     """
     if normalizer is None:
-        yield from _gathered(images, labels, batch_size, epoch, memory_format)
+        yield from _gathered(images, labels, batch_size, epoch, memory_format, first)
         return
     _, channels, height, width = images.shape
     flat = images.permute(0, 2, 3, 1).reshape(len(images), -1)
     count = len(epoch.order)
     chunk = max(1, _CHUNK // (batch_size * flat.shape[1])) * batch_size
-    for start in range(0, count, chunk):
+    done = first * batch_size
+    for start in range(done - done % chunk, count, chunk):
         part = slice(start, min(start + chunk, count))
         chosen = epoch.order[part]
         pixels = flat.index_select(0, chosen).view(-1, height, width, channels)
@@ -144,8 +147,8 @@ def batches(
         ready = ready.view(-1, height, width, channels).permute(0, 3, 1, 2)
         ready = ready.contiguous(memory_format=memory_format)
         answers = labels.index_select(0, chosen)
-        for first in range(0, len(chosen), batch_size):
-            yield ready[first : first + batch_size], answers[first : first + batch_size]
+        for begin in range(max(0, done - start), len(chosen), batch_size):
+            yield ready[begin : begin + batch_size], answers[begin : begin + batch_size]
 
 
 def _gathered(
@@ -154,8 +157,9 @@ def _gathered(
     batch_size: int,
     epoch: Epoch,
     memory_format: torch.memory_format,
+    first: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    for chosen in torch.split(epoch.order, batch_size):
+    for chosen in torch.split(epoch.order, batch_size)[first:]:
         ready = inputs.index_select(0, chosen)
         if ready.ndim == 4:
             ready = ready.contiguous(memory_format=memory_format)

@@ -107,14 +107,15 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
         "numpy": np.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": _device_name(device),
+        "device": device_name(device),
         "cores": os.cpu_count(),
         "threads": threads,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What computes there, as its maker calls it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "mps":

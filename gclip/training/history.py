@@ -109,6 +109,28 @@ class RunHistory:
         self._add_point(at, step, self.metric.worst, math.inf, seconds)
         return step
 
+    def now(self, epoch: int, step: int) -> dict[str, Any]:
+        """What a `gclip.training.Progress` says of the run after `epoch` epochs and `step` steps:
+        the latest of everything."""
+        return {
+            "epoch": epoch,
+            "step": step,
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "score": self.score,
+        }
+
+    def then(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """What it said at a point of the curve."""
+        score, step = float(point[self._column]), int(point["step"])
+        return {
+            "epoch": point["epoch"],
+            "step": step,
+            "loss": self.monitor.losses[step - 1] if step else None,
+            "accuracy": score if self.metric.name == ACCURACY.name else None,
+            "score": score,
+        }
+
     @property
     def _column(self) -> str:
         """What the curve calls the metric."""

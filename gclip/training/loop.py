@@ -51,8 +51,12 @@ class TrainingLoop(ABC, Generic[Report]):
         backward: adds the gradients of a batch.
         epoch: whole epochs done.
         step: optimizer steps done.
+        within: those of them that belong to the epoch under way.
         steps: how many there will be in all.
     """
+
+    resumes_within_epochs = True
+    """What chance decides about an epoch is drawn at its start, so it can be drawn again."""
 
     model: nn.Module
     backward: ForwardBackward
@@ -72,19 +76,25 @@ class TrainingLoop(ABC, Generic[Report]):
         self._images_per_step = config.batch_size * config.accumulate
         self._epoch_steps = math.ceil(self._count / self._images_per_step)
         self.steps = self._epoch_steps * config.epochs
-        self.epoch = self.step = 0
+        self.epoch = self.step = self.within = 0
+        self._goes_on_at = 0  # the step within the epoch at which the next one begins
 
     @property
     def train_examples(self) -> int:
         """How many examples an epoch has."""
         return self._count
 
+    def _begin_epoch(self) -> None:
+        self.within, self._goes_on_at = self._goes_on_at, 0
+
     def _train_steps(self, stream: Batches) -> Iterator[tuple[Tensor, Report]]:
-        """Make an epoch's steps; yields each one's loss and what clipping reports of it."""
+        """Make an epoch's steps that are left; yields each one's loss and what clipping reports
+        of it."""
         self.model.train()
         parameters = list(self.model.parameters())
         changing = self.config.schedule != "constant"
-        for start in range(0, self._count, self._images_per_step):
+        first = self.within * self._images_per_step
+        for start in range(first, self._count, self._images_per_step):
             if changing or self.step == 0:  # strategies see the rate of the step that they clip
                 self._set_rates(self.step)
             images = min(self._images_per_step, self._count - start)
@@ -94,6 +104,7 @@ class TrainingLoop(ABC, Generic[Report]):
             for parameter in parameters:
                 parameter.grad = None
             self.step += 1
+            self.within += 1
             yield loss, report
 
     def _accumulate(self, stream: Batches, images: int) -> Tensor:
@@ -124,6 +135,7 @@ class TrainingLoop(ABC, Generic[Report]):
         return loss.detach()
 
     def _train_batches(self, labels: Tensor, epoch: Epoch) -> Batches:
+        """What is left of an epoch's batches."""
         return batches(
             self._data.train_images,
             labels,
@@ -131,6 +143,7 @@ class TrainingLoop(ABC, Generic[Report]):
             epoch,
             self._normalizer,
             self._memory_format,
+            self.within * self.config.accumulate,
         )
 
     @torch.inference_mode()

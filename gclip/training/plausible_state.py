@@ -52,7 +52,7 @@ def _is_place(value: Any) -> bool:
 
 
 _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("epoch", "step", "broken"), (_is_count, "count")),
+    **dict.fromkeys(("epoch", "step", "within", "broken"), (_is_count, "count")),
     **dict.fromkeys(("losses", "rates"), (_are_numbers, "list of numbers")),
     "curve": (_are_points, "curve"),
     "sequence": (_are_names, "list of names"),

@@ -51,6 +51,8 @@ class ProblemRun:
         UsageError: the problem built what cannot be trained, or the config asks for what it cannot.
     """
 
+    resumes_within_epochs = False
+    """Nobody can leave out a part of the batches that a problem makes."""
     facts: dict[str, str] = {}  # noqa: RUF012 - what a result's environment tells: nothing
 
     def __init__(self, config: RunConfig, data: ProblemData, device: torch.device) -> None:

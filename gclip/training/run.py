@@ -52,6 +52,7 @@ class Run(TrainingLoop[ClipReport]):
         self.before_step: Callable[[], None] | None = None
         self._order = seeds.generator(config.seed, "order")
         self._augmentation = seeds.generator(config.seed, "augmentation")
+        self._at_start = self._order.get_state(), self._augmentation.get_state()
         self._stream: RandomStream | None = None
         torch.manual_seed(seeds.derive(config.seed, "strategy"))
         chance = draws_chance(self.model)
@@ -85,8 +86,10 @@ class Run(TrainingLoop[ClipReport]):
         A step that is skipped is a step like any other to the schedules, the record and the count,
         but weights and the optimizer's state stay as they are.
         """
+        self._begin_epoch()
         monitor = self.history.monitor
         augmentation = self._augmentation if self.config.augment else None
+        self._at_start = self._order.get_state(), self._augmentation.get_state()
         epoch = Epoch.draw(self._count, self._order, augmentation, self.device)
         for loss, report in self._train_steps(self._train_batches(self._train_labels, epoch)):
             if not monitor.note(loss, report.finite):
@@ -95,6 +98,7 @@ class Run(TrainingLoop[ClipReport]):
                 monitor.look()
                 return False
         self.epoch += 1
+        self.within = 0
         return monitor.look()
 
     def measure(self, seconds: float) -> None:
@@ -128,14 +132,20 @@ class Run(TrainingLoop[ClipReport]):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the run depends on, at an epoch's end."""
+        """All that the rest of the run depends on, between two steps.
+
+        Within an epoch that is to be drawn again, as it was at its start.
+        """
+        order, augmentation = self._order.get_state(), self._augmentation.get_state()
+        if self.within:
+            order, augmentation = self._at_start
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "clipper": self.clipper.state_dict(),
             **self.clipper.record.location(),
-            "order": self._order.get_state(),
-            "augmentation": self._augmentation.get_state(),
+            "order": order,
+            "augmentation": augmentation,
             "noise": self._disturbance.generator.get_state(),
             "chance": torch.get_rng_state(),
             "chance_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
@@ -144,6 +154,7 @@ class Run(TrainingLoop[ClipReport]):
             **self.history.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
+            "within": self.within,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -154,6 +165,7 @@ class Run(TrainingLoop[ClipReport]):
         self.clipper.record.locate(FirstNonfinite.from_dict(state.get("first_not_finite")))
         self._order.set_state(state["order"])
         self._augmentation.set_state(state["augmentation"])
+        self._at_start = self._order.get_state(), self._augmentation.get_state()
         self._disturbance.generator.set_state(state["noise"])
         torch.set_rng_state(state["chance"])
         if state["chance_cuda"] is not None and self.device.type == "cuda":
@@ -164,6 +176,10 @@ class Run(TrainingLoop[ClipReport]):
             self._layers.load_state_dict(state["layers"])
         self.history.load_state_dict(state)
         self.epoch, self.step = state["epoch"], state["step"]
+        # Earlier versions saved at an epoch's end only.
+        self.within = self._goes_on_at = state.get("within", 0)
+        if self.within > self._epoch_steps:
+            raise ValueError(f"it is at step {self.within} of an epoch of {self._epoch_steps}")
 
     # -- a step ------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,20 +13,18 @@ from typing import Any, Literal
 
 import torch
 
-from gclip.core import registry
-from gclip.core.digest import code_digest
+from gclip.core import stopping
 from gclip.errors import UsageError
-from gclip.training import checkpoint as checkpoints
-from gclip.training import models
+from gclip.training.checkpointer import Checkpointer, made_by
 from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
+from gclip.training.identified import identified_config
 from gclip.training.metric import ACCURACY, Metric
 from gclip.training.parallel.run import ParallelRun, refuse_general
 from gclip.training.parallel.world import World
 from gclip.training.plausible_state import check_state
 from gclip.training.problem_data import ProblemData
-from gclip.training.problem_registry import problem_code
 from gclip.training.problem_run import ProblemRun
 from gclip.training.result import RunResult, Status
 from gclip.training.run import Run
@@ -90,7 +87,7 @@ def train(
     data: str | Path | None = None,
     device: str = "auto",
     on_progress: Listener | None = None,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Checkpointer | None = None,
     threads: int | None = None,
     world: World | None = None,
 ) -> RunResult:
@@ -114,7 +111,8 @@ def train(
         on_progress: told at every epoch's end, and within epochs at most four times a second;
             the run is pruned when it returns False.
         checkpoint: a file that keeps the state at every epoch's end. If it is there, the run goes
-            on from it, to the same bits as if it had never stopped.
+            on from it, to the same bits as if it had never stopped. A `Checkpointer` may do so
+            more rarely.
         threads: for the computations on a CPU; the last bits depend on it. One by default, or
             what the checkpoint was made with.
         world: the processes that share every batch, each of which calls this alike; None: this one
@@ -137,32 +135,41 @@ def train(
     where = resolve_device(device) if world is None else world.device
     images = dataset if dataset is not None else load_data(config.task, data)
     config = identified_config(config, images)
-    if world is None:
-        saved = _saved(checkpoint, config)
-    else:
+    keeper = Checkpointer(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
+    if world is not None and not world.is_first:
+        keeper = None
+    if world is not None:
         versions = {"version of gclip": __version__, "version of torch": torch.__version__}
         world.agree({**versions, **json.loads(config.to_json())})
-        saved = world.told(lambda: _saved(checkpoint, config))
+
+    def load() -> dict[str, Any] | None:
+        return None if keeper is None else keeper.load([config])
+
+    saved = load() if world is None else world.told(load)
     if threads is None and saved is not None:
         threads = saved["threads"]
-    with reproducible(where, threads) as pinned:
+    # Processes that wait for each other's gradients cannot each end at a place of their own.
+    good_place = stopping.at_a_good_place() if world is None else contextlib.nullcontext()
+    with reproducible(where, threads) as pinned, good_place:
+
+        def accept() -> tuple[bool, bool]:
+            maker = made_by(where, pinned, 1 if world is None else world.size)
+            return keeper is not None and keeper.accept(saved, maker), (
+                keeper is not None and keeper.is_own
+            )
+
+        accepted, is_own = accept() if world is None else world.told(accept)
+        if not accepted:
+            saved = None
         began = time.perf_counter()
         run = begin_run(config, images, where, world)
         if saved is not None:
-            began -= _go_on(run, saved, checkpoint)
-        loop = _Loop(run, began, on_progress, world)
-
-        def save_checkpoint() -> None:
-            if checkpoint is not None and (world is None or world.is_first):
-                state = {
-                    "config": config.to_json(),
-                    "threads": pinned,
-                    "seconds": time.perf_counter() - began,
-                    "run": run.state_dict(),
-                }
-                checkpoints.save(checkpoint, state)
-
-        status, message = loop.train(save_checkpoint)
+            try:
+                began -= _go_on(run, saved, world)
+            except Exception as error:  # sealed, and yet no state of this run
+                _refuse(keeper, error, is_own=is_own)
+                run = begin_run(config, images, where, world)
+        status, message = _Loop(run, began, on_progress, keeper, world).train()
         return run.result(
             status,
             message,
@@ -179,16 +186,20 @@ class _Loop:
         run: Run | ProblemRun,
         began: float,
         listener: Listener | None,
+        keeper: Checkpointer | None,
         world: World | None = None,
     ) -> None:
-        self._run, self._began, self._world = run, began, world
+        self._run, self._began, self._world, self._keeper = run, began, world, keeper
         self._listener = listener if world is None or world.is_first else None
         self._told = time.perf_counter()
         self._stopped = False  # within an epoch, which all processes go on to the end of
 
-    def train(self, save_checkpoint: Callable[[], None]) -> tuple[Status, str]:
+    def train(self) -> tuple[Status, str]:
         """Train what is left; returns the status and why it stopped."""
         run = self._run
+        own = self._keeper is not None and self._keeper.is_own and self._world is None
+        if own and not self._tell_again():
+            return "pruned", f"stopped by the caller at step {run.step}"
         while run.epoch < run.config.epochs:
             whole = run.train_epoch(self._within)
             if run.history.monitor.diverged_at is None and (whole or not run.history.curve):
@@ -198,14 +209,35 @@ class _Loop:
                 self._tell("diverged")
                 return "diverged", run.history.monitor.reason
             if whole:
-                save_checkpoint()
                 ended = run.epoch == run.config.epochs
+                self._end_epoch(ended)
                 whole = self._all_go_on("finished" if ended else "running") or ended
             if not whole:
                 return "pruned", f"stopped by the caller at step {run.step}"
         return "finished", ""
 
+    def _end_epoch(self, ended: bool) -> None:
+        """Save if it is time; stop here if that is wanted, and there is something left to do."""
+        keeper = self._keeper
+        if keeper is not None:
+            keeper.end_epoch(self._state, is_last=ended, hold=not self._run.resumes_within_epochs)
+        if stopping.is_wanted() and self._world is None and not ended:
+            if keeper is not None:
+                keeper.stop(self._state)
+            stopping.obey()
+
     def _within(self) -> bool:
+        """After a step: whether to go on."""
+        keeper, run = self._keeper, self._run
+        stops = stopping.is_wanted() and self._world is None
+        if stops or (keeper is not None and run.resumes_within_epochs and keeper.is_due()):
+            if not run.history.monitor.look():  # it has diverged, and is about to end
+                return False
+            if keeper is not None and stops:
+                keeper.stop(self._state if run.resumes_within_epochs else None)
+            elif keeper is not None:
+                keeper.save(self._state)
+            stopping.obey()
         if self._listener is None or time.perf_counter() - self._told < _EVERY:
             return True
         goes_on = self._tell("running")
@@ -219,24 +251,42 @@ class _Loop:
             return self._tell(status)
         return self._world.told(lambda: self._tell(status) and not self._stopped)
 
-    def _tell(self, status: Literal["running"] | Status) -> bool:
-        """Report; False when the caller wants the run to stop."""
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        run = self._run
+        return {
+            "present": [0],
+            "epoch": run.epoch,
+            "step": run.step,
+            "steps": run.steps,
+            "seconds": time.perf_counter() - self._began,
+            "run": run.state_dict(),
+        }
+
+    def _tell_again(self) -> bool:
+        """Tell of the epochs that a run made before it was stopped, as whoever decides whether
+        runs go on has perhaps forgotten them; False when one of them should have been the last."""
+        history = self._run.history
+        return all(
+            self._tell("running", point)
+            for point in (history.curve if self._run.epoch < self._run.config.epochs else ())
+        )
+
+    def _tell(self, status: Literal["running"] | Status, point: Any = None) -> bool:
+        """Report; False when the caller wants the run to stop.
+
+        Args:
+            status: of the run.
+            point: of the curve, the end of an earlier epoch to tell of; None for now.
+        """
         if self._listener is None:
             return True
-        run = self._run
-        answer = self._listener(
-            Progress(
-                epoch=run.epoch,
-                epochs=run.config.epochs,
-                step=run.step,
-                steps=run.steps,
-                loss=run.history.loss,
-                accuracy=run.history.accuracy,
-                status=status,
-                metric=run.history.metric,
-                score=run.history.score,
-            )
+        run, history = self._run, self._run.history
+        told = history.now(run.epoch, run.step) if point is None else history.then(point)
+        progress = Progress(
+            **told, epochs=run.config.epochs, steps=run.steps, status=status, metric=history.metric
         )
+        answer = self._listener(progress)
         self._told = time.perf_counter()
         return answer is not False
 
@@ -259,66 +309,21 @@ def begin_run(
     return ProblemRun(config, data, device)
 
 
-def identified_config(config: RunConfig, dataset: Dataset | ProblemData) -> RunConfig:
-    """The config with the data's identity; an error where it was made for other data or code."""
-    if dataset.name != config.task:
-        raise UsageError(f"the config's task is {config.task}, but the data is {dataset.name}")
-    if config.data and config.data != dataset.identity:
-        raise UsageError(
-            f"the config was made for the data {config.data}, but the data given is "
-            f"{dataset.identity or 'the embedded ones'}"
-        )
-    if problem_code(problem_of(config.task)) != config.problem_code:
-        raise UsageError(
-            f"the code of task {config.task} is not what the config was made with; make it anew "
-            "with config.replace(problem_code='')"
-        )
-    if code_digest(registry.parse_for_run(config.strategy)) != config.code:
-        raise UsageError(
-            f"the code of {config.strategy} is not what the config was made with; make it anew "
-            "with config.replace(code='')"
-        )
-    if config.model and models.code_digest(config.model) != config.model_code:
-        raise UsageError(
-            f"the code of the model {config.model} is not what the config was made with; make it "
-            "anew with config.replace(model_code='')"
-        )
-    if config.stepping != config.replace(stepping=None).stepping:
-        raise UsageError(
-            "the config is of a run made before skipped steps were left out and strategies saw the "
-            "learning rate of their own step, which cannot be made again; make it anew with "
-            "config.replace(stepping=None)"
-        )
-    return config.with_data(dataset)
-
-
-def _go_on(run: Run | ProblemRun, saved: dict[str, Any], checkpoint: str | Path | None) -> float:
+def _go_on(run: Run | ProblemRun, saved: dict[str, Any], world: World | None) -> float:
     """Go on from what a checkpoint holds; the seconds that were spent by then."""
-    try:
-        check_state(saved["run"])
-        run.load_state_dict(saved["run"])
-        if run.epoch > run.config.epochs:
-            raise ValueError(f"it is at epoch {run.epoch} of {run.config.epochs}")
-        return float(saved["seconds"])
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-        raise UsageError(
-            f"the checkpoint {checkpoint} does not fit its run ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:200]}); delete it to begin again"
-        ) from error
+    check_state(saved["run"])
+    if world is not None and saved["run"].get("within"):
+        raise ValueError("it was saved within an epoch, where several processes cannot go on")
+    run.load_state_dict(saved["run"])
+    if run.epoch > run.config.epochs:
+        raise ValueError(f"it is at epoch {run.epoch} of {run.config.epochs}")
+    return float(saved["seconds"])
 
 
-def _saved(checkpoint: str | Path | None, config: RunConfig) -> dict[str, Any] | None:
-    """What the checkpoint holds, None where there is none yet."""
-    if checkpoint is None:
-        return None
-    if not os.path.exists(checkpoint):
-        with contextlib.suppress(OSError):
-            Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
-        return None
-    saved = checkpoints.load(checkpoint)
-    if saved.get("config") != config.to_json():
-        raise UsageError(
-            f"the checkpoint {checkpoint} belongs to another config; name another file, or delete "
-            "it to begin again"
-        )
-    return saved
+def _refuse(keeper: Checkpointer | None, error: Exception, *, is_own: bool) -> None:
+    """Say that a state cannot be used, in the process that keeps it; in all, where the user has
+    named its file, raise."""
+    if keeper is not None:
+        keeper.misfit(error)
+    elif not is_own:
+        raise UsageError("the checkpoint does not fit its run") from error

@@ -16,11 +16,12 @@ from gclip.errors import UsageError
 from gclip.execution.events import Event, EventKind, Listener, ignore
 from gclip.execution.job import Job
 from gclip.execution.pool import Pool
+from gclip.results.checkpoints import Checkpoints
 from gclip.training.metric import ACCURACY, Metric
 from gclip.tuning.objectives import curve_score, finite_score, score_name, values_of
 from gclip.tuning.optuna_internals import trial_of
-from gclip.tuning.proposals import add_trial, free_places, place_of
-from gclip.tuning.study_trials import StudyTrials, may_be_repeated
+from gclip.tuning.proposals import add_trial, free_places, place_of, replaced_by
+from gclip.tuning.study_trials import ENDED, StudyTrials, may_be_repeated
 from gclip.tuning.trials import complete, config_of, counted, superseded
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 WORKERS_LOST = 6
 """A run that loses so many workers has failed."""
-
-_ENDED = "the process that ran it ended"
 
 
 @dataclass
@@ -87,6 +86,7 @@ class Coordinator:
         """
         self._configure(pool)
         self.recover()
+        pool.expect(self._waiting_keys())
         earlier = counted(self.study)
         for trial in earlier:
             self._notify_cached(trial)
@@ -112,6 +112,13 @@ class Coordinator:
                 self._recover_trial(trial, died=False)
             raise
 
+    def _waiting_keys(self) -> list[str]:
+        """The runs of trials that were under way when a command before this one ended."""
+        trials = self.trials.select()
+        replaced = (replaced_by(trial) for trial in self.trials.waiting())
+        numbers = [number for number in replaced if number is not None]
+        return [key for number in numbers for key in trials[number].user_attrs.get("keys", ())]
+
     def _configure(self, pool: Pool) -> None:
         """Make `pool` ask this process whether runs should go on."""
         pool.attempts = WORKERS_LOST
@@ -120,10 +127,13 @@ class Coordinator:
             pool.should_continue = None if self.prune_seeds else self._should_continue
 
     def recover(self) -> None:
-        """Settle the trials that were under way when the last coordinator ended."""
+        """Settle the trials that were under way when the last coordinator ended, and try those
+        again whose runs failed."""
         self.study.sampler = self.sampler(0)
         for trial in self.trials.running():
             self._recover_trial(trial, died=True)
+        for trial in self.trials.failed():
+            self.trials.enqueue_again(trial, died=False)
 
     def _recover_trial(self, trial: FrozenTrial, *, died: bool) -> None:
         """End a trial that is under way in nobody's hands, and queue it again if need be.
@@ -133,7 +143,7 @@ class Coordinator:
         """
         keys = trial.user_attrs.get("keys", ())
         if trial.number in superseded(self.study):  # we died just before this
-            self._fail(trial.number, _ENDED)
+            self._fail(trial.number, ENDED)
         elif "pruned_at" in trial.user_attrs:
             self._prune(_OpenTrial(trial.number, []))
         elif keys and all(self.store.has(key) for key in keys):
@@ -145,9 +155,10 @@ class Coordinator:
         else:
             # In this order: if this process dies in between, the next one finds the successor
             # and only has to fail the old one.
-            if not died or may_be_repeated(trial):
-                self.trials.enqueue_again(trial, died=died)
-            self._fail(trial.number, _ENDED)
+            saved = Checkpoints(self.store).saved_steps(keys)
+            if not died or may_be_repeated(trial, saved):
+                self.trials.enqueue_again(trial, died=died, saved=saved)
+            self._fail(trial.number, ENDED)
 
     def _ask(self) -> Job | None:
         """The next trial's first job, or None if the trial has ended without training."""

@@ -122,7 +122,7 @@ class StudyOptions:
         help="Of the reported runs: how many, or which: 10, or 0,1,5.",
         usual="as many as can show a difference: 10 for up to 25 comparisons, 11 for up to "
         "51; 3 for lr_ceiling, sensitivity",
-        studies="budget, lr_ceiling, noise, sensitivity",
+        studies="budget, claims, lr_ceiling, noise, sensitivity",
     )
     lr_range: tuple[float, float] | None = _option(
         None,

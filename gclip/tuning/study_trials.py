@@ -13,11 +13,14 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from gclip.tuning import optuna_internals
+from gclip.tuning.proposals import replaced_by
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
+ENDED = "the process that ran it ended"
+"""Why a trial has failed whose coordinator died."""
 MAX_ATTEMPTS = 3
 """A trial whose coordinator died this often while it trained has failed: perhaps it killed it."""
 
@@ -40,6 +43,18 @@ class StudyTrials:
     def waiting(self) -> list[FrozenTrial]:
         """Those that wait to be taken."""
         return self.select(TrialState.WAITING)
+
+    def failed(self) -> list[FrozenTrial]:
+        """Those one of whose runs failed, and that nobody repeats yet. Not those that were given
+        up, as they perhaps end whoever trains them, nor those that were never proposed."""
+        replaced = {replaced_by(trial) for trial in self.select()}
+        return [
+            trial
+            for trial in self.select(TrialState.FAIL)
+            if _was_proposed(trial)
+            and trial.number not in replaced
+            and trial.user_attrs.get("message", ENDED) != ENDED
+        ]
 
     def get(self, number: int) -> FrozenTrial:
         """A trial as it is now."""
@@ -72,15 +87,23 @@ class StudyTrials:
             if step not in known:
                 self._storage.set_trial_intermediate_value(self.id_of(number), step, value)
 
-    def enqueue_again(self, trial: FrozenTrial, *, died: bool) -> None:
+    def enqueue_again(self, trial: FrozenTrial, *, died: bool, saved: int = 0) -> None:
         """Queue what was suggested for a trial that will not end, for another attempt.
 
-        An attempt is counted where a process died while the trial trained: before, it cannot have
-        been the trial's fault. What was not suggested yet will be proposed as for the same place.
+        An attempt is counted where a process died while the trial trained, and came no further
+        than the one before: else it cannot have been the trial's fault. What was not suggested yet
+        will be proposed as for the same place.
+
+        Args:
+            trial: that is replaced.
+            died: its process did; else somebody stopped it.
+            saved: the steps of its run that are in a checkpoint.
         """
         given = trial.system_attrs.get("fixed_params", {})
-        attempt = attempt_of(trial) + (died and _was_proposed(trial))
-        more = {"attempt": attempt, "replaces": trial.number}
+        attempt = attempt_of(trial) + (died and _was_proposed(trial) and not went_on(trial, saved))
+        more: dict[str, Any] = {"attempt": attempt, "replaces": trial.number}
+        if saved:
+            more["saved_steps"] = saved
         self._study.enqueue_trial({**given, **trial.params}, user_attrs=more)
 
 
@@ -89,8 +112,20 @@ def attempt_of(trial: FrozenTrial) -> int:
     return int(trial.user_attrs.get("attempt", 1))
 
 
-def may_be_repeated(trial: FrozenTrial) -> bool:
-    """Whether a trial whose process died may be tried once more."""
+def went_on(trial: FrozenTrial, saved: int) -> bool:
+    """Whether a trial came further than the attempt before it, by its checkpoints."""
+    return saved > int(trial.user_attrs.get("saved_steps", 0))
+
+
+def may_be_repeated(trial: FrozenTrial, saved: int = 0) -> bool:
+    """Whether a trial whose process died may be tried once more.
+
+    Args:
+        trial: that was under way.
+        saved: the steps of its run that are in a checkpoint.
+    """
+    if went_on(trial, saved):
+        return True
     return attempt_of(trial) < MAX_ATTEMPTS or not _was_proposed(trial)
 
 

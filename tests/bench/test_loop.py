@@ -10,7 +10,7 @@ import pytest
 from gclip.bench import loop
 from gclip.cli import main
 
-KEYS = {"case", "peer", "overhead", "ours_ms", "peer_ms"}
+KEYS = {"case", "peer", "overhead", "lower", "upper", "ours_ms", "peer_ms"}
 
 
 def test_loop_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ SETTING = {
     *("--label-noise", "--gradient-noise", "--spikes", "--dropout"),
     *("--size", "--grayscale", "--colour", "--watch"),
 }
-PLACE = {"--store", "--device", "--threads"}
+PLACE = {"--store", "--device", "--threads", "--checkpoint-every"}
 # The names that people's scripts rely on: taking one away is a change of the interface.
 OPTIONS: dict[str, set[str]] = {
     "": {"--version", "--traceback"},
@@ -87,10 +87,17 @@ OPTIONS: dict[str, set[str]] = {
     },
     "study report": {
         *("--store", "--device", "--threads", "--seeds", "--data", "--workers", "--plugin"),
-        *("--out", "--format", "--json"),
+        *("--out", "--format", "--json", "--checkpoint-every"),
     },
     "study show": {"--store", "--best", "--out", "--json"},
     "study export": {"--store", "--csv"},
+    "store": set(),
+    "store list": {
+        *("--store", "--task", "--model", "--strategy", "-s", "--seed", "--status", "--json"),
+    },
+    "store check": {"--store", "--json"},
+    "store repair": {"--store", "--dry-run", "--json"},
+    "store gc": {"--store", "--days", "--dry-run", "--json"},
     "bench": set(),
     "bench clip": {"--json"},
     "bench strategies": {"--strategy", "-s", "--seconds", "--write", "--plugin", "--json"},
@@ -118,7 +125,9 @@ def test_option_names_are_frozen() -> None:
     assert {path: options(command) for path, command in commands()} == OPTIONS
 
 
-@pytest.mark.parametrize("path", [path for path in OPTIONS if path not in ("study", "bench")])
+@pytest.mark.parametrize(
+    "path", [path for path in OPTIONS if path not in ("study", "store", "bench")]
+)
 def test_every_help_has_an_example(gclip: Command, path: str) -> None:
     answer = gclip(*path.split(), "--help")
     assert answer.code == 0

@@ -45,6 +45,16 @@ def test_a_comparison_and_reading_it_again(gclip: Command, tmp_path: Path) -> No
     again = gclip("figures", "--figure", "scores", "--out", "again")
     assert again.code == 0
     assert again.out.split() == ["again/scores.png", "again/scores.svg"]
+    how = ("--format", "pdf", "--width", "page", "--no-title", "-s", "none", "--json")
+    paper = gclip("figures", "--figure", "scores", "--out", "again", *how)
+    assert paper.json == {"figures": ["again/scores.pdf"]}
+    assert b"norm" not in (tmp_path / "again" / "scores.pdf").read_bytes()
+    listed = gclip("figures", "--list", "--json").json["figures"]
+    assert listed["forest"].startswith("Who is better than the baseline?")
+    for wrong in (("--style", "drak"), ("--width", "1in"), ("--dpi", "1"), ("-s", "nonne")):
+        answer = gclip("figures", *wrong)
+        assert answer.code == 2, wrong
+        assert answer.err.count("\n") <= 4, answer.err
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}
 
 

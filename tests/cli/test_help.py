@@ -31,6 +31,7 @@ ONE_MEANING = {
     "--seeds": ".*10, or 0,1,5",
     "--seconds": "How long to measure each row",
     "--store": "Folder that keeps the runs",
+    "--task": "What is learned|Runs of this task",
     "--strategy": "A name or a spelling|The name of one|What the fleet's runs clip with",
 }
 

@@ -100,6 +100,7 @@ def test_a_process_that_was_killed_is_told_of_by_one(several: Any, capsys: Any) 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_who_cannot_join(rank: int, several: Any, monkeypatch: Any, capsys: Any) -> None:
     several(rank, None)
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
 
     def refuse(device: str) -> Any:
         raise UsageError("no such device")

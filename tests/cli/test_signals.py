@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from gclip.cli.interrupts import signals
+from gclip.cli import interrupts
+from gclip.cli.interrupts import Terminated, signals
+from gclip.core import stopping
 from gclip.tuning.sqlite import read_study, study_file
 from tests.cli.conftest import TINY
 
@@ -91,6 +94,31 @@ def test_the_same_ctrl_c_twice_is_one() -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
+@posix
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+def test_a_step_is_finished_unless_it_takes_too_long(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def train(seconds: float) -> None:
+        with signals(whole_program=False), stopping.at_a_good_place():
+            signal.raise_signal(number)
+            time.sleep(seconds)
+            done.append("step")
+            stopping.obey()
+            done.append("never")
+
+    with pytest.raises(KeyboardInterrupt):
+        train(0.0)
+    monkeypatch.setattr(interrupts, "_PATIENCE", 0.05)
+    with pytest.raises(KeyboardInterrupt) as ended:
+        train(60.0)
+    assert isinstance(ended.value, Terminated) == (number == signal.SIGTERM)
+    assert done == ["step"]
+    assert not stopping.is_wanted()
+
+
 SLOW_TO_END = """
 import atexit, sys, time
 from dataclasses import dataclass
@@ -109,7 +137,8 @@ class Waits(gclip.Strategy):
 
     def limit(self, seen, memory):
         print("training", flush=True)
-        time.sleep(60)
+        time.sleep(0.5)
+        return self.most
 """
 
 
@@ -132,11 +161,13 @@ def test_a_second_ctrl_c_ends_at_once_while_python_shuts_down(tmp_path: Path) ->
     assert command.stdout is not None
     assert command.stdout.readline() == "training\n"
     command.send_signal(signal.SIGINT)
-    assert command.stdout.readline() == "tidying\n"
+    while (line := command.stdout.readline()) != "tidying\n":
+        assert line == "training\n"
     command.send_signal(signal.SIGINT)
     _, said = command.communicate(timeout=120)
     assert command.returncode == 130
-    assert "gclip: interrupted: nothing of this run is kept" in said
+    assert re.search(r"gclip: interrupted: step \d of 3 is saved in runs/checkpoints/", said)
+    assert len(list((tmp_path / "runs" / "checkpoints").iterdir())) == 1
     assert "Traceback" not in said
     assert "KeyboardInterrupt" not in said
 

@@ -86,7 +86,7 @@ def test_ctrl_c_in_train_names_the_checkpoint(
     import gclip.training as training
 
     def interrupted(*_: object, checkpoint: Path | None, **__: object) -> None:
-        if checkpoint is not None:
+        if isinstance(checkpoint, Path):
             checkpoint.write_text("")
         raise KeyboardInterrupt
 

@@ -133,7 +133,7 @@ def sealed(path, value):
     buffer = io.BytesIO()
     torch.save(value, buffer)
     content = buffer.getvalue()
-    seal = f"{checkpoint._MARK} {hashlib.sha256(content).hexdigest()}\n"
+    seal = f"{checkpoint._WITHOUT_HEAD} {hashlib.sha256(content).hexdigest()}\n"
     path.write_bytes(seal.encode() + content)
 
 

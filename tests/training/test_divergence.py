@@ -101,13 +101,15 @@ def test_a_fleet_sees_its_losses_when_they_have_come(monkeypatch: pytest.MonkeyP
     config = RunConfig(strategy="norm", lr=1e-4)
     run = FleetRun([config, config.replace(seed=1)], load_dataset("digits"), torch.device("cpu"))
     run.device = torch.device("cuda")  # only for whether to wait
-    fine = [torch.ones(2, dtype=torch.bool)] * 2
-    assert run._look([torch.tensor([1.0, 2.0]), torch.tensor([3.0, math.inf])], fine)
+    fine = torch.ones(2, dtype=torch.bool)
+    run._unseen = [(torch.tensor([1.0, 2.0]), fine), (torch.tensor([3.0, math.inf]), fine)]
+    assert run.look(last=False)
     assert [event.there for event in events] == [False, False]
     assert run.members[0].history.loss is None
-    assert run._look([torch.tensor([5.0, 6.0])], fine[:1])  # the first have had 64 steps of time
+    run._unseen = [(torch.tensor([5.0, 6.0]), fine)]
+    assert run.look(last=False)  # the first have had 64 steps of time
     assert (run.members[0].history.loss, run.members[1].diverged_at) == (3.0, 1)
-    assert run._look([], [], last=True)
+    assert run.look()
     assert run.members[0].history.loss == 5.0
 
 

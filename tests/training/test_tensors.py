@@ -261,12 +261,12 @@ def test_a_fleet_of_one_seed_shares_inputs_and_others_lie_side_by_side(shape):
     config = RunConfig(model=MLP, batch_size=16)
     alike = FleetRun([config, config.replace(lr=0.3)], data, CPU)
     order = torch.randperm(40, generator=_state(alike._streams._order[0]))
-    inputs, labels = next(alike._epoch())
+    inputs, labels = next(alike._batches(alike._streams.draw(40, False, CPU)))
     assert torch.equal(inputs, data.train_images[order[:16]])
     assert torch.equal(labels, data.train_labels[order[:16]])
     apart = FleetRun([config, config.replace(seed=1)], data, CPU)
     orders = [torch.randperm(40, generator=_state(apart._streams._order[s])) for s in (0, 1)]
-    inputs, labels = next(apart._epoch())
+    inputs, labels = next(apart._batches(apart._streams.draw(40, False, CPU)))
     assert inputs.shape == (16, 2 * shape[0], *shape[1:])
     for run, order in enumerate(orders):
         own = inputs[:, run * shape[0] : (run + 1) * shape[0]]

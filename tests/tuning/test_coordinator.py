@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from gclip.errors import UsageError
 from gclip.execution import Event, Job
 from gclip.results import Store
-from gclip.training import Progress, RunConfig, RunResult
+from gclip.training import Progress, RunConfig, RunResult, checkpoint
 from gclip.tuning.coordinator import Coordinator
 from gclip.tuning.pruners import make_pruner
 from gclip.tuning.samplers import Proposal, make_sampler
@@ -166,6 +166,31 @@ def test_a_trial_that_kills_its_coordinator_is_not_asked_for_ever(tmp_path: Path
         assert len(counted(coordinator.study)) == 1
 
 
+def test_a_trial_that_comes_further_each_time_is_not_given_up(tmp_path: Path) -> None:
+    """Its coordinators were killed, but not by it."""
+    for step in range(10, 10 * (MAX_ATTEMPTS + 3), 10):
+        with coordinated(tmp_path) as (coordinator, _pool):
+            coordinator.recover()
+            job = coordinator._ask()
+            assert job is not None
+            [trial] = coordinator.trials.running()
+            assert trial.user_attrs.get("attempt", 1) == 1
+            about = {
+                "configs": [job.config.to_json()], "present": [0], "epoch": 0, "step": step,
+                "steps": 1000,
+            }  # fmt: skip
+            checkpoint.save(tmp_path / "checkpoints" / job.config.key, {}, about)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        with coordinated(tmp_path) as (coordinator, _pool):
+            coordinator.recover()
+            assert coordinator._ask() is not None
+            [trial] = coordinator.trials.running()
+            assert trial.user_attrs["attempt"] == attempt
+    with coordinated(tmp_path) as (coordinator, _pool):
+        coordinator.recover()
+        assert len(counted(coordinator.study)) == 1
+
+
 def test_ctrl_c_puts_trials_back_at_no_cost(tmp_path: Path) -> None:
     with coordinated(tmp_path) as (coordinator, pool):
         pool.interrupt_at = 2
@@ -256,7 +281,24 @@ def test_a_bad_trial_is_pruned_after_an_epoch_and_counted_apart(tmp_path: Path) 
     assert found["score"] == 0.9, "a pruned trial is no best trial"
     with pruning(tmp_path) as (coordinator, pool):
         coordinator.run(pool, 8)
-        assert pool.trained == []
+        assert [config.lr for config in pool.trained] == [trials[2].params["lr"]]
+
+
+def test_a_trial_whose_run_failed_is_tried_again_by_the_same_command(tmp_path: Path) -> None:
+    """At its place, as often as the command is repeated; the others are not touched."""
+    proposed = []
+    for status in ("failed", "failed", "finished"):
+        with coordinated(tmp_path) as (coordinator, pool):
+            pool.status = dict.fromkeys(range(20), status) if proposed else {1: "failed"}
+            coordinator.run(pool, 4)
+            trials = counted(coordinator.study)
+            proposed.append([trial.params for trial in trials])
+            assert len(pool.trained) == (1 if len(proposed) > 1 else 4)
+        expected = "FAIL" if status == "failed" else "COMPLETE"
+        assert [trial.state.name for trial in trials] == [
+            *("COMPLETE", expected, "COMPLETE", "COMPLETE")
+        ]
+    assert proposed[0] == proposed[1] == proposed[2]
 
 
 def test_hyperband_prunes_in_its_brackets(tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ for _name in WRITES:
 class Memory:
     """A store of results that outlives its process."""
 
+    path = Path("nowhere")
+
     def __init__(self) -> None:
         self.results: dict[str, RunResult] = {}
 

@@ -19,6 +19,7 @@ from gclip.training.contract.contract import Contract
 from gclip.training.contract.world import world
 from gclip.training.dataset import Dataset
 from gclip.training.device import reproducible
+from gclip.training.identified import identified_config
 from gclip.training.problem import Problem
 from gclip.training.problem_data import ProblemData
 from gclip.training.problem_errors import checked_scores, within
@@ -27,7 +28,7 @@ from gclip.training.problem_run import ProblemRun
 from gclip.training.recipes import task_defaults
 from gclip.training.result import RunResult
 from gclip.training.tasks import load_data
-from gclip.training.trainer import Listener, identified_config, train
+from gclip.training.trainer import Listener, train
 
 CPU = torch.device("cpu")
 STRATEGY = "norm"

@@ -221,6 +221,22 @@ class FleetClipper(BaseClipper):
             states.append(saved_state(self._step, parts, record))
         return states
 
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next steps depend on, for a clipper of the same runs after the same
+        `select_runs`."""
+        return {
+            "step": self._step,
+            "record": self._recorder.state_dict(),
+            "batches": [batch.state_dict() for _, batch in self._batches()],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self._step = state["step"]
+        self._recorder.load_state_dict(state["record"])
+        for (_, batch), saved in zip(self._batches(), state["batches"], strict=True):
+            batch.load_state_dict(saved, self._stacks[0].device)
+
     def __repr__(self) -> str:
         count = len(self._batches())
         return f"FleetClipper({self.runs} runs, asked {count} at a time; {self._step} steps)"

@@ -58,6 +58,23 @@ class FleetMember:
         """Leave the fleet."""
         self.status, self._message = status, message
 
+    def state_dict(self) -> dict[str, Any]:
+        """Its history so far, a divergence in the epoch under way among it."""
+        monitor = self.history.monitor
+        return {
+            **self.history.state_dict(),
+            "member_step": self.step,
+            "diverged_at": monitor.diverged_at,
+            "reason": monitor.reason,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.history.load_state_dict(state)
+        self.step = state["member_step"]
+        if state["diverged_at"] is not None:
+            self.history.monitor.mark_diverged(state["diverged_at"], state["reason"])
+
     def result(
         self, record: Record, *, seconds: float, environment: Mapping[str, Any]
     ) -> RunResult:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gclip.clipping.state import copied
 from gclip.core.host import on_host
 from gclip.training.config import RunConfig
 from gclip.training.fleet.per_run_optimizer import ParameterState, PerRunOptimizer
@@ -128,6 +129,33 @@ class StackedOptimizer:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         self._before_step, self._rate_columns = [], []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the optimizer remembers: of the stacks, or of each run where they have split."""
+        split = [] if self._per_run is None else self._per_run.states()
+        named = [item for of_run in split for state in of_run for item in state.items()]
+        return {
+            "stacks": self.optimizer.state_dict(),
+            "split": [[copied(state) for state in of_run] for of_run in split],
+            # Some of torch's optimizers count steps there.
+            "on_host": sorted({name for name, value in named if value.device.type == "cpu"}),
+            "has_stepped": self._has_stepped,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken, with stacks of the same runs."""
+        self.optimizer.load_state_dict(state["stacks"])
+        self._has_stepped = state["has_stepped"]
+        if state["split"]:
+
+            def moved(name: str, value: Tensor) -> Tensor:
+                return value if name in state["on_host"] else value.to(self._device)
+
+            states = [
+                [{name: moved(name, value) for name, value in each.items()} for each in of_run]
+                for of_run in state["split"]
+            ]
+            self._per_run = PerRunOptimizer(self._build, self._parameters, states)
 
     # -- inside ------------------------------------------------------------------------------
 

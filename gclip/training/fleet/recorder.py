@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gclip.clipping.nonfinite import NonfiniteGradients, NonfiniteLog
+from gclip.clipping.nonfinite import FirstNonfinite, NonfiniteGradients, NonfiniteLog
 from gclip.clipping.norms import norm_type
 from gclip.clipping.record import COLUMNS, Record
 from gclip.core.scaling import divisor
@@ -60,7 +60,7 @@ class FleetRecorder:
 
     def records(self) -> list[Record]:
         """Each run's record so far."""
-        rows = self._rows()
+        rows = self.rows()
         records = [Record() for _ in range(self.runs)]
         for run, record in enumerate(records):
             record.load_state_dict({"rows": rows[:, run]})
@@ -69,12 +69,29 @@ class FleetRecorder:
 
     def select_runs(self, indices: list[int]) -> None:
         """Go on with the records of these runs alone."""
-        rows = self._rows()
+        rows = self.rows()
         self.runs = len(indices)
         self._reduced = [rows[:, indices].contiguous()] if len(rows) else []
         self._nonfinite.select_runs(indices)
 
-    def _rows(self) -> Tensor:
+    def state_dict(self) -> dict[str, Any]:
+        """All steps so far, and where each run's gradients were not finite first."""
+        first = [self._nonfinite.first(run) for run in range(self.runs)]
+        found = [None if each is None else each.as_dict() for each in first]
+        return {"rows": self.rows(), "first_not_finite": found}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was taken, with records of the same runs."""
+        rows = state["rows"]
+        self._reduced, self._pending = [rows.clone()] if len(rows) else [], []
+        self._steps, self._nonfinite = len(rows), NonfiniteLog(self.runs)
+        for run, found in enumerate(state["first_not_finite"]):
+            first = FirstNonfinite.from_dict(found)
+            if first is not None:
+                self._nonfinite.set_first(first, run)
+
+    def rows(self) -> Tensor:
+        """All steps so far, ``(steps, runs, columns)``, on the host."""
         self._reduce()
         if len(self._reduced) > 1:
             self._reduced = [

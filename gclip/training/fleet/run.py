@@ -5,7 +5,7 @@ What `gclip.training.run.Run` is to one run. Nothing here goes from run to run w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -67,12 +67,14 @@ class FleetRun(TrainingLoop[FleetReport]):
             model=models_built[0],
         )
         self._streams = _Streams(configs)
+        self._streams_at_start = self._streams.state_dict()
         self._labels = [
             wrong_labels(self._data.train_labels, noise, outputs, seed)
             for seed, noise in self._streams.keys
         ]
         self._disturbances = [Disturbance(c.gradient_noise, c.spikes, c.seed) for c in configs]
         self.backward = self._forward_backward()
+        self._unseen: list[tuple[Tensor, Tensor]] = []  # losses, and what was finite
         self._pending: tuple[AsyncCopy, AsyncCopy] | None = None
 
     def train_epoch(self, after_step: Callable[[], object] = lambda: None) -> bool:
@@ -81,24 +83,37 @@ class FleetRun(TrainingLoop[FleetReport]):
         A run that diverges in it goes on to its end, and nothing of that counts. `after_step` is
         called after each step.
         """
-        losses: list[Tensor] = []
-        finites: list[Tensor] = []
-        for loss, report in self._train_steps(self._epoch()):
+        self._begin_epoch()
+        self._streams_at_start = self._streams.state_dict()
+        epochs = self._streams.draw(self._count, self.config.augment, self.device)
+        for loss, report in self._train_steps(self._batches(epochs)):
+            self._unseen.append((loss, report.finite))
             after_step()
-            losses.append(loss)
-            finites.append(report.finite)
-            if len(losses) == _LOOK:
-                if not self._look(losses, finites):
-                    return False
-                losses, finites = [], []
+            if len(self._unseen) >= _LOOK and not self.look(last=False):
+                return False
         self.epoch += 1
-        return self._look(losses, finites, last=True)
+        self.within = 0
+        return self.look()
 
     def measure(self) -> list[tuple[float, float]]:
         """The accuracy and loss on ``config.split`` of each present run."""
         batch_size = min(EVALUATION_BATCH, max(16, _EVALUATION_IMAGES // len(self.present)))
         accuracies, losses = self._evaluate(batch_size)
         return list(zip(accuracies.tolist(), losses.tolist(), strict=True))
+
+    def look(self, *, last: bool = True) -> bool:
+        """Look at what happened since the last time; False if no present run goes on.
+
+        Before the `last` look of an epoch a GPU is not waited for: what has come is seen.
+        """
+        self._receive()
+        if self._unseen:
+            losses, finites = zip(*self._unseen, strict=True)
+            self._pending = (AsyncCopy(torch.stack(losses)), AsyncCopy(torch.stack(finites)))
+            self._unseen = []
+        if last or self.device.type != "cuda":
+            self._receive()
+        return any(self.members[run].diverged_at is None for run in self.present)
 
     def select_runs(self, indices: Sequence[int]) -> None:
         """Go on with only the runs at these indices in the stack."""
@@ -107,7 +122,7 @@ class FleetRun(TrainingLoop[FleetReport]):
         self._optimizer.select_runs(indices, list(named.values()))
         self.present = [self.present[index] for index in indices]
         self.clipper.select_runs(indices, named, optimizer=self._optimizer.optimizer)
-        self._set_rates(self.step - 1)
+        self._set_rates(max(0, self.step - 1))
         self.backward = self._forward_backward()
 
     def select_none(self) -> None:
@@ -118,13 +133,52 @@ class FleetRun(TrainingLoop[FleetReport]):
         """What clipping did in each present run."""
         return self.clipper.records()
 
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the runs depends on, between two steps of which all was looked at.
+
+        Within an epoch that is to be drawn again, as it was at its start.
+        """
+        return {
+            "present": list(self.present),
+            "members": [self.members[run].state_dict() for run in self.present],
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "clipper": self.clipper.state_dict(),
+            "streams": self._streams_at_start if self.within else self._streams.state_dict(),
+            "noise": [self._disturbances[run].generator.get_state() for run in self.present],
+            "chance": torch.get_rng_state(),
+            "chance_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+            "epoch": self.epoch,
+            "step": self.step,
+            "within": self.within,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken, in a fleet of the same configs."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.within = self._goes_on_at = state["within"]
+        if state["present"] != self.present:
+            self.select_runs(state["present"])
+        for run, member in zip(self.present, state["members"], strict=True):
+            self.members[run].load_state_dict(member)
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._set_rates(max(0, self.step - 1))
+        self.clipper.load_state_dict(state["clipper"])
+        self._streams.load_state_dict(state["streams"])
+        for run, noise in zip(self.present, state["noise"], strict=True):
+            self._disturbances[run].generator.set_state(noise)
+        torch.set_rng_state(state["chance"])
+        if state["chance_cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["chance_cuda"])
+
     # -- inside ------------------------------------------------------------------------------
 
-    def _epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of the present runs: inputs ``(batch, first, …)`` for all, or those of runs
-        of several seeds along dimension 1, ``(batch, runs · first, …)``: of images ``(batch, runs ·
-        channels, H, W)``. Targets ``(batch, …)`` for all, or ``(runs, batch, …)``."""
-        epochs = self._streams.draw(self._count, self.config.augment, self.device)
+    def _batches(self, epochs: Mapping[int, Epoch]) -> Iterator[tuple[Tensor, Tensor]]:
+        """What is left of an epoch's batches, for the present runs: inputs ``(batch, first, …)``
+        for all, or those of runs of several seeds along dimension 1, ``(batch, runs · first, …)``:
+        of images ``(batch, runs · channels, H, W)``. Targets ``(batch, …)`` for all, or
+        ``(runs, batch, …)``."""
         stream_of_run = self._streams.of(self.present)
         used = sorted(set(stream_of_run))
         seeds_used = [self._streams.keys[index][0] for index in used]
@@ -193,18 +247,6 @@ class FleetRun(TrainingLoop[FleetReport]):
         own = labels.expand(runs, *labels.shape) if shared else labels
         return logits.float().flatten(0, 1), own.reshape(runs * batch, *own.shape[2:])
 
-    def _look(self, losses: list[Tensor], finites: list[Tensor], last: bool = False) -> bool:
-        """Look at what happened since the last time; False if no present run goes on.
-
-        Before the `last` look of an epoch a GPU is not waited for: what has come is seen.
-        """
-        self._receive()
-        if losses:
-            self._pending = (AsyncCopy(torch.stack(losses)), AsyncCopy(torch.stack(finites)))
-        if last or self.device.type != "cuda":
-            self._receive()
-        return any(self.members[run].diverged_at is None for run in self.present)
-
     def _receive(self) -> None:
         if self._pending is None:
             return
@@ -231,6 +273,20 @@ class _Streams:
 
     def of(self, runs: Sequence[int]) -> list[int]:
         return [self._of[run] for run in runs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the draws of each seed are."""
+        return {
+            str(seed): (order.get_state(), self._augmentation[seed].get_state())
+            for seed, order in self._order.items()
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        for seed, order in self._order.items():
+            of_order, of_augmentation = state[str(seed)]
+            order.set_state(of_order)
+            self._augmentation[seed].set_state(of_augmentation)
 
     def draw(self, count: int, augment: bool, device: torch.device) -> dict[int, Epoch]:
         """The next epoch of every seed, of those that left too: they draw from their own."""

@@ -201,6 +201,15 @@ class StrategyBatch:
         """Go on with the memory of a batch before this one."""
         self.memory, self.dtype = memory, dtype
 
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers of all its runs, as a copy."""
+        dtype = None if self.dtype is None else str(self.dtype)
+        return {"memory": copied(self.memory), "dtype": dtype}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from where `state_dict` was taken, on a batch of the same runs."""
+        self.resume(copied(state["memory"], device), read_dtype(state["dtype"]))
+
     def memory_of(self, row: int) -> Any:
         """What a clipper of that run alone would have in its memory, as a copy."""
         if self.strategy.unbatched:
@@ -250,6 +259,14 @@ class StrategyBatch:
             return value
 
         return read
+
+
+def read_dtype(text: str | None) -> torch.dtype | None:
+    """The dtype that is called ``torch.float32``."""
+    found = None if text is None else getattr(torch, text.removeprefix("torch."))
+    if found is not None and not isinstance(found, torch.dtype):
+        raise ValueError(f"{text} is no dtype")
+    return found
 
 
 def _add_run_dim(part: Any) -> Any:

@@ -12,21 +12,23 @@ from typing import Any
 
 from torch import nn
 
-from gclip.core import registry
+from gclip.core import registry, stopping
 from gclip.core.players import parts_of
 from gclip.errors import UsageError
 from gclip.training import models
+from gclip.training.checkpointer import Checkpointer, made_by
 from gclip.training.config import RunConfig
 from gclip.training.dataset import Dataset
 from gclip.training.device import environment, reproducible, resolve_device
 from gclip.training.fleet.run import FleetRun
 from gclip.training.fleet.stack import unsupported_model
+from gclip.training.identified import identified_config
 from gclip.training.models.layers import draws_chance
 from gclip.training.problem_data import ProblemData
 from gclip.training.result import RunResult
 from gclip.training.supervised import has_fast_path
 from gclip.training.tasks import load_data, problem_of
-from gclip.training.trainer import Progress, identified_config
+from gclip.training.trainer import Progress
 
 Listener = Callable[[int, Progress], "bool | None"]
 
@@ -88,6 +90,7 @@ def train_fleet(
     on_progress: Listener | None = None,
     on_result: Callable[[int, RunResult], None] | None = None,
     threads: int | None = None,
+    checkpoint: Checkpointer | None = None,
 ) -> list[RunResult]:
     """Train runs of one shape as one program, their parameters stacked along a leading dimension.
 
@@ -101,9 +104,12 @@ def train_fleet(
         on_progress: told of each run about every second and at every epoch's end, with its index in
             `configs`; a run is pruned when it returns False at an epoch's end.
         on_result: given each result as soon as its run has ended: finished, diverged or pruned.
+        checkpoint: keeps the state of the whole fleet. A fleet of the same configs in the same
+            order goes on from it, to the same bits as if it had never stopped.
 
     Returns:
         The results in the order of `configs`; their ``seconds`` are each run's share of the time.
+        Of a fleet that goes on from a checkpoint, those of the runs that had not ended by then.
 
     Raises:
         UsageError: the configs cannot be one fleet; or the data or the device cannot be used.
@@ -121,10 +127,20 @@ def train_fleet(
     known = [identified_config(config, images) for config in configs]
     if not isinstance(images, Dataset):
         raise UsageError(f"a fleet learns from a data set, but task {images.name} brings its own")
-    with reproducible(where, threads) as pinned:
+    saved = None if checkpoint is None else checkpoint.load(known)
+    with reproducible(where, threads) as pinned, stopping.at_a_good_place():
+        if checkpoint is not None and not checkpoint.accept(saved, made_by(where, pinned)):
+            saved = None
         facts = {**environment(where, pinned), "fleet": len(known)}
-        fleet = _FleetLoop(FleetRun(known, images, where), on_progress, on_result, facts)
-        return fleet.train()
+        run, spent = FleetRun(known, images, where), [0.0] * len(known)
+        if saved is not None and checkpoint is not None:
+            try:
+                run.load_state_dict(saved["run"])
+                spent = list(saved["seconds"])
+            except Exception as error:  # sealed, and yet no state of this fleet
+                checkpoint.misfit(error)
+                run = FleetRun(known, images, where)
+        return _FleetLoop(run, on_progress, on_result, facts, checkpoint, spent).train()
 
 
 def check_fleet(configs: Sequence[RunConfig]) -> None:
@@ -156,14 +172,18 @@ class _FleetLoop:
         listener: Listener | None,
         on_result: Callable[[int, RunResult], None] | None,
         facts: dict[str, Any],
+        keeper: Checkpointer | None,
+        spent: list[float],
     ) -> None:
         self._run, self._listener, self._on_result, self._facts = run, listener, on_result, facts
+        self._keeper, self._spent = keeper, spent
         self._results: dict[int, RunResult] = {}
-        self._spent = [0.0] * len(run.members)
         self._last = self._told = time.perf_counter()
 
     def train(self) -> list[RunResult]:
         run = self._run
+        if run.epoch:
+            self._tell_again()
         while run.present:
             run.train_epoch(self._within)
             going = [p for p in run.present if run.members[p].diverged_at is None]
@@ -172,10 +192,49 @@ class _FleetLoop:
             for index in run.present:
                 self._settle(index, found.get(index))
             self._leave()
-        return [self._results[index] for index in range(len(run.members))]
+            self._end_epoch()
+        return [self._results[index] for index in sorted(self._results)]
+
+    def _end_epoch(self) -> None:
+        """Save if it is time; stop here if that is wanted, and there is something left to do."""
+        keeper, going = self._keeper, bool(self._run.present)
+        if keeper is not None:
+            keeper.end_epoch(self._state, is_last=not going, hold=False)
+        if stopping.is_wanted() and going:
+            if keeper is not None:
+                keeper.stop(self._state)
+            stopping.obey()
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        run = self._run
+        return {
+            "present": list(run.present),
+            "epoch": run.epoch,
+            "step": run.step,
+            "steps": run.steps,
+            "seconds": list(self._spent),
+            "run": run.state_dict(),
+        }
+
+    def _tell_again(self) -> None:
+        """Tell of the epochs that were made before the fleet was stopped, as whoever decides
+        whether runs go on has perhaps forgotten them."""
+        run = self._run
+        for index in run.present:
+            member = run.members[index]
+            if not all(self._tell(index, "running", point=p) for p in member.history.curve):
+                member.end("pruned", f"stopped by the caller at step {member.step}")
+        self._leave()
 
     def _within(self) -> None:
-        """How far it is: a fleet's epoch may be long."""
+        """After a step: save if it is time, and say how far it is, as an epoch may be long."""
+        keeper, stops = self._keeper, stopping.is_wanted()
+        if (stops or (keeper is not None and keeper.is_due())) and self._run.look():
+            self._share_time()
+            if keeper is not None:
+                keeper.save(self._state)
+            stopping.obey()
         if self._listener is None or time.perf_counter() - self._told < _EVERY:
             return
         for index in self._run.present:
@@ -222,23 +281,26 @@ class _FleetLoop:
             self._spent[index] += (now - self._last) / len(self._run.present)
         self._last = now
 
-    def _tell(self, index: int, status: Any, step: int | None = None) -> bool:
+    def _tell(self, index: int, status: Any, step: int | None = None, point: Any = None) -> bool:
+        """Report of a run; False when the caller wants it to stop.
+
+        Args:
+            index: of the run.
+            status: of it.
+            step: within an epoch.
+            point: of the curve, the end of an earlier epoch to tell of; None for now.
+        """
         if self._listener is None:
             return True
         run, member = self._run, self._run.members[index]
-        answer = self._listener(
-            index,
-            Progress(
-                epoch=run.epoch if status != "diverged" else member.history.curve[-1]["epoch"] - 1,
-                epochs=run.config.epochs,
-                step=member.step if step is None else step,
-                steps=run.steps,
-                loss=member.history.loss,
-                accuracy=member.history.accuracy,
-                status=status,
-                metric=member.history.metric,
-                score=member.history.score,
-            ),
+        history = member.history
+        epoch = run.epoch if status != "diverged" else history.curve[-1]["epoch"] - 1
+        told = history.now(epoch, member.step if step is None else step)
+        if point is not None:
+            told = history.then(point)
+        progress = Progress(
+            **told, epochs=run.config.epochs, steps=run.steps, status=status, metric=history.metric
         )
+        answer = self._listener(index, progress)
         self._told = time.perf_counter()
         return answer is not False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -23,7 +23,7 @@ from gclip.clipping.units import Units, rows
 from gclip.core.host import on_host
 from gclip.core.seen import Elements, Rate
 from gclip.core.strategy import Memory, Strategy, Transform
-from gclip.training.fleet.strategy_batch import StepInputs, StrategyBatch
+from gclip.training.fleet.strategy_batch import StepInputs, StrategyBatch, read_dtype
 from gclip.training.fleet.vectorized_strategy import VectorizedStrategy
 
 
@@ -37,6 +37,19 @@ class TransformBatch(StrategyBatch):
         super().__init__(strategy, *args, **settings)
         self._matrix = cast(Transform, strategy.strategies[0]).view == "matrix"
         self._dtypes: dict[str, torch.dtype] = {}  # of the elements that memory is made for
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers of all its runs, as a copy."""
+        return {
+            **super().state_dict(),
+            "dtypes": {name: str(dtype) for name, dtype in self._dtypes.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from where `state_dict` was taken, on a batch of the same runs."""
+        super().load_state_dict(state, device)
+        read = ((name, read_dtype(text)) for name, text in state["dtypes"].items())
+        self._dtypes = {name: dtype for name, dtype in read if dtype is not None}
 
     def decide(self, inputs: StepInputs) -> Tensor | None:
         """Compute the new values and the memory; a transform never skips a step."""

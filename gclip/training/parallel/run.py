@@ -42,6 +42,9 @@ class ParallelRun(Run):
         UsageError: the run cannot be shared out.
     """
 
+    resumes_within_epochs = False
+    """All processes would have to stop at the same step."""
+
     def __init__(
         self, config: RunConfig, dataset: Dataset, device: torch.device, world: World
     ) -> None:

@@ -212,11 +212,11 @@ def own_device(device: str | torch.device) -> torch.device:
     if where.type == "cpu" or ":" in str(where):
         return where
     number, there = int(os.environ.get("LOCAL_RANK") or os.environ["RANK"]), _gpus()
-    if number >= there:
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or number + 1)
+    if processes > there:  # all processes of the machine say so, not only those without one
         raise UsageError(
-            f"each process takes a GPU of its own, but this machine has {there} for process "
-            f"{number + 1} of it; start at most {there} here (--nproc-per-node {there}), or take "
-            "cpu"
+            f"each process takes a GPU of its own, but this machine has {there} for {processes} "
+            f"processes; start at most {there} here (--nproc-per-node {there}), or take cpu"
         )
     return torch.device("cuda", number)
 

@@ -64,8 +64,8 @@ def test_each_process_takes_a_gpu_of_its_own(launched: pytest.MonkeyPatch) -> No
     assert own_device("auto") == torch.device("cuda", 1)
     assert own_device("cuda:0") == torch.device("cuda", 0)
     assert own_device("cpu") == torch.device("cpu")
-    launched.setenv("LOCAL_RANK", "2")
-    with pytest.raises(gclip.UsageError, match="this machine has 2 for process 3 of it"):
+    launched.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(gclip.UsageError, match="this machine has 2 for 3 processes"):
         own_device("cuda")
     worlds._gpus.cache_clear()
 
