@@ -37,6 +37,7 @@ class Survey:
 
     >>> import torch
     >>> import gclip
+    >>> _ = torch.manual_seed(0)
     >>> model = torch.nn.Linear(4, 1)
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     >>> survey = gclip.Survey(model, optimizer)
