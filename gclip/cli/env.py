@@ -21,7 +21,7 @@ PACKAGES = (
 """What gclip needs: `pyproject.toml` names the versions."""
 
 _EXTRAS = (
-    *("dev", "postgres", "peers", "rl"),
+    *("dev", "docs", "postgres", "peers", "rl"),
     *("lightning", "transformers", "accelerate", "tensorboard"),
 )
 

@@ -30,7 +30,8 @@ def break_run(store: Store, config: RunConfig) -> None:
     path.write_bytes(path.read_bytes()[:-3])
 
 
-def test_list(gclip: Command, store: Store) -> None:
+def test_list(gclip: Command, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     answer = gclip("store", "list")
     assert answer.code == 0
     assert "50.0 %" in answer.out

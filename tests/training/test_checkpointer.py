@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from gclip.core import stopping
-from gclip.core.plugins import load_plugins
 from gclip.errors import UsageError
 from gclip.training import Progress, RunConfig, checkpoint, checkpointer, load_data, train, trainer
 from gclip.training.checkpointer import Checkpointer, CheckpointWarning, made_by
 from gclip.training.contract.bits import difference
+from tests.training import toy_problem  # noqa: F401 - registers the problem toy-line
 
 CONFIG = RunConfig(
     strategy="zclip",
@@ -27,7 +27,6 @@ CONFIG = RunConfig(
     gradient_noise=0.1,
     watch="layer",
 )
-TOYS = Path(__file__).with_name("toy_problem.py")
 CPU = torch.device("cpu")
 HERE = made_by(CPU, 1)
 
@@ -106,7 +105,6 @@ def test_a_general_problem_goes_on_from_the_latest_end_of_an_epoch(
     monkeypatch.setattr(trainer, "_EVERY", 0.0)
     monkeypatch.setattr(checkpointer, "_LEAST_HELD", 0.0)
     monkeypatch.setattr(checkpointer, "_SHARE", 0)
-    load_plugins(TOYS)
     config = RunConfig(task="toy-line(dropout=0.2)", strategy="norm", epochs=4)
     whole = train(config, device="cpu")
     per_epoch = whole.curve[0]["step"]
