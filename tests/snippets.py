@@ -150,7 +150,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(study, "Request", short)
     for function in (examine, check_strategy):  # which else compile C++ for half a minute
         defaults_of = cast("dict[str, Any]", function.__kwdefaults__)
-        monkeypatch.setitem(defaults_of, "compiler", "aot_eager")
+        monkeypatch.setitem(defaults_of, "compiler", "eager")
     monkeypatch.setattr("gclip.execution.machine.cores", lambda: 1)
     for package in (figures, studies):
         name = package.__name__.rpartition(".")[2]
