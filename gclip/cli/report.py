@@ -108,7 +108,8 @@ def report(
         told = [{"title": each.title, "runs": len(each.keys)} for each in sections]
         screen.echo_json({"report": str(path), "sections": told})
         return
-    screen.echo(f"{path}: {screen.plural(len(sections), 'section')}, {len(text) / 1e6:.1f} MB")
+    size = screen.bytes_text(len(text.encode()))
+    screen.echo(f"{path}: {screen.plural(len(sections), 'section')}, {size}")
 
 
 def _chosen(groups: list[Group], names: Sequence[str]) -> list[Group]:

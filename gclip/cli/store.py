@@ -78,7 +78,7 @@ def list_runs(
         screen.echo()
     counts = Counter(row.status for row in rows)
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
-    size = bytes_text(sum(row.size for row in rows))
+    size = screen.bytes_text(sum(row.size for row in rows))
     screen.echo(f"{screen.plural(len(rows), 'run')} in {store}, {size}{': ' if said else ''}{said}")
 
 
@@ -184,11 +184,11 @@ def _studies(store: Any) -> list[CheckedStudy]:
 def _print_check(store: Path, things: Sequence[Found], studies: Sequence[CheckedStudy]) -> None:
     from gclip.results.inventory import size_of
 
-    screen.echo_wrapped(f"{store}: {bytes_text(size_of(store))}")
+    screen.echo_wrapped(f"{store}: {screen.bytes_text(size_of(store))}")
     runs = [each for each in things if each.kind == "run"]
     counts = Counter(each.why for each in runs)
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
-    size = bytes_text(sum(each.size for each in runs))
+    size = screen.bytes_text(sum(each.size for each in runs))
     screen.echo_wrapped(
         f"{screen.plural(len(runs), 'run')} whole, {size}{f': {said}' if said else ''}"
     )
@@ -197,7 +197,7 @@ def _print_check(store: Path, things: Sequence[Found], studies: Sequence[Checked
         screen.echo_wrapped(f"{len(whole)} of {len(studies)} studies whole")
     for kind in dict.fromkeys(each.kind for each in things if each.kind != "run"):
         some = [each for each in things if each.kind == kind]
-        screen.echo_wrapped(f"{len(some)} {kind}, {bytes_text(sum(e.size for e in some))}:")
+        screen.echo_wrapped(f"{len(some)} {kind}, {screen.bytes_text(sum(e.size for e in some))}:")
         for each in some:
             screen.echo(f"  {each.path}{f': {each.why}' if each.why else ''}")
     for study in studies:
@@ -236,7 +236,7 @@ def _report(done: Sequence[Done], dry_run: bool, json: bool, nothing: str) -> No
         else:
             screen.echo_wrapped(f"removed {what}")
     if not json:
-        size = bytes_text(sum(one.found.size for one in done if one.action == "remove"))
+        size = screen.bytes_text(sum(one.found.size for one in done if one.action == "remove"))
         screen.echo_wrapped(
             f"{screen.plural(len(done), 'thing')}, {size} to remove" if done else nothing
         )
@@ -274,18 +274,9 @@ def _table(rows: Sequence[Row]) -> TextTable:
             "–" if row.metric is None else row.metric.name,
             status,
             age_text(row.age),
-            bytes_text(row.size),
+            screen.bytes_text(row.size),
         )
     return table
-
-
-def bytes_text(size: float) -> str:
-    """``1.2 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def age_text(seconds: float) -> str:

@@ -85,6 +85,15 @@ def percent(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
     return decimal(None if value is None else 100 * value, digits, sign=sign)
 
 
+def bytes_text(size: float) -> str:
+    """``1.2 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
 def decimal(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
     """``0.953`` as ``1.0``, with `sign` ``+1.0``; never ``-0.0``; a dash without a value."""
     if value is None or math.isnan(value):

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from gclip.cli.store import age_text, bytes_text
+from gclip.cli.store import age_text
 from gclip.results import Store
+from gclip.text import screen
 from gclip.training import RunConfig, RunResult, checkpoint
 
 Command = Any  # of conftest.py
@@ -97,7 +98,7 @@ def test_a_store_that_is_not_there(gclip: Command) -> None:
 
 
 def test_sizes_and_ages() -> None:
-    assert [bytes_text(size) for size in (0, 999, 1500, 2e6, 3e9, 4e12)] == [
+    assert [screen.bytes_text(size) for size in (0, 999, 1500, 2e6, 3e9, 4e12)] == [
         *("0 B", "999 B", "1.5 kB", "2.0 MB", "3.0 GB", "4.0 TB"),
     ]
     assert [age_text(age) for age in (0, 59, 120, 7200, 3 * 86400)] == [
