@@ -17,8 +17,9 @@ from tests.snippets import ROOT, blocks, commands, lacking, run_page, small, wor
 
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 NOISY = ("in-your-loop.md",)  # other libraries warn as they like
-ELSEWHERE = ("study create", "study work")
-"""Commands that need a database server: `tests/tuning` runs those, on PostgreSQL."""
+ELSEWHERE = ("study create", "study work", "study run claims")
+"""Commands that need a database server, which `tests/tuning` runs on PostgreSQL, and one that
+trains for minutes: `tests/studies/test_claims.py` has a small version."""
 
 
 def cannot_run(command: str) -> bool:
