@@ -247,8 +247,10 @@ def _notes(count: int) -> list[str]:
     return [
         "Differences are first less second, paired by seed, with 95 % intervals; p is of the test "
         f"that they are none, Holm-corrected over the {count} claims. Not supported here: the "
-        "opposite is shown, or the interval rules out a difference that would matter. Each verdict "
-        "is of one small setting."
+        "opposite is shown, or the interval rules out a difference that would matter. Where runs "
+        "of one arm do not train, McNemar's test decides which trains more often, and the "
+        "interval of the mean, which holds for any scores, is wide. Each verdict is of one small "
+        "setting."
     ]
 
 

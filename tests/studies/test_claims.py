@@ -12,9 +12,12 @@ import pytest
 import gclip
 from gclip.execution import Execution
 from gclip.results import Store
+from gclip.results.metrics import METRIC_COLUMNS, metric_cells
 from gclip.studies import claims as study
 from gclip.studies._published import FOLDER, Claim, claims, read
 from gclip.training import task_defaults
+from gclip.training.metric import ACCURACY
+from gclip.training.tasks import problem_of
 from gclip.tuning.study import Request
 
 METRIC = {
@@ -26,6 +29,9 @@ METRIC = {
     "highest": 1.0,
     "decimals": 1,
 }
+
+
+ACCURACY_CELLS = {**metric_cells(ACCURACY), "worst": 0.1}
 
 
 def claim(**changes: Any) -> Claim:
@@ -179,3 +185,29 @@ def test_settings_of_runs_are_refused(tmp_path: Path) -> None:
         study.cells_of(request(tmp_path, strategies=("norm",)))
     with pytest.raises(gclip.UsageError, match="leave out the options of runs"):
         study.cells_of(request(tmp_path, base=task_defaults("digits").replace(lr=0.3)))
+
+
+def test_the_pages_table_is_the_records() -> None:
+    root = Path(__file__).parents[2]
+    runs = pd.read_csv(root / "studies" / "records" / "claims.csv").assign(chance=0.1)
+    runs["rate"], runs["accuracy"] = runs["lr"], runs["score"]
+    of_tasks = {
+        task: {**metric_cells(problem_of(task).metric), "worst": problem_of(task).metric.worst}
+        for task in ("adding",)
+    }
+    for name in METRIC_COLUMNS:
+        runs[name] = [
+            of_tasks[t][name] if t in of_tasks else ACCURACY_CELLS[name] for t in runs["task"]
+        ]
+    found = claims()
+    rows = [study.row_of(each, runs[runs["claim"] == each.name]) for each in found]
+    study.judge(rows, found)
+    page = (root / "docs" / "claims.md").read_text()
+    for each, row in zip(found, rows, strict=True):
+        assert row["n"] == each.seeds
+        cells = (row["ours_text"], row["theirs_text"], row["difference_text"], row["p_text"])
+        line = f"| [{each.name}](#{each.name}) | {' | '.join(cells)} | {row['verdict']} |"
+        assert line in page, line
+        assert set(runs[runs["claim"] == each.name]["key"]) == {
+            config.key for _, config in each.configs(tuple(range(each.seeds)))
+        }
