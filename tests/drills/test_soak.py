@@ -44,7 +44,9 @@ def test_steps(name: str, record_property: Any) -> None:
     record_property("grown", grown)
     print(f"{name}: {STEPS:,} steps, memory {grown:+.2%} of {memory / 2**20:.0f} MiB")
     assert measured.files() == files
-    assert measured.tensors() == before
+    # It remembers every norm: a sorted part more whenever they have doubled a few times.
+    most = before + (8 if name.startswith("percentile") else 0)
+    assert before <= measured.tensors() <= most
     assert abs(grown) <= 0.01
 
 
