@@ -6,6 +6,7 @@ else, and whatever takes too long, is a fault.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -20,10 +21,13 @@ LONGEST = 60.0
 """Seconds that one example may take; most take a thousandth of one."""
 
 
-def bounded(examples: int) -> Any:
-    """So many examples, the same ones at every run."""
+AS_DRILL = bool(os.environ.get("GCLIP_DRILLS"))
+
+
+def bounded(examples: int, *, drill: int) -> Any:
+    """So many examples, or `drill` where drills are run; the same ones at every run."""
     return settings(
-        max_examples=examples,
+        max_examples=drill if AS_DRILL else examples,
         derandomize=True,
         database=None,
         deadline=None,

@@ -1,6 +1,6 @@
 """Noise in place of spellings, configs, command lines and stored runs: refused in a sentence.
 
-A few examples of each, the same ones every time; `tests/drills/` has the many.
+A few examples of each, the same ones every time; more than 20,000 where it is run as a drill.
 """
 
 from __future__ import annotations
@@ -13,34 +13,36 @@ import pytest
 from hypothesis import given
 
 from tests.fuzz import clipping, command_lines, configs, spellings, stores
-from tests.fuzz.examples import bounded
+from tests.fuzz.examples import AS_DRILL, bounded
+
+pytestmark = [pytest.mark.drill] if AS_DRILL else []
 
 
-@bounded(150)
+@bounded(150, drill=10_000)
 @given(spellings.texts())
 def test_strategies(text: str) -> None:
     spellings.check_strategy(text)
 
 
-@bounded(60)
+@bounded(60, drill=2000)
 @given(spellings.texts("model"))
 def test_models(text: str) -> None:
     spellings.check_model(text)
 
 
-@bounded(60)
+@bounded(60, drill=2000)
 @given(spellings.texts("task"))
 def test_tasks(text: str) -> None:
     spellings.check_task(text)
 
 
-@bounded(40)
+@bounded(40, drill=2500)
 @given(configs.fields())
 def test_configs(values: dict[Any, Any]) -> None:
     configs.check_fields(values)
 
 
-@bounded(60)
+@bounded(60, drill=2000)
 @given(configs.json_texts())
 def test_configs_as_json(text: str) -> None:
     configs.check_json(text)
@@ -53,19 +55,19 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield command_lines.furnish(tmp_path_factory.mktemp("work"))
 
 
-@bounded(30)
+@bounded(30, drill=2000)
 @given(command_lines.lines())
 def test_command_lines(work: Path, words: list[str]) -> None:
     command_lines.check(words, work)
 
 
-@bounded(20)
+@bounded(20, drill=300)
 @given(stores.damages())
 def test_stores(damage: stores.Damage) -> None:
     stores.check(damage)
 
 
-@bounded(80)
+@bounded(80, drill=5000)
 @given(clipping.cases())
 def test_clipping(case: clipping.Case) -> None:
     clipping.check(case)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -182,7 +181,6 @@ def test_split_batch_norm_is_that_of_float64(shape: tuple[int, ...]) -> None:
     assert int(ours.num_batches_tracked) == 1
 
 
-@pytest.mark.skipif(not os.environ.get("GCLIP_DISTRIBUTED"), reason="make distributed runs it")
 def test_in_a_deep_net_torchs_batch_norm_rounds_ten_times_as_much(data: Any) -> None:
     """Why runs of nets with batch norm are not those of one process to the sixth digit."""
 

@@ -23,7 +23,10 @@ from tests import processes
 
 pytestmark = [
     processes.NEEDED,
-    pytest.mark.skipif(not os.environ.get("GCLIP_DISTRIBUTED"), reason="make distributed runs it"),
+    pytest.mark.skipif(
+        not os.environ.get("GCLIP_DISTRIBUTED"),
+        reason="takes a minute of processes: make distributed, which CI runs",
+    ),
 ]
 TRAIN = ("-m", "gclip", "train", "--device", "cpu")
 
