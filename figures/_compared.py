@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gclip.errors import UsageError
+from gclip.results.comparable import scored_runs
 from gclip.results.metrics import with_scores
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def compared(results: Results) -> pd.DataFrame:
     Of a study that tuned strategies these are the tuned ones on fresh seeds. No row where the runs
     are no comparison: of a grid, or of trials.
     """
-    runs = with_scores(results.scored().runs)
+    runs = with_scores(scored_runs(results.runs).reset_index(drop=True))
     if "form" in runs:
         runs = runs[runs["form"] == "tuned"]
     elif len(results.trials) or any(name in runs for name in _GRIDS):
@@ -40,7 +41,10 @@ def one_setting(runs: pd.DataFrame) -> bool:
 
 def is_compared(results: Results, strategies: int = 2, seeds: int = 2) -> bool:
     """Whether they are a comparison of so many strategies and seeds at least."""
-    runs = compared(results)
+    return _are_enough(compared(results), strategies, seeds)
+
+
+def _are_enough(runs: pd.DataFrame, strategies: int, seeds: int) -> bool:
     return runs["strategy"].nunique() >= strategies and runs["seed"].nunique() >= seeds
 
 
@@ -50,12 +54,13 @@ def require(results: Results, strategies: int = 2, seeds: int = 2) -> pd.DataFra
     Raises:
         UsageError: it is none, or too small a one.
     """
-    if not is_compared(results, strategies, seeds):
+    runs = compared(results)
+    if not _are_enough(runs, strategies, seeds):
         raise UsageError(
             f"this figure compares at least {strategies} strategies on at least {seeds} seeds, one "
             "run for each strategy and seed: choose such runs (gclip compare makes them)"
         )
-    return compared(results)
+    return runs
 
 
 def baseline_of(runs: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure, SubFigure
 
 from gclip.results.evidence import shown_difference
-from gclip.results.metric_text import interval_text
+from gclip.results.metric_text import interval_text, p_text
 from gclip.results.metrics import metric_of
 from gclip.results.statistics import TOO_FEW, compare_table
 from gclip.training.metric import Metric
@@ -126,4 +126,4 @@ def _p(value: float, evidence: str) -> str:
     """Never a p-value where n is too small for one."""
     if math.isnan(value) or evidence.startswith("too few"):
         return "too few" if evidence.startswith("too few") else "no test"
-    return "p < .001" if value < 0.001 else f"p = {value:.3f}".replace("0.", ".", 1)
+    return p_text(value, space=" ")

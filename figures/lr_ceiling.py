@@ -8,6 +8,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from gclip.errors import UsageError
+from gclip.results.comparable import scored_runs
 from gclip.results.metrics import is_accuracy, metric_of, with_scores
 from gclip.results.stability import ceiling_of
 from gclip.results.trained import RULE_OF_OTHERS
@@ -46,7 +47,7 @@ USUAL = False
 
 def applies(results: Results) -> bool:
     """Whether strategies were trained at several learning rates, and nothing else was varied."""
-    runs = results.scored().runs
+    runs = scored_runs(results.runs).reset_index(drop=True)
     if "lr" not in runs or not one_setting(runs) or not len(runs) or len(results.trials):
         return False
     rates = _with_rates(runs)["rate"]

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from gclip.errors import UsageError
+from gclip.results.comparable import scored_runs
 from gclip.results.metrics import is_accuracy, metric_of, with_scores
 from gclip.training.metric import Metric
 
@@ -45,7 +46,7 @@ USUAL = False
 
 def applies(results: Results) -> bool:
     """Whether runs were disturbed, each in one way."""
-    runs = results.scored().runs
+    runs = scored_runs(results.runs).reset_index(drop=True)
     if not one_setting(runs) or not len(runs) or len(results.trials):
         return False
     if "disturbance" in runs:

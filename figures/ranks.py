@@ -14,7 +14,7 @@ from scipy import stats
 from gclip.results.metrics import metric_of
 from gclip.training.metric import Metric
 
-from ._compared import is_compared, require
+from ._compared import compared, is_compared, require
 from ._looks import looks
 from ._page import page
 from ._rows import diamond, row_height
@@ -51,7 +51,7 @@ def draw(results: Results, ax: Axes | None = None) -> Figure | SubFigure:
         UsageError: these are not runs of a comparison of at least three strategies.
     """
     runs = require(results, 3, 2)
-    table = ranks(results)
+    table = _ranks_in(runs)
     found = Ranked.of(table)
     order = list(found.means.index)
     look = looks(order)
@@ -118,9 +118,10 @@ class Ranked:
 
 def ranks(results: Results) -> pd.DataFrame:
     """The rank of each strategy (columns, by spelling) on each seed that all of them have."""
-    from ._compared import compared
+    return _ranks_in(compared(results))
 
-    runs = compared(results)
+
+def _ranks_in(runs: pd.DataFrame) -> pd.DataFrame:
     if runs.empty:
         return pd.DataFrame()
     metric: Metric = metric_of(runs)

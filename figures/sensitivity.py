@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from gclip.errors import UsageError
+from gclip.results.comparable import scored_runs
 from gclip.results.frames import ordered
 from gclip.results.metrics import metric_of, with_scores
 from gclip.results.varied import default_of, with_thresholds
@@ -50,7 +51,7 @@ USUAL = False
 
 def applies(results: Results) -> bool:
     """Whether some strategy was tried with several thresholds, and with nothing else varied."""
-    runs = results.scored().runs
+    runs = scored_runs(results.runs).reset_index(drop=True)
     if (
         "lr" not in runs
         or not one_setting(runs)

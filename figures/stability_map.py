@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from gclip.errors import UsageError
+from gclip.results.comparable import scored_runs
 from gclip.results.frames import ordered
 from gclip.results.metrics import metric_of, with_scores
 from gclip.results.varied import with_thresholds
@@ -54,7 +55,7 @@ USUAL = False
 
 def applies(results: Results) -> bool:
     """Whether some strategy was trained at several learning rates and several thresholds."""
-    runs = results.scored().runs
+    runs = scored_runs(results.runs).reset_index(drop=True)
     return "lr" in runs and one_setting(runs) and len(runs) > 0 and bool(_families(_tried(runs)))
 
 

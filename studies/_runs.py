@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gclip
 from gclip.errors import UsageError
 from gclip.execution.run_all import train_missing
+from gclip.results.comparable import scored_runs as scored
 from gclip.results.metric_text import score_text
 from gclip.results.metrics import METRIC_COLUMNS, is_accuracy, metric_cells, metric_of, scores_of
 from gclip.results.statistics import mean_interval, trained_summary, wilson
@@ -151,11 +152,6 @@ def drawing(
         return figures.draw(name, results)
 
     return draw
-
-
-def scored(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that count: finished, or diverged, which score the worst value."""
-    return runs[runs["status"].isin(["finished", "diverged"])]
 
 
 def summary(

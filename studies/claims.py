@@ -9,6 +9,7 @@ by its interval), or *cannot tell*. Each is of one small setting, and says no mo
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -16,23 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gclip.errors import UsageError
-from gclip.results.evidence import (
-    BETTER,
-    LESS,
-    MORE,
-    SIGNIFICANT,
-    WHEN,
-    WORSE,
-    compare_pairs,
-    shown_difference,
-)
+from gclip.results.evidence import SIGNIFICANT, compare_pairs, shown_difference
 from gclip.results.intervals import Interval, t_interval
+from gclip.results.metric_text import p_text
 from gclip.results.metrics import metric_of, scores_of
 from gclip.results.paired import holm, sign_flip
 from gclip.results.trained import trained as are_trained
 from gclip.results.trained import trained_from
+from gclip.studies._pairs import better, worse
 from gclip.studies._published import Claim, claims
-from gclip.studies._runs import Cell, failures, labels_of, number, scored, trained
+from gclip.studies._runs import Cell, failures, labels_of, number, scored, seeds_of, trained
 from gclip.studies._words import factor, interval
 from gclip.text.screen import percent
 from gclip.training.metric import ACCURACY
@@ -94,8 +88,7 @@ def cells_of(request: Request) -> list[Cell]:
         )
     cells: list[Cell] = []
     for claim in claims():
-        seeds = tuple(range(claim.seeds)) if request.seeds is None else tuple(request.seeds)
-        cells += claim.configs(seeds)
+        cells += claim.configs(seeds_of(request, range(claim.seeds)))
     return cells
 
 
@@ -127,7 +120,7 @@ def judge(rows: list[dict[str, Any]], all_claims: tuple[Claim, ...]) -> None:
     corrected = holm([math.nan if row["p"] is None else row["p"] for row in rows])
     for row, claim, p in zip(rows, all_claims, corrected, strict=True):
         row["p_holm"] = number(p)
-        row["p_text"] = "–" if math.isnan(p) else f"{p:.3f}".replace("0.", ".", 1)
+        row["p_text"] = "–" if math.isnan(p) else p_text(p).removeprefix("p").removeprefix("=")
         row["verdict"] = verdict(claim, row)
 
 
@@ -161,8 +154,6 @@ def _scores(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
     said = found["evidence"]
     ends = shown_difference(found)
     signed = sorted((metric.sign * ends.low, metric.sign * ends.high))
-    better = any(each in said.split(", ") for each in (BETTER, BETTER + WHEN, MORE))
-    worse = any(each in said.split(", ") for each in (WORSE, WORSE + WHEN, LESS))
     texts = [
         f"{interval(*t_interval(scores_of(arm)), metric=metric)}, "
         f"{int(are_trained(arm, least, metric).sum())}/{len(arm)} trained"
@@ -178,7 +169,7 @@ def _scores(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
         "high": number(signed[1]),
         "p": number(found["p_holm"]),
         # Both at once (trains more often, worse when trained) is neither.
-        "direction": int(better) - int(worse),
+        "direction": int(better(said)) - int(worse(said)),
     }
 
 
@@ -203,11 +194,12 @@ def ceilings(claim: Claim, runs: pd.DataFrame, least: float) -> NDArray[np.float
 
     A seed that trains with none has half of the lowest.
     """
-    found = []
+    metric, found = metric_of(runs), []
     for _, some in runs.groupby("seed", sort=True):
-        ok = are_trained(some.sort_values("rate"), least, metric_of(some))
-        stretch = len(ok) if ok.all() else int(np.argmin(ok))
-        found.append(claim.rates[stretch - 1] if stretch else claim.rates[0] / 2)
+        trains = dict(zip(some["rate"], are_trained(some, least, metric), strict=True))
+        # A rate whose run failed is not among them, and ends the stretch.
+        stretch = list(itertools.takewhile(trains.get, claim.rates))
+        found.append(stretch[-1] if stretch else claim.rates[0] / 2)
     return np.asarray(found, dtype=np.float64)
 
 

@@ -28,7 +28,7 @@ import gclip
 from gclip.clipping.report import clipped_or_skipped
 from gclip.clipping.state import tensors_of
 from gclip.studies._runs import drawing, number, spellings
-from gclip.text.screen import plural
+from gclip.text.screen import bytes_text, plural
 from gclip.tuning.study import Answer, Request
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def row(found: Measured) -> dict[str, Any]:
         "call_text": f"{1e6 * extra:.0f} µs",
         "ratio_text": f"{ratio:.2f}",
         "share_text": f"{100 * share:.1f} %",
-        "memory_text": _size(found.memory) + (" +" if grew else ""),
+        "memory_text": (bytes_text(found.memory) if found.memory else "0") + (" +" if grew else ""),
         "clipped_text": f"{100 * found.clipped:.0f}",
     }
 
@@ -304,10 +304,3 @@ def _bytes(clipper: gclip.Clipper) -> int:
     """What the strategies remember, without the clipper's own record of the run."""
     memory = [part["memory"] for part in clipper.state_dict()["parts"]]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(memory))
-
-
-def _size(count: int) -> str:
-    """``0``, ``312 B``, ``4.2 kB``, ``1.3 MB``."""
-    if count < 1000:
-        return f"{count} B" if count else "0"
-    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"

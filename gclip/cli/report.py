@@ -216,7 +216,7 @@ def _comparison(store: Store, results: Results) -> dict[str, Any]:
 def _verdicts(table: pd.DataFrame, baseline: str, metric: Metric) -> list[str]:
     """What may be claimed of each, in a sentence; or that nothing may."""
     from gclip.figures.forest import differences
-    from gclip.results.statistics import CLAIMS
+    from gclip.results.evidence import CLAIMS, TOO_FEW
 
     said = []
     for row in differences(table, metric):
@@ -227,7 +227,7 @@ def _verdicts(table: pd.DataFrame, baseline: str, metric: Metric) -> list[str]:
                 f"({row['text']}{' points' if metric.unit == '%' else ''}, {row['p']}, "
                 f"n = {row['pairs']} pairs)"
             )
-    few = (table["evidence"].astype(str).str.startswith("too few")).any()
+    few = (table["evidence"] == TOO_FEW).any()
     nothing = "No difference is shown" + (
         ": there are too few seeds to tell." if few else ", which is no proof that there is none."
     )

@@ -184,7 +184,10 @@ class Record:
     @property
     def first_not_finite(self) -> FirstNonfinite | None:
         """The first step with gradients that were not finite; None where all were finite."""
-        bad = np.flatnonzero(self.arrays()["finite"] == 0)
+        return self._first_of(self.arrays()["finite"])
+
+    def _first_of(self, finite: Array) -> FirstNonfinite | None:
+        bad = np.flatnonzero(finite == 0)
         found = self._nonfinite.first()
         if len(bad) and (found is None or bad[0] < found.step):  # of before the record was loaded
             return FirstNonfinite(int(bad[0]))
@@ -237,7 +240,7 @@ class Record:
                 skipped=skipped / max(steps, 1),
                 not_finite=not_finite / max(steps, 1),
             ),
-            first_not_finite=self.first_not_finite,
+            first_not_finite=self._first_of(rows["finite"]),
         )
 
     def state_dict(self) -> dict[str, Any]:

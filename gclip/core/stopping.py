@@ -40,12 +40,11 @@ def obey() -> None:
 @contextmanager
 def at_a_good_place() -> Iterator[None]:
     """Within the ``with`` block a request waits for `obey`, at the latest for the block's end."""
-    global _waiting, _wanted
+    global _waiting
     _waiting += 1
     try:
         yield
     finally:
         _waiting -= 1
-        if not _waiting and _wanted is not None:
-            error, _wanted = _wanted, None
-            raise error
+        if not _waiting:
+            obey()

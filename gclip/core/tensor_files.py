@@ -31,9 +31,9 @@ def load_tensors(content: bytes, what: str) -> Any:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
             size = sum(member.file_size for member in packed.infolist())
-    # Of a directory that was made up: offsets before the start (ValueError, OSError), names that
-    # are no text (a ValueError), a version of the format that Python does not know.
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+    # Of a directory that was made up: a name that is no text (ValueError), a version of the format
+    # that Python does not know (NotImplementedError).
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise UsageError(f"{refused}it is not a file of torch.save") from error
     if size > len(content) + _SLACK:  # torch packs nothing
         raise UsageError(

@@ -86,3 +86,9 @@ def worst_words(metric: Metric) -> str:
     if metric.name == "accuracy":
         return "chance"
     return f"the worst value, {score_with_unit(metric, metric.worst)}"
+
+
+def p_text(value: float, space: str = "") -> str:
+    """``p=.034``, ``p<.001``; with a `space` around the sign ``p = .034``."""
+    sign, number = ("<", ".001") if value < 0.001 else ("=", f"{value:.3f}".replace("0.", ".", 1))
+    return f"p{space}{sign}{space}{number}"

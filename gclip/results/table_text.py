@@ -11,6 +11,7 @@ from gclip.results.metric_text import (
     ends_text,
     interval_text,
     named,
+    p_text,
     score_text,
     worst_words,
 )
@@ -195,12 +196,8 @@ def _evidence(row: dict[str, Any]) -> str:
 
     said = str(row["evidence"])
     if said == NOTHING or any(claim in CLAIMS for claim in said.split(", ")):
-        return f"{said}, {_p(row['p_holm'])}"
+        return f"{said}, {p_text(row['p_holm'])}"
     return said
-
-
-def _p(value: float) -> str:
-    return "p<.001" if value < 0.001 else f"p={value:.3f}".replace("0.", ".", 1)
 
 
 def _listed(words: Sequence[str]) -> str:

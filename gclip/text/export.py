@@ -106,8 +106,7 @@ def comma_separated(rows: Iterable[Mapping[str, Any]]) -> str:
 
 def _plain(table: TextTable) -> list[list[str]]:
     """The rows without sections, each cell on one line."""
-    count = len(table.columns)
-    return [[" ".join(cell.split()) for cell in row] for row in table.rows if len(row) == count]
+    return [[" ".join(cell.split()) for cell in row] for row in table.without_sections()]
 
 
 def _piped(cells: Iterable[str], *, escape: bool = True) -> str:

@@ -12,12 +12,11 @@ def escaped(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
-def table_html(table: TextTable, caption: str = "") -> str:
+def table_html(table: TextTable) -> str:
     """A table with every column and every row; sections are left out.
 
     Args:
         table: its cells are text.
-        caption: what it is, above it.
 
     Example:
         >>> from gclip.text.table import Column
@@ -27,11 +26,8 @@ def table_html(table: TextTable, caption: str = "") -> str:
         (True, True)
     """
     head = "".join(f"<th>{escaped(column.heading)}</th>" for column in table.columns)
-    count = len(table.columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>"
-        for row in table.rows
-        if len(row) == count
+        for row in table.without_sections()
     )
-    title = f"<caption>{escaped(caption)}</caption>" if caption else ""
-    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -85,8 +85,12 @@ class TextTable:
     def _leaves(self, index: int) -> int:
         return -self.columns[index].leaves
 
+    def without_sections(self) -> list[tuple[str, ...]]:
+        """The rows, one text a column."""
+        return [row for row in self.rows if row[0] != _SECTION]
+
     def _cells(self, index: int) -> list[str]:
-        return [row[index] for row in self.rows if row[0] != _SECTION]
+        return [row[index] for row in self.without_sections()]
 
     def _tokens(self, index: int, text: str, whole: bool) -> list[str]:
         if self.columns[index].words:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gclip.errors import UsageError
 from gclip.results.inventory import read_run, size_of
+from gclip.results.metrics import is_accuracy
 from gclip.results.run_files import StoredRun
 from gclip.results.run_list import score_of
 from gclip.tuning.grid_answers import answers_in
@@ -70,7 +71,7 @@ def _differing(study: Study, store: Store) -> str:
             if not isinstance(run, StoredRun) or run.status not in ("finished", "diverged"):
                 continue
             _, stored = score_of(run.result)
-            if run.status == "diverged" and metric.unit != "%":
+            if run.status == "diverged" and not is_accuracy(metric):
                 stored = None
             own = finite_score(stored, metric)
             if not math.isclose(float(score), own, rel_tol=1e-9, abs_tol=1e-12):

@@ -1,5 +1,5 @@
-"""Nothing grows: memory, objects and open files over 100,000 steps of every strategy, and over
-many runs and trials in one process.
+"""Nothing grows: memory, living tensors and open files over 100,000 steps of every strategy, and
+over many runs and trials in one process.
 
 Memory counts where a process has long settled: its allocator keeps some of what it once needed.
 """

@@ -29,12 +29,6 @@ def tensors() -> int:
     return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
 
 
-def objects() -> int:
-    """How many objects the collector tracks."""
-    gc.collect()
-    return len(gc.get_objects())
-
-
 def files() -> list[str]:
     """What the process has open, but for the folder that says it."""
     folder = Path("/proc/self/fd")

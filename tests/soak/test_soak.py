@@ -1,4 +1,4 @@
-"""Nothing grows with steps, runs and trials: living tensors, objects and open files, counted.
+"""Nothing grows with steps, runs and trials: living tensors and open files, counted.
 
 `tests/drills/test_soak.py` does the same for as long as a training, and looks at memory.
 """

@@ -116,6 +116,8 @@ def test_ceilings_end_the_unbroken_stretch() -> None:
     runs = pd.concat([frame("a", scores[rate], rate) for rate in rates])
     of = claim(compares="ceiling", margin=2, rates=rates)
     assert study.ceilings(of, runs, least=0.5).tolist() == [0.4, 0.05, 0.1]
+    without = runs[(runs["rate"] != 0.2) | (runs["seed"] != 0)]  # that run failed
+    assert study.ceilings(of, without, least=0.5).tolist() == [0.1, 0.05, 0.1]
     other = pd.concat([frame("b", [0.9, 0.1, 0.1], rate) for rate in rates])
     row = study.row_of(of, pd.concat([runs, other]))
     assert row["difference"] == pytest.approx(np.mean([0.0, 0.0, 1.0]))

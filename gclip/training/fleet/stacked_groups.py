@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import accumulate
 from typing import TypeAlias
 
@@ -36,6 +37,12 @@ class StackedParameters:
         self.unit_offsets = [0, *accumulate(self.unit_counts)]
         self._groups: dict[tuple[tuple[int, ...], str, float], StackedGroups] = {}
         self._tensor_of_unit: dict[torch.device, Tensor] = {}
+
+    @cached_property
+    def unit_names(self) -> tuple[str, ...]:
+        """Of each unit its parameter's name."""
+        counted = zip(self.names, self.unit_counts, strict=True)
+        return tuple(name for name, count in counted for _ in range(count))
 
     def groups(self, indices: tuple[int, ...], scope: str, order: float) -> StackedGroups:
         """The groups of the parameters at `indices`; one object for the same groups."""

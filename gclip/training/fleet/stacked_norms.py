@@ -93,11 +93,9 @@ class StackedNorms:
     def measured(self) -> list[tuple[tuple[str, ...], Tensor]]:
         """All norms of tensors and of units that were asked for so far, ``(runs, …)``, and of which
         parameter each is."""
-        names = self.parameters.names
-        counts = self.parameters.unit_counts
-        by_unit = tuple(n for n, count in zip(names, counts, strict=True) for _ in range(count))
+        parameters = self.parameters
         return [
-            (by_unit if kind[0] == "unit" else names, norms)
+            (parameters.unit_names if kind[0] == "unit" else parameters.names, norms)
             for kind, norms in self._cache.items()
             if isinstance(kind, tuple)
         ]
