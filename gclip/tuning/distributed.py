@@ -38,7 +38,8 @@ def work(
 ) -> list[FrozenTrial]:
     """Make trials of a study until all have ended, here or elsewhere; the trials as they ended.
 
-    On Ctrl-C the trials under way are put back into the queue. A server that goes away is waited
+    What had failed before is tried once more. On Ctrl-C the trials under way are put back into the
+    queue. A server that goes away is waited
     for: about four minutes.
 
     Args:
@@ -57,7 +58,7 @@ def work(
     from sqlalchemy.exc import SQLAlchemyError
 
     execution = execution.resolved()
-    failures = 0
+    failures, begun = 0, False
     while True:
         worker = None
         try:
@@ -66,6 +67,9 @@ def work(
                 worker = DistributedWorker.of(
                     plan, study, storage, store, heartbeat, execution.listener
                 )
+                if not begun:  # not whenever the server comes back
+                    worker.retry_failed()
+                    begun = True
                 with open_pool(store, execution) as pool:
                     waiting = len(worker.trials.waiting())
                     size = fleet_size(

@@ -109,6 +109,14 @@ class DistributedWorker(Coordinator):
                 self.trials.enqueue_again(trial, died=True)
         self._notify_of_others()
 
+    def retry_failed(self) -> None:
+        """Queue again the trials one of whose runs failed, here or elsewhere, as a command typed
+        again does. Trials of workers that were lost have their own number of attempts."""
+        with self._locked():
+            for trial in self.trials.failed():
+                if trial.user_attrs.get("status") == "failed":
+                    self.trials.enqueue_again(trial, died=False)
+
     def _work(self, pool: Pool) -> None:
         last_look = 0.0
         while True:

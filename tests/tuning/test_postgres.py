@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import optuna
@@ -14,6 +15,7 @@ from optuna import Trial
 from gclip.cli import main
 from gclip.errors import UsageError
 from gclip.execution import Execution, InProcess
+from gclip.execution.job_trainer import JobTrainer
 from gclip.results import Store
 from gclip.training import RunConfig
 from gclip.tuning import distributed_study
@@ -100,6 +102,38 @@ def test_a_silent_workers_trial_is_made_again_three_times_at_most(
         with InProcess(store, Execution(workers=1, device="cpu")) as pool:
             worker().work(pool)
         assert len(counted(worker().study)) == 1
+
+
+def test_a_trial_that_failed_is_made_again_by_the_same_command(
+    server: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert create(server, "failing", 2, "--sampler", "random") == 0
+    work = ["study", "work", "failing", "--storage", server, "--store", str(tmp_path), "--json"]
+    trained = JobTrainer.train_one
+
+    def out_of_memory(*asked: Any, **more: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    def counts() -> list[int]:
+        out = capsys.readouterr().out
+        found = json.loads(out[out.index("{") :])
+        return [found[name] for name in ("trials", "trained_here", "failed")]
+
+    monkeypatch.setattr(JobTrainer, "train_one", out_of_memory)
+    main([*work, "--workers", "1"])
+    assert counts() == [2, 2, 2]
+    with read_study_at(server, "failing") as study:
+        first = [trial.params for trial in counted(study)]
+    monkeypatch.setattr(JobTrainer, "train_one", trained)
+    assert main([*work, "--workers", "1"]) == 0
+    assert counts() == [2, 2, 0]
+    with read_study_at(server, "failing") as study:
+        assert [trial.params for trial in counted(study)] == first
+    assert main([*work, "--workers", "1"]) == 0
+    assert counts() == [2, 0, 0]  # nothing is left to be made again
 
 
 def test_workers_that_die_while_they_propose_change_no_proposal(
