@@ -196,10 +196,11 @@ def image_of(figure: Figure, kind: str, *, dpi: int | None = None) -> bytes:
         UsageError: another format or resolution.
     """
     from ._page import check_dpi, theme
+    from ._style import laid_out
 
     choose(kind, FORMATS, "figure format")
     image = io.BytesIO()
-    with theme():
+    with theme(), laid_out(figure):
         figure.savefig(image, format=kind, metadata=_METADATA[kind], dpi=check_dpi(dpi))
     return image.getvalue()
 

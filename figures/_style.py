@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import re
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
 import matplotlib as mpl
@@ -55,6 +56,22 @@ def styled(draw: Callable[Draws, Figure | SubFigure]) -> Callable[Draws, Figure]
         return figure
 
     return styled_draw
+
+
+@contextlib.contextmanager
+def laid_out(figure: Figure) -> Iterator[None]:
+    """While a figure is saved that `styled` has laid out: matplotlib draws one that has an engine
+    twice, and a placeholder is one."""
+    engine = figure.get_layout_engine()
+    if not isinstance(engine, PlaceHolderLayoutEngine):
+        yield
+        return
+    with mpl.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)
+    try:
+        yield
+    finally:
+        figure.set_layout_engine(engine)
 
 
 def of_results(draw: Callable[Draws, Figure | SubFigure]) -> Callable[Draws, Figure | SubFigure]:

@@ -123,6 +123,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     import gclip.training as training
     from gclip import figures, studies
     from gclip.testing import check_strategy, examine
+    from gclip.training.contract.problem_subject import ProblemSubject
     from gclip.training.tasks import problem_of
     from gclip.tuning import study
 
@@ -133,8 +134,11 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     pair = comparing.paired_configs
 
     def little(task: str) -> Any:
-        of_data_set = isinstance(problem_of(task), training.Supervised)
-        return defaults(task).replace(**(TINY if of_data_set else {"epochs": 1}))
+        problem = problem_of(task)
+        if isinstance(problem, training.Supervised):
+            return defaults(task).replace(**TINY)
+        subject = ProblemSubject(problem)  # as small as it says it can be
+        return subject.config().replace(epochs=1, seed=0)
 
     def short(**asked: Any) -> Any:
         asked["trials"] = min(asked.get("trials") or TRIALS, TRIALS)

@@ -92,12 +92,9 @@ def compare(spec, via, backend, **settings):
     return graphs
 
 
-# One of each kind: memory of norms, of elements, of windows and of quantiles; ratios, clamps, steps
-# that are skipped, updates, draws. The contract holds every strategy to the same values.
-KINDS = (
-    "norm", "agc", "percentile", "zclip", "value", "sigma_skip", "spam", "stable_spam",
-    "update_rms", "median_window", "random", "aggc", "acclip",
-)  # fmt: skip
+# The contract holds every strategy to the same values. Here, of more steps: memory of windows, of
+# elements, steps that are skipped, and updates.
+KINDS = ("percentile", "sigma_skip", "acclip")
 
 
 @pytest.mark.parametrize(
@@ -111,12 +108,9 @@ def test_the_same_values_and_few_graphs(spec, via):
     assert graphs[-1] <= graphs[4] + 1
 
 
-@pytest.mark.parametrize(
-    ("spec", "via"),
-    [("agc(clip_factor=0.02)", "attach"), ("norm", "lambda"), ("value(clip_value=0.1)", "attach")],
-)
-def test_by_the_default_compiler(spec, via):
-    graphs = compare(spec, via, "inductor")
+def test_by_the_default_compiler():
+    # Within a function of the user's; through `attach`, the contract compiles like this.
+    graphs = compare("norm", "lambda", "inductor")
     assert 0 < graphs[-1] <= 8
     assert graphs[4] == graphs[-1]
 
