@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from gclip import Elements, Memory, Rate, Scope, Side, Transform, register, setting, tunable
+from gclip.core.pieces import in_pieces
 
 
 def clip_momentum(update: Tensor, lr: Rate, limit: Tensor | float, eps: float) -> Tensor:
     """The update −lr·m with each element of m multiplied by min(1, limit/(|m| + ε)).
 
-    With a learning rate of zero there is no update and nothing to clip: 0/0 compares as False.
+    With a learning rate of zero there is no update and nothing to clip: 0/0 counts as 1.
 
     Args:
         update: the optimizer's update, ``(…, elements)``.
@@ -21,8 +22,8 @@ def clip_momentum(update: Tensor, lr: Rate, limit: Tensor | float, eps: float) -
         limit: the largest |m|, τ.
         eps: added to |m|, ε.
     """
-    size = update.abs() / lr + eps
-    return torch.where(size > limit, update * (limit / size), update)
+    size = (update.abs() / lr).add_(eps)
+    return (limit / size).nan_to_num_(nan=1.0).clamp_(max=1.0).mul_(update)
 
 
 @register("cclip")
@@ -56,7 +57,11 @@ class CClip(Transform):
     side: Side = "update"
 
     def transform(self, seen: Elements, memory: Memory) -> tuple[Tensor, Memory]:
-        return clip_momentum(seen.values, seen.lr, self.threshold, self.eps), {}
+        (clipped,) = in_pieces(self._clipped, seen.values, seen.lr)
+        return clipped, {}
+
+    def _clipped(self, update: Tensor, lr: Rate) -> tuple[Tensor]:
+        return (clip_momentum(update, lr, self.threshold, self.eps),)
 
 
 @register("acclip")
@@ -96,8 +101,14 @@ class ACClip(Transform):
         return {"power": torch.zeros_like(like)}
 
     def transform(self, seen: Elements, memory: Memory) -> tuple[Tensor, Memory]:
+        clipped, power = in_pieces(self._clipped, seen.values, seen.grad, memory["power"], seen.lr)
+        return clipped, {"power": power}
+
+    def _clipped(
+        self, update: Tensor, grad: Tensor, power: Tensor, lr: Rate
+    ) -> tuple[Tensor, Tensor]:
         # A power that overflows would switch the limit off for ever.
-        new = seen.grad.abs().pow(self.alpha).clamp(max=torch.finfo(seen.grad.dtype).max)
-        power = torch.lerp(memory["power"], new, 1 - self.decay)
+        new = grad.abs().pow_(self.alpha).clamp_(max=torch.finfo(grad.dtype).max)
+        power = torch.lerp(power, new, 1 - self.decay)
         limit = power.pow(1 / self.alpha)
-        return clip_momentum(seen.values, seen.lr, limit, self.eps), {"power": power}
+        return clip_momentum(update, lr, limit, self.eps), power

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gclip import Elements, Memory, Side, Transform, register, setting, tunable
+from gclip.core.host import on_host
 
 
 @register("clippy")
@@ -40,7 +41,10 @@ class Clippy(Transform):
 
     def transform(self, seen: Elements, memory: Memory) -> tuple[Tensor, Memory]:
         values = seen.values
-        allowed = self.relative * seen.weight.abs() + self.absolute
-        share = torch.where(values == 0, 1.0, allowed / values.abs())
-        factor = share.amin(dim=-1, keepdim=True).clamp(max=1.0)
-        return values * factor, {}
+        allowed = seen.weight.abs().mul_(self.relative).add_(self.absolute)
+        share = allowed.div_(values.abs())  # inf where nothing is updated
+        factor = share.amin(dim=-1, keepdim=True)
+        if not on_host(factor) or bool(factor.isnan().any()):
+            # A weight that is NaN and not updated does not count, either.
+            factor = torch.where(values == 0, 1.0, share).amin(dim=-1, keepdim=True)
+        return values * factor.clamp(max=1.0), {}

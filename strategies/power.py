@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from gclip import Elements, Memory, Scope, Transform, register, tunable
+from gclip.core.pieces import in_pieces
 
 
 @register("power", "gradpower")
@@ -39,6 +41,12 @@ class Power(Transform):
         values = seen.values
         if self.p == 1:
             return values, {}
+        (raised,) = in_pieces(self._raised, values)
+        return raised, {}
+
+    def _raised(self, values: Tensor) -> tuple[Tensor]:
+        size, most = values.abs(), torch.finfo(values.dtype).max
+        raised = size.pow(self.p).clamp_(max=most)
         # Elements that are not finite are left to the clipper, which has a policy for them.
-        raised = values.abs().pow(self.p).clamp(max=torch.finfo(values.dtype).max)
-        return torch.where(torch.isfinite(values), torch.copysign(raised, values), values), {}
+        raised.add_(functional.threshold_(size, most, 0.0))
+        return (raised.copysign_(values),)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from gclip import Elements, Memory, Scope, Transform, register, setting, tunable
+from gclip.core.pieces import in_pieces
 
 
 @register("spam")
@@ -47,9 +49,15 @@ class Spam(Transform):
 
     def transform(self, seen: Elements, memory: Memory) -> tuple[Tensor, Memory]:
         values, square, count = seen.values, memory["square"], memory["count"]
-        limit = square.sqrt() * math.sqrt(self.threshold)
-        over = (values.abs() > limit) & (square > 0) & (count >= self.warmup)
-        clipped = torch.where(over, torch.copysign(limit, values), values)
+        root = torch.full_like(count, math.sqrt(self.threshold))
+        root = torch.where(count >= self.warmup, root, math.inf)
+        clipped, square = in_pieces(self._clipped, values, square, root)
+        return clipped, {"square": square, "count": count + 1}
+
+    def _clipped(self, values: Tensor, square: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
+        limit = functional.threshold_(square.sqrt(), 0.0, math.inf)  # zero: nothing is known
+        limit.mul_(root)
+        clipped = torch.clamp(values, -limit, limit)
         # One square that overflows would switch the limit off for ever.
-        new = clipped.square().clamp(max=torch.finfo(values.dtype).max)
-        return clipped, {"square": torch.lerp(square, new, 1 - self.decay), "count": count + 1}
+        new = clipped.square().clamp_(max=torch.finfo(values.dtype).max)
+        return clipped, torch.lerp(square, new, 1 - self.decay)

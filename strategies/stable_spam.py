@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gclip import Elements, Memory, Transform, register, setting, tunable
+from gclip.core.host import on_host
 
 
 @register("stable_spam")
@@ -49,11 +50,13 @@ class StableSpam(Transform):
 
     def transform(self, seen: Elements, memory: Memory) -> tuple[Tensor, Memory]:
         values = seen.values
-        size = values.abs()
-        top = size.amax(dim=-1, keepdim=True)
+        low, high = values.amin(dim=-1, keepdim=True), values.amax(dim=-1, keepdim=True)
+        top = torch.maximum(low.neg_(), high)
         new = self._pushed(memory, "top", top, self.theta)
         limit = new["top"] / new["top_weight"]
-        clipped = torch.where(size > limit, values * (limit / top), values)
+        clipped = values
+        if not on_host(top) or bool((top > limit).any()):
+            clipped = torch.where(values.abs() > limit, values * (limit / top), values)
 
         # The largest element is divided out first: squares of large elements overflow.
         largest = torch.minimum(top, limit)
@@ -66,7 +69,7 @@ class StableSpam(Transform):
         new |= self._pushed(memory, "square", norm.square().clamp(max=highest), self.gamma2)
         spread = (new["square"] / new["square_weight"]).sqrt() + self.eps
         usual = new["norm"] / new["norm_weight"] / spread
-        return torch.where(there, direction * (usual / length), values), new
+        return direction.mul_(torch.where(there, usual / length, 1.0)), new
 
     @staticmethod
     def _pushed(memory: Memory, name: str, value: Tensor, decay: float) -> dict[str, Tensor]:

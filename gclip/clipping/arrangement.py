@@ -103,6 +103,7 @@ class Arrangement:
         self.sharded = any(map(is_sharded, named.params))
         self.remembers = any(part.remembers for part in self.all)
         self._measures = not keep or options.recording
+        self._raises = options.nonfinite == "raise"
 
     @property
     def unmeasured(self) -> list[BoundClamp]:
@@ -110,6 +111,19 @@ class Arrangement:
         clamps = [p for p in self.all if isinstance(p, BoundClamp) and p.constant_clamp]
         every = len(clamps) == len(self.on_gradients) == len(self.all)
         return clamps if every and not self._measures and not self.sharded else []
+
+    @property
+    def alone(self) -> BoundClamp | None:
+        """The one strategy, where it may clamp as it measures: see `BoundClamp.clamp_at_once`.
+
+        Not where a step that is not finite must find its gradients as they were.
+        """
+        part = self.all[0]
+        single = len(self.all) == 1 and len(part.indices) == len(self.named.params)
+        if not isinstance(part, BoundClamp) or not single or self.sharded or self._raises:
+            return None
+        each = part.groups.scope in ("element", "tensor") and part.strategy.side == "gradient"
+        return part if each and part.constant_clamp else None
 
     def states(self) -> list[StrategyState]:
         """What each strategy knows, as it is saved."""

@@ -5,21 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gclip.clipping.bound_strategy import BoundStrategy
+from gclip.clipping.clamp_pass import ClampPass, is_plain
 from gclip.clipping.gradients import AliasedGradients, gradients
 from gclip.clipping.group_norms import refuse_complex
 from gclip.clipping.norms import clamp_elements, clamp_modulus
-from gclip.clipping.rules import Decision, bounds_without_nan
+from gclip.clipping.rules import Decision, bounds_without_nan, clamped
 from gclip.clipping.sparse import coalesce
 from gclip.core.seen import Band, Limit
 from gclip.core.strategy import Strategy
 
+_MOST = torch.finfo(torch.float32).max
+
 
 class BoundClamp(BoundStrategy):
     """As `BoundStrategy`, for strategies that clamp (`gclip.Strategy.clamps`)."""
+
+    _pass: ClampPass | None = None  # made when it is first needed
 
     @property
     def constant_clamp(self) -> bool:
@@ -58,7 +64,8 @@ class BoundClamp(BoundStrategy):
     def clamp_unmeasured(self, step: int) -> bool:
         """Clamp without measuring; only where `constant_clamp`. Whether there were gradients."""
         grads = gradients(self.params)
-        sparse = [g for g in grads if g is not None and g.is_sparse]
+        present = [g for g in grads if g is not None]
+        sparse = [g for g in present if g.is_sparse]
         if sparse:
             coalesce(self.params)
             grads = gradients(self.params)
@@ -67,7 +74,6 @@ class BoundClamp(BoundStrategy):
         if step >= strategy.first_limited_step:
             limit = strategy.limit(self._seen(step, None, self._measure_after_all), {})
         if isinstance(limit, float) and not sparse:
-            present = [g for g in grads if g is not None]
             clamp_elements(present, -limit, limit)
             return bool(present)
         self._take_any(grads)
@@ -75,10 +81,45 @@ class BoundClamp(BoundStrategy):
         self._give_back()
         return any(g is not None for g in self._grads)
 
+    def fixed_limit(self, step: int, grads: list[Tensor]) -> float | None:
+        """The limit of this step where `clamp_at_once` can do it; None where it cannot.
+
+        Args:
+            step: how many steps came before this one.
+            grads: of `params`, none of them missing, sparse or spread over processes.
+        """
+        strategy = self.strategy
+        if self._unchecked or self._exceeds or step < strategy.first_limited_step:
+            return None
+        if not (self._dtype is torch.float32 and self.groups.all_filled and is_plain(grads)):
+            return None
+        self._grads, self._lent, self._complete = grads, [], True
+        self._measured_after_all = False
+        if self._varies:
+            strategy = self.at_step(step)
+        limit = strategy.limit(self._seen(step, None, self._measure_after_all), {})
+        usual = isinstance(limit, float) and not self._measured_after_all
+        return limit if usual and 0 <= limit <= _MOST else None
+
+    def clamp_at_once(self, grads: list[Tensor], limit: float) -> None:
+        """Measure, decide and clip in one pass, where `fixed_limit` gave the limit."""
+        if self._pass is None:
+            self._pass = ClampPass([grad.shape for grad in grads])
+        found = self._pass.clamp(grads, limit)
+        self._norm = found.largest
+        self.total_before, self.total_after = found.before, found.after
+        self.decision = clamped(found.largest, limit, found.over)
+
+    def nonfinite_names(self) -> list[str]:
+        """Of the parameters whose largest element is not finite."""
+        finite = np.isfinite(self._norm.numpy())
+        return [name for name, own in zip(self.groups.names, finite, strict=True) if not own]
+
     # -- inside ------------------------------------------------------------------------------
 
     def _measure_after_all(self) -> Tensor:
         """The norms, for a strategy that reads them though its clamp was to go unmeasured."""
+        self._measured_after_all = True
         self._take_any(gradients(self.params))
         self.measure()
         self.recheck()

@@ -42,7 +42,7 @@ class BoundClipper(BaseClipper):
         self._bound, self.names, self.params = bound, named.names, named.params
         self._updates, self._samples = bound.updates, bound.samples
         self._rounds, self._on_gradients = bound.rounds, bound.on_gradients
-        self._unmeasured = bound.unmeasured
+        self._unmeasured, self._alone = bound.unmeasured, bound.alone
 
     def _follow(self) -> None:
         """The parameters may have become others: work on those that are there now."""
@@ -94,6 +94,20 @@ class BoundClipper(BaseClipper):
         log = StepLog(target, every, self.record)
         self._logs.append(log)
         return log
+
+    def _refuse_misuse(self) -> None:
+        """What the loop should have done since the last step."""
+        if self._pending is not None and not self._updates.is_saved:
+            skip = self._pending[1]
+            if skip is not None and bool(skip):
+                with self.updating():  # the loop has left the skipped step out, as it should
+                    pass
+        self._refuse_pending(", or use gclip.attach(optimizer, …)")
+        if self._samples is not None and not self._samples.waiting:
+            raise UsageError(
+                "this clipper works on single examples: call clipper.backward(inputs, targets, "
+                "loss) in place of loss.backward()"
+            )
 
     def _complete(self, report: ClipReport) -> None:
         """A step is complete: tell those who log it."""

@@ -51,6 +51,8 @@ class BoundStrategy:
     decision: Decision
     total_before: Tensor
     total_after: Tensor
+    writes_at_once = False
+    """Whether `ask` may write to gradients, which must have memory of their own by then."""
 
     def __init__(
         self,
@@ -205,7 +207,8 @@ class BoundStrategy:
     def clip(self) -> None:
         """Change the gradients as decided; on a CPU, write nothing where nothing changes."""
         decision = self.decision
-        if not decision.idle and not self._fused:
+        # A step that is skipped becomes zero as a whole, afterwards.
+        if not decision.idle and not self._fused and decision.skip is None:
             self.groups.scale(self._grads, decision.factor, decision.clipped)
         self.total_after = decision.clipped_norm
         if self._order != 2.0:
@@ -273,8 +276,10 @@ class BoundStrategy:
 
     def _place(self) -> torch.device:
         """The device of the gradients; memory follows when the model has moved."""
-        present = (g for g in self._grads if g is not None)
-        device = next(present, self.params[0]).device
+        first = self._grads[0] if self._grads else None
+        if first is None:
+            first = next((g for g in self._grads if g is not None), self.params[0])
+        device = first.device
         if device != self._device and not torch.compiler.is_compiling():
             if self.memory is not None:
                 self.memory = copied(self.memory, device)

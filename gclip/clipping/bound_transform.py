@@ -19,6 +19,7 @@ from gclip.clipping.rules import Decision, transformed
 from gclip.clipping.state import copied, retyped
 from gclip.clipping.units import Axis, rows
 from gclip.core.host import on_host
+from gclip.core.pieces import PIECE
 from gclip.core.seen import Elements, Rate
 from gclip.core.strategy import Memory, Transform
 
@@ -27,6 +28,7 @@ class BoundTransform(BoundStrategy):
     """As `BoundStrategy`: `take`, `measure`, `ask`, `clip`; memory is kept by parameter name."""
 
     strategy: Transform
+    writes_at_once = True
 
     def __init__(self, strategy: Transform, *args: Any, **settings: Any) -> None:
         super().__init__(strategy, *args, **settings)
@@ -41,7 +43,11 @@ class BoundTransform(BoundStrategy):
         return any(new is not None for new in self._new)
 
     def ask(self, step: int, finite: Tensor) -> Tensor | None:
-        """Compute the new values and the memory; a transform never skips a step."""
+        """Compute the new values and the memory; a transform never skips a step.
+
+        Of a step that is known to be finite, each tensor is written as soon as it is computed, so
+        that no copy of all gradients is needed.
+        """
         strategy = cast(Transform, self.at_step(step))
         valid = None if finite is ALL_FINITE else finite
         memory: dict[str, Memory] = dict(self.memory or {})
@@ -64,9 +70,11 @@ class BoundTransform(BoundStrategy):
                 new, memory[name] = transformed(own, seen, memory[name], valid)
                 if self._keep_nonfinite and valid is not None:
                     new = leave_nonfinite_elements(own, new, values)
-                changed = changed_elements(new, values).any()
+                changed = any_changed(new, values, finite=valid is None)
                 if on_host(changed) and not changed:
                     new = None
+                elif valid is None and new.dtype == grad.dtype:
+                    new = grad.copy_(self._unview(index, new, grad.shape))
             self._new.append(new)
             if changed is None:
                 changed = self._norm.new_zeros((), dtype=torch.bool)
@@ -82,7 +90,7 @@ class BoundTransform(BoundStrategy):
     def clip(self) -> None:
         """Write what changed into the gradients."""
         for index, (grad, new) in enumerate(zip(self._grads, self._new, strict=True)):
-            if grad is not None and new is not None:
+            if grad is not None and new is not None and new is not grad:
                 if grad.is_complex() and not new.is_complex():
                     set_modulus(grad, new.reshape(grad.shape))
                     continue
@@ -178,6 +186,24 @@ def leave_nonfinite_elements(strategy: Transform, new: Tensor, old: Tensor) -> T
 def changed_elements(new: Tensor, old: Tensor) -> Tensor:
     """Which elements changed, bool. NaN stays NaN: that is no change."""
     return (new != old) & ~(torch.isnan(new) & torch.isnan(old))
+
+
+def any_changed(new: Tensor, old: Tensor, *, finite: bool) -> Tensor:
+    """Whether any element changed, bool ``()``; `finite` where the host knows that all old are."""
+    if not finite or not on_host(new):
+        return changed_elements(new, old).any()
+    if new is old or not new.numel():
+        return torch.zeros((), dtype=torch.bool, device="cpu")
+    changed = any(map(_differ, new.reshape(-1).split(PIECE), old.reshape(-1).split(PIECE)))
+    return torch.tensor(changed, device="cpu")
+
+
+def _differ(new: Tensor, old: Tensor) -> bool:
+    """Whether any of these elements, of which no old one is NaN or inf, are different."""
+    # Differences and their ends are much faster than comparisons; a new NaN is one, too.
+    gap = new - old
+    low, high = torch.aminmax(torch.view_as_real(gap) if gap.is_complex() else gap)
+    return not low.item() == high.item() == 0
 
 
 def keep_finite(values: Tensor, dtype: torch.dtype) -> Tensor:

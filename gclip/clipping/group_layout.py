@@ -33,6 +33,7 @@ class GroupLayout:
         axes: where each parameter's units lie; by default along dimension 0.
 
     Attributes:
+        all_filled: whether no parameter is empty.
         count: how many groups there are.
         labels: a name for each group, in order.
         units: of each parameter, its units: one but for the scope ``unit``.
@@ -49,6 +50,7 @@ class GroupLayout:
     ) -> None:
         self.names, self.shapes, self.scope = tuple(names), tuple(shapes), scope
         self._numels = [math.prod(shape) for shape in shapes]
+        self.all_filled = all(self._numels)
         self.axes = tuple(axes or map(usual, shapes))
         self.units = [
             Units(shape, axis if scope == "unit" else WHOLE)

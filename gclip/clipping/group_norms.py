@@ -210,8 +210,8 @@ class GroupNorms(GroupLayout):
             return self._unit_norms_unbuffered(tensors, order, device, float64)
         norm = torch.linalg.vector_norm
         usual = (torch.float32, device)
-        full = not float64 and all(self._numels)
-        if full and all(t is not None and (t.dtype, t.device) == usual for t in tensors):
+        full = not float64 and self.all_filled
+        if full and not [t for t in tensors if t is None or (t.dtype, t.device) != usual]:
             key = (device, torch.float32)
             for tensor, slot, dims in zip(tensors, self.slots(key), self._reduced, strict=True):
                 norm(tensor, order, dims, out=slot)

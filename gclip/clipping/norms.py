@@ -17,6 +17,7 @@ from gclip.core.host import on_host
 
 _HALF = (torch.float16, torch.bfloat16)
 _DOUBLE = (torch.float64, torch.complex128)
+_FEW_ELEMENTS = 1 << 17
 _SMALLEST_RANGE = torch.finfo(torch.float16).max
 
 
@@ -89,7 +90,12 @@ def global_norm(tensors: list[Tensor], order: float, device: torch.device, float
     if not tensors:
         return torch.zeros(1, dtype=torch.float32, device=device)
     if order == 2.0 and not float64 and device.type == "cpu":
-        return torch.stack(_squares(tensors)).sum(0, keepdim=True).sqrt_()
+        flats = _flat_float32(tensors) if on_host(tensors[0]) else None
+        if flats is None:
+            return torch.stack(_squares(tensors)).sum(0, keepdim=True).sqrt_()
+        dot = torch.dot
+        squares = sum([dot(flat, flat).item() for flat in flats])  # exact: in Python's float64
+        return torch.full((1,), math.sqrt(squares), dtype=torch.float32, device=device)
     return total(tensor_norms(tensors, order, device, float64), order, float64)
 
 
@@ -114,11 +120,19 @@ def _squares(tensors: list[Tensor]) -> list[Tensor]:
 
     One dot product a tensor is the fastest read there is.
     """
+    flats = _flat_float32(tensors)
+    if flats is None:
+        return [_square(t) for t in tensors]
+    dot = torch.dot
+    return [dot(flat, flat) for flat in flats]
+
+
+def _flat_float32(tensors: list[Tensor]) -> list[Tensor] | None:
+    """The tensors with one dimension each; None unless all are float32 without gaps."""
     # (A list and not any() over a generator: half the time.)
-    if not [t for t in tensors if t.dtype is not torch.float32 or not t.is_contiguous()]:
-        dot = torch.dot
-        return [dot(flat, flat) for flat in [t.view(-1) for t in tensors]]
-    return [_square(t) for t in tensors]
+    if [t for t in tensors if t.dtype is not torch.float32 or not t.is_contiguous()]:
+        return None
+    return [t if t.ndim == 1 else t.view(-1) for t in tensors]
 
 
 def _square(tensor: Tensor) -> Tensor:
@@ -184,7 +198,15 @@ def clamp_elements(tensors: list[Tensor], low: float, high: float) -> None:
 
 
 def _clamp(tensors: list[Tensor], low: float, high: float) -> None:
-    if not [t for t in tensors if not t.is_cpu or t.is_complex()]:
+    if not tensors:
+        return
+    sizes = [t.numel() for t in tensors if t.is_cpu and not t.is_complex()]
+    if len(sizes) == len(tensors):
+        if sum(sizes) <= _FEW_ELEMENTS:
+            # A cache holds them, and a call for each takes longer than to write them twice.
+            torch._foreach_clamp_min_(tensors, low)
+            torch._foreach_clamp_max_(tensors, high)
+            return
         for tensor in tensors:
             # The same kernel as clamp_, with less than half the time per call.
             torch.nn.functional.hardtanh_(tensor, low, high)

@@ -139,8 +139,8 @@ class Record:
         self._nonfinite.note(self._steps, finite, nonfinite)
         self._steps += 1
         row = (norm, clipped_norm, limit, clipped, finite, skipped)
-        if self._pending and norm.device != self._pending[0][0].device:
-            self.flush()  # the model has moved
+        if self._pending and not _stackable(row, self._pending[-1]):
+            self.flush()  # the model has moved, or norms are of other groups
         if not self._pending:
             floats = sum(t.numel() for t in row)
             self._batch = max(1, min(128, _PENDING_FLOATS // max(floats, 1)))
@@ -275,6 +275,12 @@ class Record:
         )
         self._done.append(rows)
         self._pending = []
+
+
+def _stackable(row: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
+    """Whether two rows have the same device, and as many norms."""
+    norm, before = row[0], other[0]
+    return norm.device == before.device and norm.shape == before.shape
 
 
 def _l2(norms: Tensor) -> Tensor:

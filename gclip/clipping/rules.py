@@ -88,6 +88,19 @@ def _decided(strategy: Strategy, seen: Seen, memory: Memory) -> Decision:
     return Decision(norm, limit, *outcome)
 
 
+def clamped(norm: Tensor, limit: float, over: Tensor) -> Decision:
+    """The decision of a clamp at a number, of which it is known who is beyond it.
+
+    Args:
+        norm: the largest elements, on the host.
+        limit: the number.
+        over: bool, who is beyond it; see `_clamp`.
+    """
+    full, idle = _full(limit, norm), _none(over)
+    after = norm if idle else torch.minimum(norm, full)
+    return Decision(norm, limit, full, _full(1.0, norm), after, over, idle, None)
+
+
 def leave_nonfinite_groups(decision: Decision, *, clamps: bool) -> Decision:
     """As decided, but groups whose norm is not finite stay as they are.
 
@@ -221,8 +234,11 @@ def _scale(norm: Tensor, high: Any, low: Any) -> Outcome:
     """Scale down to the limit what lies above it (and up to the lower one what lies below)."""
     limit, one = _full(high, norm), _full(1.0, norm)
     over = norm > limit
-    if low is None and _none(over):
-        return limit, one, norm, over, True, None
+    if low is None:
+        if _none(over):
+            return limit, one, norm, over, True, None
+        if norm.numel() == 1 and on_host(norm):  # it is over, so that the ratio is at most 1
+            return limit, limit / norm, torch.minimum(norm, limit), over, False, None
     # fmin passes over the NaN of 0/0: a zero gradient stays as it is. Within the limit the ratio is
     # at least 1, so that the factor is exactly 1. (A fifth of the time of torch.where.)
     factor = torch.fmin(limit / norm, one)

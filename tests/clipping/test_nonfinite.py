@@ -83,7 +83,10 @@ def test_a_device_that_nobody_waits_for(
     spec: str, waiting: int, parameters: Any, fill: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU: the flags of a step are tensors that nobody reads."""
-    hosts = ("norms", "group_norms", "nonfinite", "step_flags", "clipper", "rules", "skip_monitor")
+    hosts = (
+        "norms", "group_norms", "nonfinite", "step_flags", "clipper", "rules", "skip_monitor",
+        "clamp_pass",
+    )  # fmt: skip
     for name in hosts:
         monkeypatch.setattr(f"gclip.clipping.{name}.on_host", lambda _: False)
     monkeypatch.setattr(nonfinite, "_STEPS", waiting)
