@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from gclip.errors import UsageError
 from gclip.results.intervals import finite
@@ -74,7 +73,8 @@ def mcnemar(ours_only: int, theirs_only: int) -> float:
             pairs say nothing. Without any the p-value is 1.
     """
     pairs = ours_only + theirs_only
-    return float(stats.binomtest(ours_only, pairs, 0.5).pvalue) if pairs else 1.0
+    as_far = sum(math.comb(pairs, k) for k in range(min(ours_only, theirs_only) + 1))
+    return min(1.0, 2 * as_far / 2**pairs)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
