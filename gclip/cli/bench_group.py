@@ -10,6 +10,7 @@ from gclip.cli.app import App
 _MODULES = {
     "bench": ("clip", "data", "train", "fleet", "strategies"),
     "bench_loop": ("loop",),
+    "bench_store": ("store",),
 }
 """The commands of each module, in the order of the help."""
 
