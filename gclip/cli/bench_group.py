@@ -11,6 +11,9 @@ _MODULES = {
     "bench": ("clip", "data", "train", "fleet", "strategies"),
     "bench_loop": ("loop",),
     "bench_store": ("store",),
+    "bench_study": ("study",),
+    "bench_growth": ("growth",),
+    "bench_all": ("all",),
 }
 """The commands of each module, in the order of the help."""
 
