@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gclip.execution.run_all import open_pool
 from gclip.results.budget import budget_curve
 from gclip.results.evidence import CLAIMS
 from gclip.results.metric_text import score_text
@@ -53,6 +54,7 @@ from gclip.tuning.trials import counted
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gclip.execution.pool import TrainingPool
     from gclip.training import RunConfig
     from gclip.tuning.plan import Plan
 
@@ -87,7 +89,8 @@ def run(request: Request) -> Answer:
     import pandas as pd
 
     plans, seeds, trials = plans_of(request), fresh_seeds(request), trials_of(request)
-    tuned = {text: tune(request, plan, trials) for text, plan in plans.items()}
+    with open_pool(request.store, request.execution.resolved()) as pool:
+        tuned = {text: tune(request, plan, trials, pool) for text, plan in plans.items()}
     cells: list[Cell] = [
         (
             {"strategy": text, "form": "tuned"},
@@ -166,10 +169,10 @@ def plans_of(request: Request) -> dict[str, Plan]:
     return plans
 
 
-def tune(request: Request, plan: Plan, trials: int) -> TrialResults:
+def tune(request: Request, plan: Plan, trials: int, pool: TrainingPool) -> TrialResults:
     """Make the trials that are missing. Where there are more, the first ones count: they were
     drawn at random, so that is what a smaller budget would have been."""
-    thresholds.tune(request, plan, trials)
+    thresholds.tune(request, plan, trials, pool)
     with read_study(study_file(request.store.path, plan.name)) as study:
         ended = counted(study)[:trials]
         outcome, made = outcome_of(plan, ended), rows_of(plan, ended)

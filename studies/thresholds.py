@@ -35,6 +35,7 @@ from gclip.tuning.trials import counted
 
 if TYPE_CHECKING:
     from gclip import Strategy
+    from gclip.execution.pool import TrainingPool
     from gclip.training import RunConfig
 
 USES = (
@@ -52,7 +53,9 @@ def run(request: Request) -> Answer:
     """
     study_plans = plans(request)
     trials = trials_of(request, study_plans)
-    outcomes = [tune(request, plan, trials) for plan in study_plans]
+    # One pool for all: a worker takes seconds to begin, and would once for each strategy.
+    with open_pool(request.store, request.execution.resolved()) as pool:
+        outcomes = [tune(request, plan, trials, pool) for plan in study_plans]
     return Answer(
         rows=[row(outcome) for outcome in outcomes],
         columns=columns(outcomes),
@@ -144,7 +147,7 @@ def trials_of(request: Request, study_plans: Sequence[Plan]) -> int:
     return trials
 
 
-def tune(request: Request, plan: Plan, trials: int) -> Outcome:
+def tune(request: Request, plan: Plan, trials: int, pool: TrainingPool) -> Outcome:
     """Make the trials of one plan, as far as they were not made, in the request's store."""
     plan.check_trials(trials)
     execution = request.execution.resolved()
@@ -152,9 +155,8 @@ def tune(request: Request, plan: Plan, trials: int) -> Outcome:
         request.store.path, plan.name, plan.settings, plan.sought, plan.metric
     ) as study:
         waiting = trials - len(counted(study))
-        with open_pool(request.store, execution) as pool:
-            pool.resize(fleet_size(plan, waiting, request.store.path, execution, pool.measure))
-            plan.coordinator(study, request.store, execution.listener).run(pool, trials)
+        pool.resize(fleet_size(plan, waiting, request.store.path, execution, pool.measure))
+        plan.coordinator(study, request.store, execution.listener).run(pool, trials)
         return outcome_of(plan, counted(study))
 
 

@@ -1,4 +1,3 @@
 """The `gclip` command; one file a group of commands, and none imports torch before it must."""
 
-from gclip.cli.command import app as app
 from gclip.cli.command import main as main

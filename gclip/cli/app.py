@@ -1,8 +1,13 @@
-"""What all commands share of Typer: flags take no value, and their help says none."""
+"""What all commands share of Typer: flags take no value, and their help says none; no command waits
+for what checks that a text is a text."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import typer
@@ -11,19 +16,56 @@ from typer.core import TyperCommand, TyperGroup
 from gclip.cli.interrupts import AGAIN, tell
 
 
-def _flags_without_type(params: list[Any]) -> list[Any]:
+def _parameters(params: list[Any]) -> list[Any]:
     for each in params:
         if getattr(each, "is_bool_flag", False):
             each.metavar = ""  # Typer would say <bool>, as if a value were to follow
+        if isinstance(getattr(each, "get_runtime_param", None), MethodType):
+            each.get_runtime_param = partial(_Coercion, each.get_runtime_param)
     return params
+
+
+class _Coercion:
+    """Words and paths as they are. Typer loads pydantic, a fifth of a second, to make a text of a
+    text; whatever is less plain is left to it."""
+
+    def __init__(self, typers: Callable[[], Any]) -> None:
+        self._typers = typers
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """What Typer makes of a parameter's value."""
+        kind, info = param.type_descriptor.annotation, param.type_descriptor.parameter_info
+        many = param.multiple or param.nargs != 1
+        if value is None or (many and not value):
+            return () if many else None
+        plain = not many and info.parser is None and str(value).isascii()
+        if plain and kind is str and isinstance(value, str):
+            return value
+        if plain and kind in (int, float) and type(value) is kind and info.min is info.max is None:
+            return value  # the default
+        if param.multiple and kind == list[str] and info.parser is None and _are_texts(value):
+            return list(value)
+        if plain and kind is Path and isinstance(value, str | Path) and _usable(value, info):
+            return Path(value)
+        return self._typers().coerce(value, param=param, ctx=ctx)
+
+
+def _are_texts(values: Any) -> bool:
+    return all(isinstance(value, str) and value.isascii() for value in values)
+
+
+def _usable(path: str | Path, info: Any) -> bool:
+    """Whether nothing that is asked of a path needs a look at it."""
+    asked = info.exists or info.resolve_path or info.writable or info.allow_dash
+    return not asked and (not os.path.lexists(path) or os.access(path, os.R_OK))
 
 
 class Command(TyperCommand):
     """A command."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """As in Typer, but for the flags."""
-        return _flags_without_type(super().get_params(ctx))
+        """As in Typer, but for `_parameters`."""
+        return _parameters(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         """As in Typer, which would say nothing of Ctrl-C."""
@@ -37,8 +79,8 @@ class Group(TyperGroup):
     """A group of commands."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """As in Typer, but for the flags."""
-        return _flags_without_type(super().get_params(ctx))
+        """As in Typer, but for `_parameters`."""
+        return _parameters(super().get_params(ctx))
 
 
 class App(typer.Typer):

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from gclip.cli.app import App
 from gclip.cli.bench_progress import BenchProgress
 from gclip.cli.interrupts import interruptible
 from gclip.cli.options import Json, Plugins, load_plugins
@@ -41,12 +40,16 @@ Seconds = Annotated[float, typer.Option("--seconds", help="How long to measure e
 
 NOTHING_KEPT = "nothing is kept; the same command begins again"
 
-app = App(
-    no_args_is_help=True, help="Measure gclip beside its peers on this machine, in a minute or so."
-)
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to ``gclip bench``."""
+    app.command("clip")(clip)
+    app.command("data")(data)
+    app.command("train")(train)
+    app.command("fleet")(fleet)
+    app.command("strategies")(strategies)
 
 
-@app.command("clip")
 def clip(json: Json = False) -> None:
     """Time one clip call beside torch's and timm's, on LeNet's and ResNet-18's gradients.
 
@@ -66,7 +69,6 @@ def clip(json: Json = False) -> None:
     )  # fmt: skip
 
 
-@app.command("data")
 def data(
     data: Annotated[
         Path,
@@ -95,7 +97,6 @@ def data(
     report("data", rows, json, "ours_ms, peer_ms: milliseconds a batch.")
 
 
-@app.command("train")
 def train(
     model: Models = None,
     batch: Batches = None,
@@ -134,7 +135,6 @@ def train(
     report("train", rows, json, "ours, theirs: images a second.")
 
 
-@app.command("fleet")
 def fleet(
     model: Models = None,
     batch: Batches = None,
@@ -185,7 +185,6 @@ def fleet(
     report("fleet", rows, json, "ours, theirs: images · models a second.")
 
 
-@app.command("strategies")
 def strategies(
     strategy: Annotated[
         list[str] | None,

@@ -1,4 +1,4 @@
-"""The `gclip` command: its groups of commands, and how it says that something went wrong.
+"""The `gclip` command, and how it says that something went wrong.
 
 Nothing here or in the command modules imports torch before a command needs it, so that
 ``gclip --help`` answers at once.
@@ -14,28 +14,12 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Any, TextIO
 
 import typer
 
-from gclip.cli import (
-    bench,
-    bench_loop,
-    check,
-    compare,
-    doctor,
-    env,
-    figures,
-    listing,
-    report,
-    show,
-    store,
-    study,
-    survey,
-    train,
-)
-from gclip.cli.app import App
 from gclip.cli.interrupts import AGAIN, INTERRUPTED, signals, tell
+from gclip.cli.root import app_for
 from gclip.cli.typed import typed
 from gclip.core.launcher import speaks
 from gclip.core.numbers import shown
@@ -47,58 +31,6 @@ _ParseError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "
 
 _HERE = Path(__file__).parent
 _LINES = "\n\t"
-
-app = App(
-    name="gclip",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["--help", "-h"]},
-)
-for module in (train, compare, figures, report, listing, show, check, survey, doctor, env):
-    module.add_to(app)
-app.add_typer(study.app, name="study")
-app.add_typer(store.app, name="store")
-bench_loop.add_to(bench.app)
-app.add_typer(bench.app, name="bench")
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
-
-        print(f"gclip {version('gclip')}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
-    ] = False,
-    traceback: Annotated[
-        bool,
-        typer.Option("--traceback", help="Show the whole traceback of an unexpected error."),
-    ] = False,
-) -> None:
-    """Compare gradient clipping strategies, tune them, and see what they do.
-
-    \b
-    gclip list                                  what strategies there are
-    gclip show agc                              one of them: fields, paper
-    gclip compare -s none -s norm -s agc        side by side, in seconds
-    gclip train -s "norm(max_norm=0.1)"         one run
-    gclip survey                                a threshold to start from
-    gclip figures --list                        what can be drawn of a store
-    gclip report                                a store as a page that people read
-    gclip study run thresholds --strategy agc   tune it
-    gclip check my_strategies.py                a strategy of yours
-    gclip store check                           whether all results are whole
-    gclip doctor train.py                       what is wrong with a loop's clipping
-    gclip env                                   versions, for a bug report
-    """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     try:
         with reading_once(), typed(arguments):
-            code: Any = app(args=arguments, prog_name="gclip", standalone_mode=False)
+            code: Any = app_for(arguments)(args=arguments, prog_name="gclip", standalone_mode=False)
     except KeyboardInterrupt as error:
         return tell(error, AGAIN)
     except BrokenPipeError:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gclip.cli.named import names_of
 from gclip.text import screen
 from gclip.text.table import Column, TextTable
 
 if TYPE_CHECKING:
-    from gclip.describe import ModelDescription, ProblemDescription
+    from gclip.cli.described import Descriptions
+    from gclip.describe.facts import Facts
 
 _PROBLEMS = (
     Column(heading="problem", words=True),
@@ -32,38 +32,20 @@ _LEGENDS = {
 }
 
 
-def list_plugins(*, problems: bool, models: bool, as_json: bool) -> None:
+def list_plugins(described: Descriptions, *, problems: bool, models: bool, as_json: bool) -> None:
     """Print the tables that are asked for, or one JSON object."""
-    from gclip.describe import describe_model, describe_problem
-
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[Facts]] = {}
     if problems:
-        found["problems"] = [describe_problem(name) for name in names_of("problem")]
+        found["problems"] = described.everything("problem")
     if models:
-        found["models"] = [describe_model(name) for name in names_of("model")]
+        found["models"] = described.everything("model")
     if as_json:
-        screen.echo_json({kind: [each.as_dict() for each in some] for kind, some in found.items()})
+        screen.echo_json({kind: [each["listed"] for each in some] for kind, some in found.items()})
         return
     for kind, some in found.items():
         table = TextTable(columns=_PROBLEMS if kind == "problems" else _MODELS)
         for each in some:
-            table.add(*(_problem(each) if kind == "problems" else _model(each)))
+            table.add(*each["cells"])
         screen.echo_table(table)
         screen.echo()
         screen.echo_wrapped(_LEGENDS[kind])
-
-
-def _problem(each: ProblemDescription) -> tuple[str, ...]:
-    from gclip.describe import format_value
-
-    fields = [f"{p.info.name}={format_value(p.info.default)}" for p in each.parameters]
-    summary = each.summary.replace("``", "`")
-    return each.name, summary, ", ".join(fields) or "–", each.direction, each.settings
-
-
-def _model(each: ModelDescription) -> tuple[str, ...]:
-    from gclip.describe import format_value
-
-    settings = [f"{name}={format_value(s.default)}" for name, s in each.settings.items()]
-    summary = each.summary.replace("``", "`")
-    return each.name, summary, ", ".join(settings) or "–", ", ".join(each.inputs) or "–"

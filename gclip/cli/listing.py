@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from gclip.cli.described import Descriptions
 from gclip.cli.list_plugins import list_plugins
-from gclip.cli.options import Json, Plugins, load_plugins
+from gclip.cli.options import Json, Plugins
 from gclip.errors import UsageError
 from gclip.text import screen
-from gclip.text.progress import load
 from gclip.text.table import Column, TextTable
 
-if TYPE_CHECKING:
-    from gclip.describe import Description
-
+_Listed: TypeAlias = dict[str, Any]
+"""A strategy as ``--json`` lists it."""
 _COLUMNS = (
     Column(heading="strategy", words=True),
     Column(heading="parameters", words=True, least=23),
@@ -78,18 +77,15 @@ def show_strategies(
       gclip list --models --json
       gclip list --plugin my_strategies.py --json
     """
-    load("torch")
-    from gclip.describe import families
-
-    load_plugins(plugin)
+    described = Descriptions(plugin)
     if problems or models:
         if family is not None or side is not None:
             raise UsageError("--family and --side choose strategies; leave them out here")
-        list_plugins(problems=problems, models=models, as_json=json)
+        list_plugins(described, problems=problems, models=models, as_json=json)
         return
-    grouped = families(_chosen(family, side))
+    grouped = _families(_chosen(described, family, side))
     if json:
-        screen.echo_json({"strategies": [d.as_dict() for group in grouped.values() for d in group]})
+        screen.echo_json({"strategies": [each for group in grouped.values() for each in group]})
         return
     table = TextTable(columns=_COLUMNS)
     for name, members in grouped.items():
@@ -101,42 +97,47 @@ def show_strategies(
     screen.echo_wrapped(_LEGEND)
 
 
-def _chosen(family: str | None, side: str | None) -> list[Description]:
-    import gclip
-    from gclip.core.strategy import SIDES
-    from gclip.describe import describe, families
+def _chosen(described: Descriptions, family: str | None, side: str | None) -> list[_Listed]:
+    from gclip.core.choices import SIDES
     from gclip.errors import choose
 
-    every = [describe(gclip.get(name)) for name in gclip.names()]
+    every = [each["listed"] for each in described.everything("strategy")]
     if side is not None:
         choose(side, SIDES, "side")
     if family is not None:
-        choose(family, families(every), "family")
+        choose(family, _families(every), "family")
     chosen = [
         each
         for each in every
-        if family in (None, each.family) and (side is None or side in each.sides)
+        if family in (None, each["family"]) and (side is None or side in each["sides"])
     ]
     if not chosen:
         raise UsageError(f"no strategy of the family {family!r} has the side {side!r}")
     return chosen
 
 
-def _cells(each: Description) -> tuple[str, ...]:
+def _families(listed: list[_Listed]) -> dict[str, list[_Listed]]:
+    from gclip.describe.parameters import in_families
+
+    return in_families(listed, lambda each: str(each["family"]))
+
+
+def _cells(each: _Listed) -> tuple[str, ...]:
     return (
-        "\n".join((each.name, *(f"= {alias}" for alias in each.cls.aliases))),
+        "\n".join((each["name"], *(f"= {alias}" for alias in each["aliases"]))),
         _parameters(each) or "–",
-        each.defaults.scope,
-        ", ".join(each.sides),
-        each.memory.words,
-        "\n".join(filter(None, (each.reference, each.arxiv and f"arXiv:{each.arxiv}"))) or "–",
+        each["scope"],
+        ", ".join(each["sides"]),
+        each["memory"]["words"],
+        "\n".join(filter(None, (each["reference"], each["arxiv"] and f"arXiv:{each['arxiv']}")))
+        or "–",
     )
 
 
-def _parameters(each: Description) -> str:
+def _parameters(each: _Listed) -> str:
     """Names and defaults, those that studies search first, as they are spelled."""
-    from gclip.describe import format_value
+    from gclip.describe.parameters import format_value
 
-    searched = [p for p in each.own if p.info.kind == "tunable"]
-    others = [p for p in each.own if p.info.kind != "tunable"]
-    return ", ".join(f"{p.info.name}={format_value(p.info.default)}" for p in (*searched, *others))
+    own = [p for p in each["parameters"] if not p["shared"] or p["kind"] == "tunable"]
+    ordered = sorted(own, key=lambda p: p["kind"] != "tunable")
+    return ", ".join(f"{p['name']}={format_value(p['default'])}" for p in ordered)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from gclip.describe.facts import KINDS
 from gclip.errors import UsageError, unknown
-
-KINDS = ("strategy", "problem", "model")
 
 
 def meant(text: str) -> tuple[str, str]:

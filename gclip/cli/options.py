@@ -20,8 +20,7 @@ import typer
 from gclip.core.launcher import launched, speaks
 from gclip.core.numbers import bounded, shown
 from gclip.errors import UsageError
-from gclip.execution.compare import MOST_SEEDS
-from gclip.execution.execution import CHECKPOINT_EVERY, read_seconds
+from gclip.execution.execution import CHECKPOINT_EVERY, MOST_SEEDS, read_seconds
 from gclip.text.export import TEXT, checked
 
 if TYPE_CHECKING:

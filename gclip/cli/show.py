@@ -5,22 +5,22 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from gclip.cli.named import meant
-from gclip.cli.options import Json, Plugins, load_plugins
+from gclip.cli.described import Descriptions
+from gclip.cli.options import Json, Plugins
 from gclip.cli.show_plugin import show_plugin, wrapped
 from gclip.errors import UsageError
 from gclip.text import screen
-from gclip.text.progress import load
 from gclip.text.table import Column, TextTable, fill
 
 if TYPE_CHECKING:
-    from gclip import Strategy
-    from gclip.describe import Description, Example
+    from gclip.describe.facts import Facts
 
+_Shown: TypeAlias = dict[str, Any]
+"""A strategy as ``--json`` shows it."""
 _CELL = 9
 _LABEL = 8
 
@@ -61,65 +61,65 @@ def show(
       gclip show digits
       gclip show model:mlp
     """
-    load("torch")
-    import gclip
-    from gclip.describe import describe, example
-
-    load_plugins(plugin)
-    kind, text = meant(name)
-    example_norms = _norms(norms)
+    described = Descriptions(plugin)
+    found = described.recalled(name) if norms is None else None
+    kind, facts = _worked_out(described, name, norms) if found is None else found
     if kind != "strategy":
-        if example_norms is not None:
-            raise UsageError(f"--norms is for strategies, and {text} is a {kind}; leave it out")
-        show_plugin(kind, text, as_json=json)
+        show_plugin(kind, facts, as_json=json)
         return
-    parsed = gclip.parse(text)
-    if not isinstance(parsed, gclip.Strategy):
-        raise UsageError(f"show takes one strategy, not the chain {text!r}; show each by itself")
-    description, shown = describe(type(parsed)), example(parsed, example_norms)
+    shown = facts["shown"]
     if json:
-        settings = {p.info.name: getattr(parsed, p.info.name) for p in description.parameters}
-        screen.echo_json(
-            {
-                **description.as_dict(),
-                "doc": description.doc,
-                "spelling": str(parsed),
-                "settings": settings,
-                "example": shown.as_dict(),
-            }
-        )
+        screen.echo_json(shown)
         return
-    for line in _about(description, parsed):
+    for line in _about(shown):
         screen.echo(line)
-    screen.echo_table(_parameters(description, parsed))
+    screen.echo_table(_parameters(shown))
     screen.echo()
     for line in _example(shown):
         screen.echo(line)
 
 
-def _about(each: Description, strategy: Strategy) -> Iterator[str]:
-    names = " = ".join((each.name, *each.cls.aliases))
-    yield f"{names} · {each.family}"
-    if str(strategy) != each.name:
-        yield f"here: {strategy}"
+def _worked_out(described: Descriptions, name: str, norms: str | None) -> tuple[str, Facts]:
+    described.load()
+    from gclip.cli.named import meant
+    from gclip.describe.facts import facts_of
+
+    kind, text = meant(name)
+    example_norms = _norms(norms)
+    if kind != "strategy" and example_norms is not None:
+        raise UsageError(f"--norms is for strategies, and {text} is a {kind}; leave it out")
+    facts = facts_of(kind, text, example_norms)
+    described.keep_for_next_time(kind)
+    return kind, facts
+
+
+def _about(shown: _Shown) -> Iterator[str]:
+    names = " = ".join((shown["name"], *shown["aliases"]))
+    yield f"{names} · {shown['family']}"
+    if shown["spelling"] != shown["name"]:
+        yield f"here: {shown['spelling']}"
     yield ""
-    yield from wrapped(each.doc)
+    yield from wrapped(shown["doc"])
     yield ""
-    memory = each.memory
-    if memory.on_lenet:
-        when = " after 64 steps" if memory.grows else ""
-        size = f" ({screen.plural(memory.on_lenet, 'number')} on LeNet{when})"
+    memory = shown["memory"]
+    if memory["numbers_on_lenet"]:
+        when = " after 64 steps" if memory["grows"] else ""
+        size = f" ({screen.plural(memory['numbers_on_lenet'], 'number')} on LeNet{when})"
     else:
         size = ""
-    facts = {"equation": each.equation, "memory": f"{memory.words}{size}", "paper": each.cls.paper}
+    facts = {
+        "equation": shown["equation"],
+        "memory": f"{memory['words']}{size}",
+        "paper": shown["paper"],
+    }
     for name, fact in facts.items():
         if fact:
             yield from fill(f"{name}: {fact}", screen.prose_width())
     yield ""
 
 
-def _parameters(each: Description, strategy: Strategy) -> TextTable:
-    from gclip.describe import format_value
+def _parameters(shown: _Shown) -> TextTable:
+    from gclip.describe.parameters import allowed_of, format_value, range_of
 
     table = TextTable(
         columns=[
@@ -130,43 +130,48 @@ def _parameters(each: Description, strategy: Strategy) -> TextTable:
             Column(heading="meaning", words=True, least=24),
         ]
     )
-    for parameter in each.parameters:
-        info = parameter.info
-        value = getattr(strategy, info.name)
+    for each in shown["parameters"]:
+        value = shown["settings"][each["name"]]
         text = format_value(value)
-        if value != info.default:
-            text += f"\n(not {format_value(info.default)})"
-        ranged = parameter.range or ("not searched" if info.kind == "setting" else "")
-        table.add(info.name, text, ranged, parameter.allowed or "–", parameter.doc or "–")
+        if value != each["default"]:
+            text += f"\n(not {format_value(each['default'])})"
+        ranged = range_of(each) or ("not searched" if each["kind"] == "setting" else "")
+        table.add(each["name"], text, ranged, allowed_of(each) or "–", each["doc"] or "–")
     return table
 
 
-def _example(shown: Example) -> Iterator[str]:
-    from gclip.describe import number
+def _example(shown: _Shown) -> Iterator[str]:
+    from gclip.describe.parameters import number
 
-    yield from fill(f"What {shown.strategy} does to these norms, one a step:", screen.prose_width())
-    rows: list[tuple[str, Sequence[str]]] = [("norm", [number(n) for n in shown.norms])]
-    if shown.limits is not None:
-        rows.append(("limit", [number(n) for n in shown.limits]))
-    rows.append(("left", [number(n) for n in shown.left]))
-    skips = shown.strategy.rule == "skip"
-    rows.append(("factor", [_factor(f, skips) for f in shown.factors]))
+    example, settings = shown["example"], shown["settings"]
+    yield from fill(
+        f"What {example['strategy']} does to these norms, one a step:", screen.prose_width()
+    )
+    norms, left, first = example["norms"], example["left"], example["first_step"]
+    rows: list[tuple[str, Sequence[str]]] = [("norm", [number(n) for n in norms])]
+    if example["limits"] is not None:
+        rows.append(("limit", [number(n) for n in example["limits"]]))
+    rows.append(("left", [number(n) for n in left]))
+    skips = settings["rule"] == "skip"
+    factors = [now / was if was else 1.0 for was, now in zip(norms, left, strict=True)]
+    rows.append(("factor", [_factor(f, skips) for f in factors]))
     per_line = max(1, (screen.prose_width() - _LABEL) // _CELL)
-    for start in range(0, len(shown.norms), per_line):
+    for start in range(0, len(norms), per_line):
         yield ""
-        end = min(start + per_line, len(shown.norms))
-        yield _cells("step", [str(shown.first + place) for place in range(start, end)])
+        end = min(start + per_line, len(norms))
+        yield _cells("step", [str(first + place) for place in range(start, end)])
         for name, cells in rows:
             yield _cells(name, cells[start:end])
     yield ""
-    if shown.shortened:
-        changes = [f"{name}={is_} instead of {was}" for name, (was, is_) in shown.shortened.items()]
+    if example["shortened"]:
+        changes = [
+            f"{name}={change['is']} instead of {change['was']}"
+            for name, change in example["shortened"].items()
+        ]
         yield f"Warm-up shortened for the example: {', '.join(changes)}."
-    if shown.first:
-        yield f"The {shown.first} steps before these saw the same norms over and over."
-    yield from textwrap.wrap(
-        _NOTE.get(shown.strategy.side, _NOTE["gradient"]), screen.prose_width()
-    )
+    if first:
+        yield f"The {first} steps before these saw the same norms over and over."
+    yield from textwrap.wrap(_NOTE.get(settings["side"], _NOTE["gradient"]), screen.prose_width())
 
 
 _NOTE = {
@@ -181,7 +186,7 @@ def _cells(name: str, cells: Sequence[str]) -> str:
 
 
 def _factor(factor: float, skips: bool) -> str:
-    from gclip.describe import number
+    from gclip.describe.parameters import number
 
     return "–" if factor == 1 else "skip" if skips else number(factor)
 

@@ -30,6 +30,11 @@ def _filter(name: str, help: str, metavar: str = "NAME") -> Any:
     return typer.Option(name, metavar=metavar, help=help, show_default="all")
 
 
+def app_for(_: Sequence[str]) -> App:
+    """All its commands."""
+    return app
+
+
 @app.command("list")
 def list_runs(
     store: StoreFolder = Path("runs"),
@@ -64,7 +69,6 @@ def list_runs(
       gclip store list --status failed
       gclip store list --task digits -s agc --seed 0 --json
     """
-    load("torch")
     from gclip.results import Store
     from gclip.results.run_list import runs_in
 

@@ -15,22 +15,21 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, ClassVar, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from torch import Tensor
 
+from gclip.core.choices import RULES as RULES
+from gclip.core.choices import SCOPES as SCOPES
+from gclip.core.choices import SIDES as SIDES
+from gclip.core.choices import RuleName as RuleName
+from gclip.core.choices import Scope as Scope
+from gclip.core.choices import Side as Side
 from gclip.core.fields import check, setting
 from gclip.core.schedules import ends_of, varying
 from gclip.core.seen import Elements, Limit, Seen
 from gclip.core.spelling import spell
 from gclip.errors import UsageError, suggestion
-
-Scope: TypeAlias = Literal["global", "layer", "tensor", "unit", "element"]
-RuleName: TypeAlias = Literal["scale", "clamp", "normalize", "soft", "skip", "transform"]
-Side: TypeAlias = Literal["gradient", "update", "sample"]
-SCOPES: tuple[str, ...] = get_args(Scope)
-SIDES: tuple[str, ...] = get_args(Side)
-RULES: tuple[str, ...] = ("scale", "clamp", "normalize", "soft", "skip")
 
 DOCUMENTATION = ("equation", "paper")
 """Class attributes that say what a strategy is and change nothing that it computes."""

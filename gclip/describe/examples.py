@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from gclip.clipping.simulation import simulate
 from gclip.core.strategy import Strategy, Transform
+from gclip.describe.parameters import number as number
 from gclip.describe.strategies import describe
 from gclip.errors import UsageError
 
@@ -124,10 +124,3 @@ def _shorten(strategy: Strategy) -> tuple[Strategy, dict[str, tuple[int, int]]]:
             continue  # it needs so many steps
         shortened[field.name] = (value, _SHORT)
     return shorter, shortened
-
-
-def number(value: float) -> str:
-    """Four digits: what an example shows."""
-    if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
-    return f"{value:.4g}"

@@ -12,17 +12,8 @@ from gclip.core.fields import Rule, fields_of
 from gclip.core.strategy import RULES, SCOPES, SIDES, Strategy
 from gclip.describe.documented import Documented
 from gclip.describe.memory import Footprint, footprint
-from gclip.describe.parameters import Parameter
-
-FAMILIES = (
-    "fixed limit",
-    "past norms",
-    "relative to weights",
-    "skips steps",
-    "changes elements",
-    "per example",
-)
-"""The families in the order of the list; others follow by name."""
+from gclip.describe.parameters import FAMILIES as FAMILIES
+from gclip.describe.parameters import Parameter, in_families
 
 SIDE_WORDS = {"gradient": "gradient", "update": "update", "sample": "per example"}
 
@@ -141,11 +132,7 @@ def describe(cls: type[Strategy]) -> Description:
 
 def families(descriptions: Iterable[Description]) -> dict[str, list[Description]]:
     """The descriptions by family, in the order of `FAMILIES`."""
-    grouped: dict[str, list[Description]] = {}
-    for each in descriptions:
-        grouped.setdefault(each.family, []).append(each)
-    order = {family: index for index, family in enumerate(FAMILIES)}
-    return dict(sorted(grouped.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+    return in_families(descriptions, lambda each: each.family)
 
 
 def _first(default: str, allowed: Iterable[str], order: tuple[str, ...]) -> tuple[str, ...]:

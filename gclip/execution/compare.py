@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gclip.core.numbers import bounded
 from gclip.errors import UsageError, unknown
 from gclip.execution.events import Listener, ignore
-from gclip.execution.execution import CHECKPOINT_EVERY, Execution
+from gclip.execution.execution import CHECKPOINT_EVERY, MOST_SEEDS, Execution
 from gclip.execution.fleet_plan import FleetSize
 from gclip.execution.run_all import train_missing
 from gclip.results.reading import reading_once
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from gclip.results import Store
     from gclip.training import Problem, RunConfig
 
-MOST_SEEDS = 100_000
-"""In one comparison: more is a slip of the hand."""
 _VARIED = ("strategy", "seed", "code", "model_code", "data", "selection")
 """What `compare` fills in for each run."""
 

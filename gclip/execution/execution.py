@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT_EVERY = 120.0
 """Seconds of training between two checkpoints, and before the first: shorter runs write none."""
+MOST_SEEDS = 100_000
+"""In one comparison: more is a slip of the hand."""
 
 
 @dataclass(frozen=True, kw_only=True)

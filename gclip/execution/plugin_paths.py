@@ -25,7 +25,8 @@ def plugins_of(configs: Iterable[RunConfig]) -> tuple[tuple[str, ...], tuple[str
     strategies, problems and models that it cannot load at all."""
     plugins: dict[str, None] = {}
     local: dict[str, None] = {}
-    for name, module in dict.fromkeys(each for config in configs for each in _outside(config)):
+    kinds = {(config.strategy, config.task, config.model): config for config in configs}.values()
+    for name, module in dict.fromkeys(each for config in kinds for each in _outside(config)):
         loaded = sys.modules.get(module)
         file, spec = getattr(loaded, "__file__", None), getattr(loaded, "__spec__", None)
         if file is None or spec is None or module == "__main__":

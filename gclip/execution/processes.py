@@ -41,7 +41,7 @@ class Processes(TrainingPool):
         super().__init__(store, execution)
         self._count = execution.processes
         self._workers: list[WorkerProcess] = []
-        self._lost_workers: Counter[int] = Counter()  # by the index of the run that lost them
+        self._lost_workers: Counter[str] = Counter()  # by the key of the run that lost them
         self._inbox: queue.SimpleQueue[tuple[WorkerProcess, Message | None]] = queue.SimpleQueue()
 
     @property
@@ -200,8 +200,8 @@ class Processes(TrainingPool):
             if self.store.has(job.config.key):  # it died between storing the run and saying so
                 ended.append(self._finish(job, self.store.load(job.config.key)))
                 continue
-            self._lost_workers[job.index] += 1
-            if self._lost_workers[job.index] < self.attempts:
+            self._lost_workers[job.config.key] += 1
+            if self._lost_workers[job.config.key] < self.attempts:
                 again.append(job)
             else:
                 ended.append(self._fail(job, f"its worker process {how}, {self.attempts} times"))

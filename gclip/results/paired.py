@@ -6,13 +6,13 @@ says more than the two scores: everything here works on those differences.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from gclip.errors import UsageError
 from gclip.results.intervals import finite
@@ -52,18 +52,23 @@ def sign_flip(differences: ArrayLike) -> float:
     if n <= EXACT_PAIRS:
         # A pattern and its opposite are equally far from zero: the first sign may stay as it is.
         bits = (np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1
-        hits, total = _as_far(vector, bits), bits.shape[0]
+        hits, total = _as_far(vector, 1.0 - 2.0 * bits), bits.shape[0]
     else:
-        bits = np.random.default_rng(0).integers(0, 2, size=(RESAMPLES, n))
-        hits, total = _as_far(vector, bits) + 1, RESAMPLES + 1
+        hits, total = _as_far(vector, _random_signs(n)) + 1, RESAMPLES + 1
     return float(hits / total)
 
 
-def _as_far(vector: NDArray[np.float64], bits: NDArray[np.int64]) -> int:
-    """How many sign patterns (rows of bits) give a sum at least as far from zero as no flip."""
+@functools.lru_cache(maxsize=1)  # a table tests strategy after strategy on as many pairs
+def _random_signs(n: int) -> NDArray[np.float64]:
+    """1 and -1, a row a pattern: the same at every call."""
+    return 1.0 - 2.0 * np.random.default_rng(0).integers(0, 2, size=(RESAMPLES, n))
+
+
+def _as_far(vector: NDArray[np.float64], signs: NDArray[np.float64]) -> int:
+    """How many sign patterns (rows of 1 and -1) give a sum as far from zero as no flip, or more."""
     # Tolerance: sums that are equal on paper differ in the last bit with the order of addition.
     least = abs(vector.sum()) - 1e-12 * np.abs(vector).sum()
-    return int((np.abs((1 - 2 * bits) @ vector) >= least).sum())
+    return int((np.abs(signs @ vector) >= least).sum())
 
 
 def mcnemar(ours_only: int, theirs_only: int) -> float:
@@ -74,7 +79,8 @@ def mcnemar(ours_only: int, theirs_only: int) -> float:
             pairs say nothing. Without any the p-value is 1.
     """
     pairs = ours_only + theirs_only
-    return float(stats.binomtest(ours_only, pairs, 0.5).pvalue) if pairs else 1.0
+    as_far = sum(math.comb(pairs, k) for k in range(min(ours_only, theirs_only) + 1))
+    return float(min(1.0, 2 * as_far / 2**pairs))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

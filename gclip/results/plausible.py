@@ -124,7 +124,9 @@ def _check_texts(what: str, values: Mapping[str, Any], names: Iterable[str]) -> 
 
 def _check_numbers(what: str, values: Mapping[str, Any], names: Iterable[str]) -> None:
     for name in names:
-        _number(f"{what}{_cut(name)}", values.get(name))
+        value = values.get(name)
+        if type(value) is not float:  # what nearly all of them are
+            _number(f"{what}{_cut(name)}", value)
 
 
 def _number(name: str, value: Any) -> float:

@@ -6,22 +6,19 @@ import io
 import math
 import zipfile
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from gclip.clipping.layer_record import PREFIX, LayerRecord
 from gclip.results.implausible import Implausible
+from gclip.results.packed_arrays import LONGEST_HEAD, head_of, unpacked
 
 MOST_BYTES = 2**30
 """What the arrays of a run may take, unpacked: some 40 million steps."""
 _MOST_ARRAYS = 1000
 _CHUNK = 2**20
 _NUMBERS = "biuf"
-_HEADS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 _BY_STEP = ("norm", "clipped_norm", "limit", "clipped", "finite", "loss", "lr")
 """Arrays that tables and figures put side by side."""
 
@@ -49,7 +46,7 @@ def check_archive(archive: bytes, result: Mapping[str, Any]) -> None:
 
 
 def _shapes(archive: bytes) -> dict[str, tuple[int, ...]]:
-    """The shape of each array, by name; all of them were unpacked once, a piece at a time."""
+    """The shape of each array, by name; all of them were unpacked once."""
     shapes: dict[str, tuple[int, ...]] = {}
     with zipfile.ZipFile(io.BytesIO(archive)) as packed:
         members = packed.infolist()
@@ -60,22 +57,26 @@ def _shapes(archive: bytes) -> dict[str, tuple[int, ...]]:
             name = member.filename.removesuffix(".npy")
             if name in shapes:
                 raise Implausible(f"its array {name[:40]} is there twice")
-            with packed.open(member) as file:
-                shapes[name] = _shape(name[:40], file, member.file_size)
-                while file.read(_CHUNK):  # compares its checksum with what is unpacked
-                    pass
+            content = unpacked(archive, member)
+            if content is None:
+                with packed.open(member) as file:
+                    shapes[name] = _shape(name[:40], file.read(LONGEST_HEAD), member.file_size)
+                    while file.read(_CHUNK):  # compares its checksum with what is unpacked
+                        pass
+            else:
+                shapes[name] = _shape(name[:40], content, member.file_size)
     return shapes
 
 
-def _shape(name: str, file: IO[bytes], size: int) -> tuple[int, ...]:
-    shape, _, dtype = _HEADS[np.lib.format.read_magic(file)](file)
+def _shape(name: str, start: bytes, size: int) -> tuple[int, ...]:
+    shape, dtype, length = head_of(start)
     if dtype.hasobject:
         raise Implausible(f"its array {name} holds Python objects")
     if dtype.kind not in _NUMBERS:
         raise Implausible(f"its array {name} holds no numbers but {dtype}")
-    if math.prod(shape) * dtype.itemsize + file.tell() != size:
+    if math.prod(shape) * dtype.itemsize + length != size:
         raise Implausible(f"its array {name} is not as long as it says")
-    return tuple(shape)
+    return shape
 
 
 def _check_steps(shapes: Mapping[str, tuple[int, ...]]) -> None:

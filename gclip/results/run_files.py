@@ -11,6 +11,7 @@ import errno
 import hashlib
 import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from gclip.clipping.layer_record import PREFIX, LayerRecord
 from gclip.core.files import read_file
 from gclip.results.implausible import Implausible
+from gclip.results.packed_arrays import arrays_in
 from gclip.results.plausible import check_run
 
 CONFIG, RESULT, STEPS, ENVIRONMENT = "config.json", "result.json", "steps.npz", "environment.json"
@@ -54,16 +56,14 @@ class StoredRun:
 
     def steps(self) -> dict[str, NDArray[Any]]:
         """One array for each recorded quantity, with one entry a step (unpacked at every call)."""
-        with np.load(io.BytesIO(self.archive), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files if not name.startswith(PREFIX)}
+        return arrays_in(self.archive, lambda name: not name.startswith(PREFIX))
 
     def layers(self) -> LayerRecord | None:
         """The norms of the run's layers over time, where they were recorded (unpacked again)."""
         names = self.result.get("layers")
         if not names:
             return None
-        with np.load(io.BytesIO(self.archive), allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files if name.startswith(PREFIX)}
+        found = arrays_in(self.archive, lambda name: name.startswith(PREFIX))
         return LayerRecord.from_arrays(names, self.result.get("layer_players") or (), found)
 
     def length(self) -> int:
@@ -87,12 +87,28 @@ def pack(
         config, result, environment: what the JSON files hold.
         steps: the arrays of the archive, one a recorded quantity.
     """
+    return seal(key, config, result, environment, packed(steps))
+
+
+def packed(steps: Mapping[str, NDArray[Any]]) -> bytes:
+    """The archive of a run's arrays."""
     archive = io.BytesIO()
     arrays: dict[str, Any] = {name: np.asarray(values) for name, values in steps.items()}
     np.savez_compressed(archive, **arrays)
+    return archive.getvalue()
+
+
+def seal(
+    key: str,
+    config: Mapping[str, Any],
+    result: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    archive: bytes,
+) -> dict[str, bytes]:
+    """As `pack`, of arrays that are packed already."""
     files = {
         CONFIG: _json(config),
-        STEPS: archive.getvalue(),
+        STEPS: archive,
         ENVIRONMENT: _json(environment),
     }
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
@@ -113,9 +129,10 @@ def unpack(key: str, folder: Path) -> StoredRun:
         OSError: it cannot be read.
     """
     files: dict[str, bytes] = {}
+    place = os.fspath(folder)
     for name in FILES:
         try:
-            files[name] = read_file(folder / name)
+            files[name] = read_file(os.path.join(place, name))
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             if not folder.is_dir():
                 raise FileNotFoundError(folder) from None

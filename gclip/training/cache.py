@@ -1,4 +1,4 @@
-"""The cache folder: where it is, and decoded images in it.
+"""Decoded images in the cache folder.
 
 Decoding tens of thousands of files takes seconds to minutes, so it happens once.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import tempfile
 import warnings
@@ -17,43 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gclip.errors import UsageError
+from gclip.core.cache_folder import cache_folder as cache_folder
+from gclip.core.cache_folder import without_tilde as without_tilde
 
 Arrays = dict[str, NDArray[Any]]
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
-
-
-def cache_folder() -> Path:
-    """Where decoded and downloaded data is kept: ``$GCLIP_CACHE``, or the user's cache folder.
-
-    Raises:
-        UsageError: the user has no home folder, and nothing else is set.
-    """
-    if chosen := os.environ.get("GCLIP_CACHE"):
-        return without_tilde(chosen, "GCLIP_CACHE")
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "gclip"
-    try:
-        return Path.home() / ".cache" / "gclip"
-    except RuntimeError as error:
-        raise UsageError(
-            "there is no cache folder, because this user has no home folder; set GCLIP_CACHE to a "
-            "folder for downloaded and decoded images"
-        ) from error
-
-
-def without_tilde(path: str | Path, what: str) -> Path:
-    """`path` with a user's home folder for ``~``.
-
-    Raises:
-        UsageError: there is no such home folder.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise UsageError(
-            f"{what} is {str(path)!r}, but there is no such home folder; give the path without ~"
-        ) from error
 
 
 def read(folder: Path) -> tuple[Arrays, dict[str, Any]] | None:

@@ -8,6 +8,7 @@ digest of the strategy's code) is filled in, so that two ways of asking for a ru
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -140,7 +141,7 @@ class RunConfig:
         """`optimizer_settings` as keyword arguments."""
         return dict(self.optimizer_settings)
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """SHA-256 (hex) of the canonical JSON: the run's identity."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
@@ -217,7 +218,8 @@ class RunConfig:
 
     def with_data(self, data: Dataset | ProblemData) -> RunConfig:
         """A copy whose `data` names the data actually used."""
-        return self.replace(data=data.identity)
+        same = data.identity == self.data
+        return self if same else self.replace(data=data.identity)
 
 
 _LATER = (

@@ -122,9 +122,10 @@ class Coordinator:
     def _configure(self, pool: Pool) -> None:
         """Make `pool` ask this process whether runs should go on."""
         pool.attempts = WORKERS_LOST
+        by_epoch = self.pruner is not None and not self.prune_seeds
+        pool.should_continue = self._should_continue if by_epoch else None
         if self.pruner is not None:
             self.study.pruner = self.pruner
-            pool.should_continue = None if self.prune_seeds else self._should_continue
 
     def recover(self) -> None:
         """Settle the trials that were under way when the last coordinator ended, and try those

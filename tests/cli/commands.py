@@ -7,12 +7,12 @@ from typing import Any
 
 import typer.main
 
-from gclip.cli import app
+from gclip.cli.root import whole
 
 
 def commands(command: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
     """Each as ``study run``, and as Typer has it; the first is ``gclip`` itself."""
-    command = typer.main.get_command(app) if command is None else command
+    command = typer.main.get_command(whole()) if command is None else command
     yield path, command
     for name, inner in getattr(command, "commands", {}).items():
         yield from commands(inner, f"{path} {name}".strip())

@@ -115,6 +115,6 @@ def test_who_ends_the_program_ends_it_with_an_error(
     def ends() -> None:
         raise SystemExit(0)
 
-    monkeypatch.setattr(gclip.cli.command, "app", lambda **_: ends())
+    monkeypatch.setattr(gclip.cli.command, "app_for", lambda _: lambda **__: ends())
     assert main(["list"]) == 1
     assert "a plugin or a library ended the program (SystemExit: 0)" in capsys.readouterr().err

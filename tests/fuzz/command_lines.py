@@ -12,7 +12,7 @@ import io
 import os
 import pkgutil
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -157,14 +157,19 @@ def furnish(folder: Path) -> Path:
 def check(words: list[str], work: Path) -> int:
     """Run the command line in the folder `work`; its exit code."""
     seen: list[BaseException] = []
-    real = command.app
+    real = command.app_for
 
-    def app(*arguments: Any, **settings: Any) -> Any:
-        try:
-            return real(*arguments, **settings)
-        except BaseException as error:
-            seen.append(error)
-            raise
+    def app_for(arguments: Sequence[str]) -> Any:
+        app = real(arguments)
+
+        def watched(**settings: Any) -> Any:
+            try:
+                return app(**settings)
+            except BaseException as error:
+                seen.append(error)
+                raise
+
+        return watched
 
     before = Path.cwd()
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
@@ -172,7 +177,7 @@ def check(words: list[str], work: Path) -> int:
     try:
         with (
             in_time(words),
-            mock.patch.object(command, "app", app),
+            mock.patch.object(command, "app_for", app_for),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):

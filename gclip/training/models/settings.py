@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import re
@@ -58,7 +59,8 @@ class Setting:
         raise UsageError(f"must be {allowed}")
 
 
-def settings_of(builder: Builder) -> dict[str, Setting]:
+@functools.lru_cache(maxsize=256)  # every config asks, and a store has thousands
+def settings_of(builder: Builder) -> Mapping[str, Setting]:
     """The settings of the model that a function builds, by name."""
     try:
         hints = typing.get_type_hints(builder)
