@@ -27,6 +27,7 @@ from gclip.cli import (
     env,
     figures,
     listing,
+    paper,
     report,
     show,
     store,
@@ -59,6 +60,7 @@ app = App(
 for module in (train, compare, figures, report, listing, show, check, survey, doctor, env):
     module.add_to(app)
 app.add_typer(study.app, name="study")
+app.add_typer(paper.app, name="paper")
 app.add_typer(store.app, name="store")
 bench_loop.add_to(bench.app)
 app.add_typer(bench.app, name="bench")
