@@ -90,24 +90,27 @@ def train(
         return []
     seeds = None if section.seeds is None else tuple(range(section.seeds))
     request = dataclasses.replace(request, strategies=strategies, seeds=seeds, sampler="tpe")
-    answer = studies.answered(studies.get(section.study), request)
+    answer: Answer = studies.answered(studies.get(section.study), request)
     write_answer(section.study, request, answer, [], command(section))
     return [answer]
 
 
 def _search(section: Section, request: Request, **own: Any) -> list[Answer]:
+    strategies = own.get("strategies", section.strategies)
+    names = {thresholds.single(text).name for text in strategies}
+    space = {k: text for k, text in section.space.items() if k.partition(".")[0] in names}
     request = dataclasses.replace(
         request,
         **{
-            "strategies": section.strategies,
+            "strategies": strategies,
             "trials": section.trials,
             "lr_range": section.lr_range,
-            "space": dict(section.space) or None,
+            "space": space or None,
             "sampler": section.sampler,
             **own,
         },
     )
-    answer = thresholds.run(request)
+    answer: Answer = thresholds.run(request)
     write_answer("thresholds", request, answer, [], command(section))
     return [answer]
 
@@ -118,7 +121,7 @@ def _reported(section: Section, request: Request, searches: Sequence[str], seed:
     seeds = None if section.seeds is None else tuple(range(section.seeds))
     strategies = tuple(each.strategy for each in tuned)
     request = dataclasses.replace(request, seeds=seeds, strategies=strategies, seed=seed)
-    answer = _report.run(request, tuned)
+    answer: Answer = _report.run(request, tuned)
     write_answer("report", request, answer, [], command(section))
     return answer
 
@@ -140,7 +143,8 @@ def _repeated(
 def search_name(strategy: str, section: Section) -> str:
     """Of the first search of a strategy in a section."""
     task = str(section.run.get("task", "digits"))
-    return thresholds.default_name(thresholds.single(strategy), _task(task))
+    name: str = thresholds.default_name(thresholds.single(strategy), _task(task))
+    return name
 
 
 def _task(task: str) -> RunConfig:
