@@ -7,6 +7,7 @@ studies it is made of (`thresholds`, the report, `sensitivity` …), kept beside
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import subprocess
 from collections.abc import Callable, Sequence
@@ -197,8 +198,12 @@ def sources_of(store: Path) -> list[str]:
         raise UsageError(f"'{store / SOURCES}' cannot be read: {error}") from error
 
 
+@functools.cache
 def source_now() -> str:
-    """The version of this code: gclip's own, and the commit where it is a clone of git."""
+    """The version of this code: gclip's own, and the commit where it is a clone of git.
+
+    It is asked once: what a process has loaded stays, whatever becomes of the files.
+    """
     here = Path(__file__).parent
     asked = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
