@@ -96,7 +96,9 @@ def train(
     return [answer]
 
 
-def _search(section: Section, request: Request, **own: Any) -> list[Answer]:
+def _search(
+    section: Section, request: Request, by: Section | None = None, **own: Any
+) -> list[Answer]:
     strategies = own.get("strategies", section.strategies)
     names = {thresholds.single(text).name for text in strategies}
     space = {k: text for k, text in section.space.items() if k.partition(".")[0] in names}
@@ -112,7 +114,7 @@ def _search(section: Section, request: Request, **own: Any) -> list[Answer]:
         },
     )
     answer: Answer = thresholds.run(request)
-    write_answer("thresholds", request, answer, [], command(section))
+    write_answer("thresholds", request, answer, [], command(by or section))
     return [answer]
 
 
@@ -135,7 +137,9 @@ def _repeated(
     answers: list[Answer] = []
     for seed in section.tuning_seeds:
         say(f"searching with tuning seed {seed}")
-        found = _search(of, request, strategies=finalists, seed=seed, name=f"seed{seed}")
+        found = _search(
+            of, request, by=section, strategies=finalists, seed=seed, name=f"seed{seed}"
+        )
         say(f"reporting tuning seed {seed}")
         answers += [*found, _reported(section, request, found[0].searches, seed)]
     return answers

@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 FRAMES = ("runs", "curves", "steps", "layers", "trials")
 LABEL = "label "
 """Before the name of a column: what a section calls its runs."""
-OWN = ("section", "role", "search")
-"""Of a row: whose it is, what it was for, and which search it belongs to."""
+OWN = ("section", "role", "search", "of")
+"""Of a row: whose it is, what it was for, which search it belongs to, and of which strategy."""
 _APART = (*OWN, "environment", "source")
 _TEXTS = (
     *("key", "strategy", "model", "code", "data", "model_code", "problem_code", "watch", "message"),
-    *("player", "search", "spelling", "keys", "role", "section"),
+    *("player", "search", "spelling", "keys", "role", "section", "of"),
 )
 
 
@@ -163,7 +163,7 @@ class Record:
         if chosen.searched:
             own = self.trials[self.trials["section"] == chosen.section]
             wanted = {name: v for name, v in chosen.rows.items() if name in ("search", "of")}
-            trials = _taken(own, wanted).drop(columns=["section", "search"])
+            trials = _taken(own, wanted).drop(columns=["section", "search", "of"])
         return Results(
             runs=runs,
             curves=curves[list(CURVE_COLUMNS)],
