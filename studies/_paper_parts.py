@@ -18,7 +18,7 @@ FEW = ("none", "norm", "soft", "value", "agc", "percentile", "zclip", "adagc")
 
 _AS_THEY_COME = ("scores", "forest", "ranks", "improvement", "performance_profile", "cost")
 _TUNED = ("tuned", "forest", "ranks", "improvement", "performance_profile")
-_STEPS = ("learning_curves", "norms", "clip_rate", "limits", "norm_distributions")
+_STEPS = ("norms", "clip_rate", "limits", "norm_distributions")
 _TRIALS = ("slices", "importances", "stability_map")
 
 
@@ -34,26 +34,32 @@ def parts(
     """
     name = section.name
     if section.study == COMPARE:
-        rows = {"role": ["compare"]}
-        return [Part(name=name, section=name, rows=rows, figures=("layers", *_STEPS[1:]))]
-    if section.study == TUNING:
-        few = _few(runs)
+        every: dict[str, list[Any]] = {"role": ["compare"]}
+        stepped = {**every, "seed": list(STEP_SEEDS)}
         return [
-            Part(name=name, section=name, rows={"role": ["default"]}, figures=_AS_THEY_COME),
+            Part(name=name, section=name, rows=every, figures=(*_AS_THEY_COME, "learning_curves")),
+            Part(name=f"{name}-steps", section=name, rows=stepped, figures=("layers", *_STEPS)),
+        ]
+    if section.study == TUNING:
+        few: list[Any] = _few(runs)
+        full = section.full
+        shown = _AS_THEY_COME if full else ("scores",)
+        return [
+            Part(name=name, section=name, rows={"role": ["default"]}, figures=shown),
             _reported(section, f"{name}-tuned", "seed0", answers),
             Part(
                 name=f"{name}-trials",
                 section=name,
                 study="thresholds",
                 rows={"role": ["trial"], "search": ["seed0"], "of": few},
-                figures=_TRIALS,
+                figures=_TRIALS if full else ("stability_map",),
                 searched=True,
             ),
             Part(
                 name=f"{name}-steps",
                 section=name,
                 rows={"role": ["default"], "seed": list(STEP_SEEDS), "of": few},
-                figures=_STEPS,
+                figures=_STEPS if full else ("norms",),
             ),
         ]
     if section.study == REPEATED:
@@ -82,7 +88,7 @@ def _reported(
         section=section.name,
         study="report",
         rows={"role": ["tuned", "default"], "search": [search]},
-        figures=_TUNED,
+        figures=_TUNED if section.full else ("tuned",),
         **_answered(answers[f"report {search}"]),
     )
 

@@ -1,7 +1,7 @@
 """The plan of a paper: its sections, each a question with a setting and a budget.
 
-A plan is a TOML file with tables ``[[section]]``; ``studies/paper.toml`` is ours and says what each
-key is.
+A plan is a TOML file with tables ``[[section]]``, and ``[[shown]]`` for the figures that README and
+docs show; ``studies/paper.toml`` is ours and says what each key is.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Section:
         of: the section whose searches are repeated.
         tuning_seeds: of the searches that are repeated.
         finalists: how many of the best are searched again, beside ``none`` and ``norm``.
+        full: whether all figures are drawn of it, and not the few that tell what is its own.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Section:
     of: str = ""
     tuning_seeds: tuple[int, ...] = ()
     finalists: int = 0
+    full: bool = False
 
     def __post_init__(self) -> None:
         choose(self.study, KINDS, "study of a section")
@@ -81,16 +83,47 @@ class Section:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A file of README or docs that is a figure of the record.
+
+    Attributes:
+        file: from the root of the repository.
+        part: of the record.
+        figure: by name.
+    """
+
+    file: str
+    part: str
+    figure: str
+
+
+def shown(path: Path = PLAN) -> tuple[Shown, ...]:
+    """The figures that README and docs show.
+
+    Raises:
+        UsageError: the plan cannot be read, or a table of it is none of these.
+    """
+    try:
+        return tuple(Shown(**table) for table in _read(path).get("shown", ()))
+    except TypeError as error:
+        raise UsageError(f"'{path}': a shown figure has file, part and figure: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"'{path}' is no plan that can be read: {error}") from error
+
+
 def read_plan(path: Path = PLAN) -> tuple[Section, ...]:
     """The sections of a plan, in their order.
 
     Raises:
         UsageError: it is none: the file is named, and what is wrong.
     """
-    try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"'{path}' is no plan that can be read: {error}") from error
+    given = _read(path)
     fields = [each.name for each in dataclasses.fields(Section)]
     sections = []
     for table in given.get("section", ()):

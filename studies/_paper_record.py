@@ -67,7 +67,7 @@ def gather(section: Section, sections: Sequence[Section], root: Path) -> Found |
     if not path.is_dir():
         return None
     store = Store(path)
-    answers = {search: each for search, each in _answers(section, path)}
+    answers = dict(_answers(section, path))
     rows = _named(section, sections, store, answers)
     if rows is None:
         return None
@@ -114,7 +114,9 @@ def record_of(found: Sequence[Found], before: Record | None, plan: Sequence[Sect
     ]
     names = [each.name for each in plan if each.name in fresh or each.name in kept]
     frames: dict[str, list[pd.DataFrame]] = {name: [] for name in FRAMES}
-    sections, every, environments = {}, {}, {}
+    sections: dict[str, Mapping[str, Any]] = {}
+    every: dict[str, Part] = {}
+    environments: dict[str, Mapping[str, Any]] = {}
     for name in names:
         if name in fresh:
             one = fresh[name]
@@ -241,7 +243,7 @@ def _environments(
     by_key = {}
     for key in keys:
         stored = store.read(key)
-        said = {} if stored is None else {k: v for k, v in stored.environment.items()}
+        said = {} if stored is None else stored.environment
         said = {name: value for name, value in said.items() if name not in ("date", "fleet")}
         text = json.dumps(said, sort_keys=True, default=str)
         name = f"e{hashlib.sha256(text.encode()).hexdigest()[:6]}"
@@ -256,7 +258,11 @@ def _told(
     trials: pd.DataFrame,
     answers: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    plan = {k: v for k, v in dataclasses.asdict(section).items() if v not in (None, "", (), {}, 0)}
+    plan = {
+        k: v
+        for k, v in dataclasses.asdict(section).items()
+        if v not in (None, "", (), {}, 0, False)
+    }
     return {
         **plan,
         "command": command(section),

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gclip.cli import paper_record
 from gclip.cli.app import App
 from gclip.cli.interrupts import going_on, interruptible
 from gclip.cli.options import Fleet, Json, KeptPlace, Workers, expand
+from gclip.cli.paper_record import PlanFile, Sections
 from gclip.execution.progress import RunsDisplay
 from gclip.text import screen
 from gclip.text.progress import load
@@ -24,16 +26,7 @@ FLEET = "30"
 
 app = App(help="The comparison that README and docs show: train it, record it, draw it.")
 
-PlanFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--plan", metavar="FILE", help="A plan in TOML.", show_default="gclip's, studies/paper.toml"
-    ),
-]
-Sections = Annotated[
-    list[str] | None,
-    typer.Option("--section", metavar="NAME", help="This one; again for more.", show_default="all"),
-]
+paper_record.add_to(app)
 STORES = Path("build") / "paper"
 
 
