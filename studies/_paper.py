@@ -36,19 +36,23 @@ RIVALS = ("none", "norm")
 SOURCES = "sources.json"
 
 
-def base_of(section: Section, of: Section | None, execution: Execution) -> RunConfig:
-    """What the runs of a section have in common.
+def prepared(
+    section: Section, of: Section | None, execution: Execution
+) -> tuple[RunConfig, Execution]:
+    """What the runs of a section have in common, and how they are trained, with its data.
 
     Args:
         section: of the plan.
         of: the one whose searches it repeats.
-        execution: with the data loaded.
+        execution: its `data` is the folder of those sections that need one.
     """
-    from gclip.training import task_defaults
+    from gclip.training import load_data, task_defaults
 
     run = dict((of or section).run)
     base = task_defaults(run.get("task", "digits")).replace(**run)
-    return base if execution.dataset is None else base.with_data(execution.dataset)
+    folder = execution.data if (of or section).data else None
+    dataset = load_data(base.task, folder)
+    return base.with_data(dataset), dataclasses.replace(execution, data=folder, dataset=dataset)
 
 
 def train(
@@ -64,15 +68,14 @@ def train(
         section: of the plan.
         sections: all of it.
         root: the folder of the stores.
-        execution: how runs are trained, the section's data among it.
+        execution: how runs are trained; its `data` is the folder of CIFAR-10's images.
         say: is told what begins.
     """
     of = next((each for each in sections if each.name == section.of), None)
     store = Store(root / section.store, create=True)
     note_source(store.path)
-    request = Request(
-        base=base_of(section, of, execution), store=store, execution=execution, sampler="qmc"
-    )
+    base, execution = prepared(section, of, execution)
+    request = Request(base=base, store=store, execution=execution, sampler="qmc")
     if section.study == TUNING:
         say("searching")
         found = _search(section, request)

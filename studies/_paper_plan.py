@@ -73,7 +73,7 @@ class Section:
             object.__setattr__(self, name, None if value is None else tuple(value))
         needed = {
             TUNING: ("strategies", "trials", "lr_range"),
-            REPEATED: ("of", "tuning_seeds", "finalists"),
+            REPEATED: ("of", "tuning_seeds"),
             COMPARE: ("strategies", "seeds"),
         }.get(self.study, ("strategies",))
         missing = [name for name in needed if not getattr(self, name)]

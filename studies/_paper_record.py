@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import gclip
 from gclip.results import Store, load, load_curves, load_layers, load_steps
 from gclip.results.record import FRAMES, LABEL, Part, Record
-from gclip.studies._paper import base_of, command, sources_of
+from gclip.studies._paper import command, prepared, sources_of
 from gclip.studies._paper_parts import STEP_SEEDS, parts
 from gclip.studies._paper_plan import COMPARE, REPEATED, TUNING, Section
 from gclip.tuning.grid_answers import answers_in
@@ -169,7 +169,7 @@ def _named(
     if section.study == COMPARE:
         from gclip.execution.execution import Execution
 
-        base = base_of(section, None, Execution())
+        base, _ = prepared(section, None, Execution())
         return [
             _row({"key": base.replace(strategy=text, seed=seed).key}, "compare", "", text)
             for seed in range(section.seeds or 1)

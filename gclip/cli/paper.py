@@ -19,7 +19,6 @@ from gclip.text.progress import load
 
 if TYPE_CHECKING:
     from gclip.execution import Event
-    from gclip.execution.execution import Execution
 
 FLEET = "30"
 """One for all sections: the last bits of a result depend on it."""
@@ -91,8 +90,7 @@ def train(
     for each in wanted:
         display = _Display(0, then=f"the section {each.name}")
         with interruptible(lambda: _kept(place.store)), display:
-            how = dataclasses.replace(execution, listener=display)
-            how = _with_data(how, data) if each.data else how
+            how = dataclasses.replace(execution, data=data, listener=display)
 
             def say(text: str, name: str = each.name, shown: _Display = display) -> None:
                 shown.doing(f"{name}: {text}")
@@ -107,9 +105,3 @@ def train(
 
 def _kept(store: Path) -> str:
     return f"the runs that ended are kept in {store}; the same command goes on{going_on(store)}"
-
-
-def _with_data(execution: Execution, folder: Path | None) -> Execution:
-    from gclip.training import load_data
-
-    return dataclasses.replace(execution, data=folder, dataset=load_data("cifar10", folder))

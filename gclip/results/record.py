@@ -36,6 +36,8 @@ from gclip.results.step_frame import STEP_COLUMNS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gclip.training import RunConfig
+
 FRAMES = ("runs", "curves", "steps", "layers", "trials")
 LABEL = "label "
 """Before the name of a column: what a section calls its runs."""
@@ -234,6 +236,22 @@ def _packed(frame: pd.DataFrame) -> bytes:
 
 def _dumped(value: Any) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n").encode()
+
+
+def config_of(row: Mapping[str, Any]) -> RunConfig:
+    """The config of a row of `Record.runs`: that whose key stands there.
+
+    Raises:
+        UsageError: the row is of no config.
+    """
+    from gclip.training import RunConfig
+
+    values = {each.name: row[each.name] for each in dataclasses.fields(RunConfig)}
+    for each in dataclasses.fields(RunConfig):
+        value = values[each.name]
+        values[each.name] = value.item() if hasattr(value, "item") else value
+    values["optimizer_settings"] = json.loads(values["optimizer_settings"])
+    return RunConfig.of(values)
 
 
 def parts_of(record: Record, names: Iterable[str] = ()) -> list[Part]:
