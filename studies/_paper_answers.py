@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gclip.errors import UsageError
 from gclip.results.metrics import metric_of
 from gclip.studies._pairs import better, worse
 from gclip.studies._words import listed
@@ -105,7 +104,7 @@ def ceilings(record: Record, section: str = "") -> str:
 def _grid(record: Record, name: str) -> str:
     part = record.parts.get(name)
     if part is None:
-        raise UsageError(f"the record lacks the section {name}, which a page shows")
+        return _lacking(name)
     return _markdown(part.columns, part.table)
 
 
@@ -113,7 +112,7 @@ def searched_again(record: Record, _: str = "") -> str:
     """What two more searches of the same found."""
     again = [part for part in record.parts.values() if part.section == "digits-again"]
     if not again:
-        raise UsageError("the record lacks the section digits-again, which a page shows")
+        return _lacking("digits-again")
     first = record.parts["digits-tuned"]
     lines = ["| strategy | first search | second | third |", "|---|--:|--:|--:|"]
     for row in again[0].table:
@@ -144,6 +143,10 @@ def _markdown(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> 
         cells = (row.get(key) for key in columns.values())
         lines.append("| " + " | ".join(_cell(each) for each in cells) + " |")
     return "\n".join(lines)
+
+
+def _lacking(name: str) -> str:
+    return f"The record does not have the section {name} yet: `gclip paper train --section {name}`."
 
 
 def _cell(value: Any) -> str:
