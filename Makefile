@@ -7,6 +7,8 @@
 #   make frameworks clipping in Lightning, Transformers, Accelerate and TensorBoard, which it installs
 #   make distributed  torchrun's own processes, and every strategy in every scope over several
 #   make docs       the documentation as a site in build/site, warnings being errors
+#   make paper      the comparison that README and docs show: trains, goes on, writes its record
+#   make figures    all figures and tables of that record, README's and the docs' too; trains nothing
 #   make drills     faults injected for an hour: kills, damaged files, noise, soaks
 #   make coverage   the suite once more, with the lines that no test runs
 #   make audit      known holes in the dependencies
@@ -19,12 +21,21 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+# of make paper: where its runs are kept
+STORE ?= build/paper
 DEMO := none value norm soft agc percentile zclip adagc
 
-.PHONY: demo test install check page docs drills peers frameworks distributed coverage audit constraints lowest newest clean
+.PHONY: demo paper figures test install check page docs drills peers frameworks distributed coverage audit constraints lowest newest clean
 
 demo: install
 	$(BIN)/gclip compare $(DEMO:%=-s %) --store demo-runs
+
+paper: install
+	OMP_NUM_THREADS=1 $(BIN)/gclip paper train --store $(STORE) $(if $(DATA),--data $(DATA))
+	$(BIN)/gclip paper record --store $(STORE)
+
+figures: install
+	$(BIN)/gclip paper draw
 
 test: install check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

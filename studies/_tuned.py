@@ -19,7 +19,7 @@ from gclip.tuning.trials import Counts, best_of, config_of, counted, counts
 if TYPE_CHECKING:
     from gclip.training import RunConfig
 
-_APART = ("strategy", "code", "seed", "split", "lr", "data")
+_APART = ("strategy", "code", "stepping", "seed", "split", "lr", "data")
 """Of a config: what may differ between studies that are compared."""
 
 

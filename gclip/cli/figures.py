@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -86,6 +86,15 @@ def figures(
     list_them: Annotated[
         bool, typer.Option("--list", help="List all figures, and draw none.")
     ] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            "--record",
+            metavar="DIR",
+            help="Draw a record of runs instead of a store, a folder a part.",
+            show_default="none",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Draw the figures of a store, without training: one folder a comparison, one a study.
@@ -97,11 +106,13 @@ def figures(
       gclip figures --store runs --out paper --format pdf --width page --no-title
       gclip figures --store runs --style dark -s none -s norm -s agc
       gclip figures --store runs --plugin my_figure.py --figure my_figure
+      gclip figures --record studies/records/paper --out figures --format pdf
     """
     load("torch")
     from gclip import figures as drawings
-    from gclip.errors import choose
+    from gclip.errors import UsageError, choose
     from gclip.results import Store
+    from gclip.results.record import Record
 
     for each in plugin or ():
         drawings.add_if_figure(each)
@@ -111,21 +122,18 @@ def figures(
 
     for name in figure or ():
         choose(name, drawings.names(), "figure")
-    opened = Store(store)
+    if record is not None and strategy:
+        raise UsageError("a record's parts are drawn whole; leave out -s beside --record")
+    look: dict[str, Any] = {"style": style, "width": width, "dpi": dpi, "title": not no_title}
+    look |= {"only": figure or None, "formats": format or ("png", "svg")}
+    source = Store(store) if record is None else Record.read(record)
     with Display() as display:
         display.load("pandas", "seaborn")
         display.doing("drawing")
-        files = drawings.draw_all(
-            opened,
-            out or store / "figures",
-            only=figure or None,
-            formats=format or ("png", "svg"),
-            strategies=strategy,
-            style=style,
-            width=width,
-            dpi=dpi,
-            title=not no_title,
-        )
+        if isinstance(source, Record):
+            files = drawings.draw_record(source, out or Path("figures"), **look)
+        else:
+            files = drawings.draw_all(source, out or store / "figures", strategies=strategy, **look)
     if json:
         screen.echo_json({"figures": [str(path) for path in files]})
         return

@@ -23,7 +23,7 @@ _COMMANDS = {
     "env": "env",
 }
 """The module of each, in the order of the help."""
-_GROUPS = {"study": "study", "store": "store", "bench": "bench_group"}
+_GROUPS = {"study": "study", "paper": "paper", "store": "store", "bench": "bench_group"}
 
 
 def whole() -> App:
