@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from gclip import Elements, Memory, Scope, Transform, register, tunable
 from gclip.core.pieces import in_pieces
@@ -48,5 +47,5 @@ class Power(Transform):
         size, most = values.abs(), torch.finfo(values.dtype).max
         raised = size.pow(self.p).clamp_(max=most)
         # Elements that are not finite are left to the clipper, which has a policy for them.
-        raised.add_(functional.threshold_(size, most, 0.0))
+        raised.add_(torch.threshold_(size, most, 0.0))
         return (raised.copysign_(values),)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from gclip import Elements, Memory, Scope, Transform, register, setting, tunable
 from gclip.core.pieces import in_pieces
@@ -55,7 +54,7 @@ class Spam(Transform):
         return clipped, {"square": square, "count": count + 1}
 
     def _clipped(self, values: Tensor, square: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
-        limit = functional.threshold_(square.sqrt(), 0.0, math.inf)  # zero: nothing is known
+        limit = torch.threshold_(square.sqrt(), 0.0, math.inf)  # zero: nothing is known
         limit.mul_(root)
         clipped = torch.clamp(values, -limit, limit)
         # One square that overflows would switch the limit off for ever.

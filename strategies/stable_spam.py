@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gclip import Elements, Memory, Transform, register, setting, tunable
 from gclip.core.host import on_host
+from gclip.core.pieces import in_pieces
 
 
 @register("stable_spam")
@@ -56,7 +57,7 @@ class StableSpam(Transform):
         limit = new["top"] / new["top_weight"]
         clipped = values
         if not on_host(top) or bool((top > limit).any()):
-            clipped = torch.where(values.abs() > limit, values * (limit / top), values)
+            (clipped,) = in_pieces(self._reined, values, limit, limit / top)
 
         # The largest element is divided out first: squares of large elements overflow.
         largest = torch.minimum(top, limit)
@@ -70,6 +71,13 @@ class StableSpam(Transform):
         spread = (new["square"] / new["square_weight"]).sqrt() + self.eps
         usual = new["norm"] / new["norm_weight"] / spread
         return direction.mul_(torch.where(there, usual / length, 1.0)), new
+
+    @staticmethod
+    def _reined(values: Tensor, limit: Tensor, ratio: Tensor) -> tuple[Tensor]:
+        size = values.abs()
+        if on_host(size) and not bool((size.amax(dim=-1, keepdim=True) > limit).any()):
+            return (values,)
+        return (torch.where(size > limit, values * ratio, values),)
 
     @staticmethod
     def _pushed(memory: Memory, name: str, value: Tensor, decay: float) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gclip.clipping.answers import MISTAKES
 from gclip.clipping.bound_strategy import BoundStrategy
 from gclip.clipping.clamp_pass import ClampPass, is_plain
 from gclip.clipping.gradients import AliasedGradients, gradients
@@ -93,13 +94,17 @@ class BoundClamp(BoundStrategy):
             return None
         if not (self._dtype is torch.float32 and self.groups.all_filled and is_plain(grads)):
             return None
-        self._grads, self._lent, self._complete = grads, [], True
+        self._grads, self._lent, self._complete = [*grads], [], True
         self._measured_after_all = False
         if self._varies:
             strategy = self.at_step(step)
-        limit = strategy.limit(self._seen(step, None, self._measure_after_all), {})
-        usual = isinstance(limit, float) and not self._measured_after_all
-        return limit if usual and 0 <= limit <= _MOST else None
+        try:
+            limit = strategy.limit(self._seen(step, None, self._measure_after_all), {})
+        except MISTAKES:  # asked once more, it is explained
+            return None
+        if not isinstance(limit, float) or self._measured_after_all:
+            return None
+        return limit if 0 <= limit <= _MOST else None
 
     def clamp_at_once(self, grads: list[Tensor], limit: float) -> None:
         """Measure, decide and clip in one pass, where `fixed_limit` gave the limit."""

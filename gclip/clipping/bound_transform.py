@@ -194,7 +194,7 @@ def any_changed(new: Tensor, old: Tensor, *, finite: bool) -> Tensor:
         return changed_elements(new, old).any()
     if new is old or not new.numel():
         return torch.zeros((), dtype=torch.bool, device="cpu")
-    changed = any(map(_differ, new.reshape(-1).split(PIECE), old.reshape(-1).split(PIECE)))
+    changed = any(map(_differ, *(torch.split(t.reshape(-1), PIECE) for t in (new, old))))
     return torch.tensor(changed, device="cpu")
 
 

@@ -158,7 +158,7 @@ def _beyond(largest: Any, bound: Any) -> Any:
 def _clamp_large(tensor: Tensor, limit: float, bound: Any) -> tuple[float, float, float]:
     """The largest element, and the sums of squares before and after."""
     largest = before = after = 0.0
-    for piece in tensor.view(-1).split(PIECE):
+    for piece in torch.split(tensor.view(-1), PIECE):
         low, high = torch.aminmax(piece)
         top = max(-low.item(), high.item())
         squares = _squares(piece, top)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -235,11 +235,12 @@ class Clipper(SampleClipper):
 
     def _clamp_at_once(self, part: BoundClamp, grads: list[Tensor | None]) -> StepFlags | None:
         """All three at once, where one clamp at a number is all that there is to do, else None."""
-        limit = part.fixed_limit(self._step, grads)
+        present = cast(list[Tensor], grads)  # the reader found them plain
+        limit = part.fixed_limit(self._step, present)
         if limit is None:
             return None
         self._separate([part], grads)
-        part.clamp_at_once(grads, limit)
+        part.clamp_at_once(present, limit)
         finite, skip = all_finite(part.measured), None
         self._nonfinite = None
         if finite is not ALL_FINITE:

@@ -90,12 +90,7 @@ def global_norm(tensors: list[Tensor], order: float, device: torch.device, float
     if not tensors:
         return torch.zeros(1, dtype=torch.float32, device=device)
     if order == 2.0 and not float64 and device.type == "cpu":
-        flats = _flat_float32(tensors) if on_host(tensors[0]) else None
-        if flats is None:
-            return torch.stack(_squares(tensors)).sum(0, keepdim=True).sqrt_()
-        dot = torch.dot
-        squares = sum([dot(flat, flat).item() for flat in flats])  # exact: in Python's float64
-        return torch.full((1,), math.sqrt(squares), dtype=torch.float32, device=device)
+        return torch.stack(_squares(tensors)).sum(0, keepdim=True).sqrt_()
     return total(tensor_norms(tensors, order, device, float64), order, float64)
 
 
@@ -120,19 +115,11 @@ def _squares(tensors: list[Tensor]) -> list[Tensor]:
 
     One dot product a tensor is the fastest read there is.
     """
-    flats = _flat_float32(tensors)
-    if flats is None:
-        return [_square(t) for t in tensors]
-    dot = torch.dot
-    return [dot(flat, flat) for flat in flats]
-
-
-def _flat_float32(tensors: list[Tensor]) -> list[Tensor] | None:
-    """The tensors with one dimension each; None unless all are float32 without gaps."""
     # (A list and not any() over a generator: half the time.)
-    if [t for t in tensors if t.dtype is not torch.float32 or not t.is_contiguous()]:
-        return None
-    return [t if t.ndim == 1 else t.view(-1) for t in tensors]
+    if not [t for t in tensors if t.dtype is not torch.float32 or not t.is_contiguous()]:
+        dot = torch.dot
+        return [dot(f, f) for f in [t if t.ndim == 1 else t.view(-1) for t in tensors]]
+    return [_square(t) for t in tensors]
 
 
 def _square(tensor: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -203,6 +204,31 @@ def test_gradients_of_other_kinds(kind: str, passes: list[float]) -> None:
         assert bool((first.grad.to_dense() == 1).all())
         assert second.grad is None or second.grad.tolist() == [-1.0] * 3
     assert not passes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fails(gclip.Strategy):
+    """No limit at the third step."""
+
+    scope: gclip.Scope = "element"
+    rule: gclip.RuleName = "clamp"
+    scopes = ("element",)
+
+    def limit(self, seen: gclip.Seen, memory: gclip.Memory) -> float:
+        return 1.0 / (seen.step - 2) ** 2
+
+
+def test_a_limit_that_raises_is_explained_and_changes_nothing(passes: list[float]) -> None:
+    weight = nn.Parameter(torch.zeros(2))
+    clipper = gclip.Clipper([weight], Fails())
+    for _ in range(2):
+        weight.grad = torch.tensor([5.0, 0.0])
+        clipper.step()
+    weight.grad = torch.tensor([5.0, 0.0])
+    with pytest.raises(gclip.UsageError, match="ZeroDivisionError"):
+        clipper.step()
+    assert weight.grad.tolist() == [5, 0]
+    assert passes == [1.0]
 
 
 @pytest.mark.parametrize("schedule", ["linear(1, 0.1)", "exponential(1, 0.01)"])
