@@ -96,6 +96,8 @@ def _runs(
 
     def scripts(commands: list[list[str]], workers: int) -> Callable[[Path], dict[str, Any]]:
         def run(folder: Path) -> dict[str, Any]:
+            if len(commands) > 1:
+                _create(folder)
             found = _timed(commands, folder)
             answers = [json.loads(text.splitlines()[-1]) for text in found["out"]]
             return {
@@ -118,6 +120,21 @@ def _runs(
     }
 
 
+def _create(folder: Path) -> None:
+    """The storage that processes share, as its users have to: two that make it at once may crash.
+    It is not timed."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        for name in STRATEGIES:
+            storage = f"sqlite:///{folder / 'study.db'}"
+            optuna.create_study(study_name=name, storage=storage, direction="maximize")
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
 def _trained(store: Path) -> dict[str, Any]:
     """How many runs a store holds, and for how long they trained."""
     from gclip import results
@@ -131,7 +148,7 @@ def _timed(commands: Sequence[Sequence[str]], folder: Path) -> dict[str, Any]:
     start = time.perf_counter()
     outputs = [folder / f"output-{place}" for place in range(len(commands))]
     errors = [folder / f"errors-{place}" for place in range(len(commands))]
-    started = []
+    started: list[subprocess.Popen[bytes]] = []
     for command, out, err in zip(commands, outputs, errors, strict=True):
         with out.open("wb") as output, err.open("wb") as error:
             started.append(subprocess.Popen(command, cwd=folder, stdout=output, stderr=error))
@@ -143,10 +160,10 @@ def _timed(commands: Sequence[Sequence[str]], folder: Path) -> dict[str, Any]:
                 process.kill()
                 process.wait()
     wall = time.perf_counter() - start
-    for process, err in zip(started, errors, strict=True):
+    for command, process, err in zip(commands, started, errors, strict=True):
         if process.returncode:
             said = err.read_text(encoding="utf-8", errors="replace").strip()
-            raise RuntimeError(f"{' '.join(map(str, process.args))} failed: {said[-400:]}")
+            raise RuntimeError(f"{' '.join(command)} failed: {said[-400:]}")
     known = [peak for peak in peaks if peak is not None]
     return {
         "wall": wall, "peak_mib": max(known) if known else None,

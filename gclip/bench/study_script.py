@@ -71,9 +71,10 @@ def clip_units(parameters: Iterable[Tensor], clip_factor: float, eps: float = 1e
     for p in parameters:
         if p.grad is None:
             continue
-        inner = tuple(range(1, p.ndim))
-        weights = p.detach().norm(dim=inner, keepdim=True) if inner else p.detach().abs()
-        norms = p.grad.norm(dim=inner, keepdim=True) if inner else p.grad.abs()
+        inner = tuple(range(1, p.ndim)) or None
+        weights, norms = (
+            torch.linalg.vector_norm(each, dim=inner, keepdim=True) for each in (p.detach(), p.grad)
+        )
         most = weights.clamp(min=eps) * clip_factor
         clipped = p.grad * (most / norms.clamp(min=1e-6))
         p.grad.copy_(torch.where(norms < most, p.grad, clipped))
