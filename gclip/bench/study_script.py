@@ -91,8 +91,10 @@ def clipper(strategy: str, trial: optuna.Trial) -> Callable[[list[nn.Parameter]]
     return lambda _: None
 
 
-def objective(strategy: str, loaders: Loaders, epochs: int) -> Callable[[optuna.Trial], float]:
-    """Trains one net and returns its accuracy on the validation images."""
+def objective(
+    strategy: str, loaders: Loaders, epochs: int, seconds: list[float]
+) -> Callable[[optuna.Trial], float]:
+    """Trains one net and returns its accuracy on the validation images; notes its `seconds`."""
 
     def train(trial: optuna.Trial) -> float:
         lr = trial.suggest_float("lr", 0.005, 0.75, log=True)
@@ -111,7 +113,7 @@ def objective(strategy: str, loaders: Loaders, epochs: int) -> Callable[[optuna.
                 clip(parameters)
                 optimizer.step()
             accuracy = evaluate(net, loaders[1])
-        trial.set_user_attr("seconds", time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - begun)
         return accuracy
 
     return train
@@ -145,23 +147,19 @@ def main() -> None:
         torch.set_num_threads(given.threads)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     loaders = folder(given.data, given.batch_size) if given.data else digits(given.batch_size)
-    seconds, trials = 0.0, 0
+    seconds: list[float] = []
     for strategy in given.strategies:
         study = optuna.create_study(
             study_name=strategy, storage=given.storage, load_if_exists=True, direction="maximize",
             sampler=optuna.samplers.RandomSampler(seed=given.seed),
         )  # fmt: skip
-        train = objective(strategy, loaders, given.epochs)
+        train = objective(strategy, loaders, given.epochs, seconds)
         states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING)
         enough = MaxTrialsCallback(given.trials, states=states)
         # With a storage others take trials from the same number.
         stop = [enough] if given.storage else []
-        before = len(study.trials)
         study.optimize(train, n_trials=given.trials, n_jobs=given.jobs, callbacks=stop)
-        own = [trial for trial in study.trials[before:] if "seconds" in trial.user_attrs]
-        seconds += sum(trial.user_attrs["seconds"] for trial in own)
-        trials += len(own)
-    print(json.dumps({"trials": trials, "seconds": seconds}))
+    print(json.dumps({"trials": len(seconds), "seconds": sum(seconds)}))
 
 
 if __name__ == "__main__":
