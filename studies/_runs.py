@@ -14,7 +14,6 @@ from gclip.execution.run_all import train_missing
 from gclip.results.comparable import scored_runs as scored
 from gclip.results.metric_text import score_text
 from gclip.results.metrics import METRIC_COLUMNS, is_accuracy, metric_cells, metric_of, scores_of
-from gclip.results.statistics import mean_interval, trained_summary, wilson
 from gclip.studies._words import interval
 
 if TYPE_CHECKING:
@@ -163,6 +162,8 @@ def summary(
     are (`gclip.results.statistics.trained_summary`). The mean is the ``score``, and where the
     metric is accuracy the ``accuracy``, too.
     """
+    from gclip.results.intervals import mean_interval, wilson  # scipy, which few studies wait for
+
     metric = metric_of(runs) if metric is None else metric
     counting = scored(runs)
     mean = mean_interval(scores_of(counting), bounds=(metric.low, metric.high))
@@ -187,6 +188,8 @@ def summary(
 
 
 def _trained(runs: pd.DataFrame, least: float, metric: Metric) -> dict[str, Any]:
+    from gclip.results.trained import trained_summary
+
     outcome = {
         name: number(value) if isinstance(value, float) else value
         for name, value in trained_summary(runs, least, metric).items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -96,6 +97,8 @@ def _runs(
 
     def scripts(commands: list[list[str]], workers: int) -> Callable[[Path], dict[str, Any]]:
         def run(folder: Path) -> dict[str, Any]:
+            if len(commands) > 1:
+                _create(folder)
             found = _timed(commands, folder)
             answers = [json.loads(text.splitlines()[-1]) for text in found["out"]]
             return {
@@ -118,6 +121,21 @@ def _runs(
     }
 
 
+def _create(folder: Path) -> None:
+    """The storage that processes share, as its users have to: two that make it at once may crash.
+    It is not timed."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        for name in STRATEGIES:
+            storage = f"sqlite:///{folder / 'study.db'}"
+            optuna.create_study(study_name=name, storage=storage, direction="maximize")
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
 def _trained(store: Path) -> dict[str, Any]:
     """How many runs a store holds, and for how long they trained."""
     from gclip import results
@@ -126,39 +144,58 @@ def _trained(store: Path) -> dict[str, Any]:
     return {"trials": len(runs), "trained": float(runs["seconds"].sum())}
 
 
+_LAUNCHER = """
+import subprocess, sys
+code = subprocess.call(sys.argv[2:])
+try:
+    import resource
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    peak = str(peak / (2**20 if sys.platform == "darwin" else 2**10))
+except ImportError:
+    peak = ""
+open(sys.argv[1], "w").write(peak)
+sys.exit(code)
+"""
+"""Starts a command from a small process: a child is taken to be as large as who started it."""
+
+
 def _timed(commands: Sequence[Sequence[str]], folder: Path) -> dict[str, Any]:
-    """Run commands at the same time: seconds until the last has ended, and what they printed."""
+    """Run commands at the same time: seconds until the last has ended, what they printed, and MiB
+    of the largest process, where that is told."""
     start = time.perf_counter()
-    outputs = [folder / f"output-{place}" for place in range(len(commands))]
-    errors = [folder / f"errors-{place}" for place in range(len(commands))]
-    started = []
-    for command, out, err in zip(commands, outputs, errors, strict=True):
-        with out.open("wb") as output, err.open("wb") as error:
-            started.append(subprocess.Popen(command, cwd=folder, stdout=output, stderr=error))
+    started: list[subprocess.Popen[bytes]] = []
     try:
-        peaks = [_wait(process) for process in started]
+        for place, command in enumerate(commands):
+            words = [sys.executable, "-c", _LAUNCHER, str(folder / f"peak-{place}"), *command]
+            output, error = (folder / f"{name}-{place}" for name in ("output", "errors"))
+            with output.open("wb") as out, error.open("wb") as err:
+                started.append(
+                    subprocess.Popen(
+                        words, cwd=folder, stdout=out, stderr=err, start_new_session=True
+                    )
+                )
+        for process in started:
+            process.wait()
     finally:
         for process in started:
-            if process.returncode is None:
-                process.kill()
-                process.wait()
+            _end(process)
     wall = time.perf_counter() - start
-    for process, err in zip(started, errors, strict=True):
+    peaks, out_texts = [], []
+    for place, (command, process) in enumerate(zip(commands, started, strict=True)):
         if process.returncode:
-            said = err.read_text(encoding="utf-8", errors="replace").strip()
-            raise RuntimeError(f"{' '.join(map(str, process.args))} failed: {said[-400:]}")
-    known = [peak for peak in peaks if peak is not None]
-    return {
-        "wall": wall, "peak_mib": max(known) if known else None,
-        "out": [path.read_text(encoding="utf-8") for path in outputs],
-    }  # fmt: skip
+            said = (folder / f"errors-{place}").read_text(encoding="utf-8", errors="replace")
+            raise RuntimeError(f"{' '.join(command)} failed: {said.strip()[-400:]}")
+        peaks.append((folder / f"peak-{place}").read_text(encoding="utf-8"))
+        out_texts.append((folder / f"output-{place}").read_text(encoding="utf-8"))
+    known = [float(peak) for peak in peaks if peak]
+    return {"wall": wall, "peak_mib": max(known) if known else None, "out": out_texts}
 
 
-def _wait(process: subprocess.Popen[bytes]) -> float | None:
-    """Wait for a process; MiB of the largest of it and of those it waited for, where told."""
-    if not hasattr(os, "wait4"):
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that has not ended, and those that it started."""
+    if process.poll() is None:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
         process.wait()
-        return None
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

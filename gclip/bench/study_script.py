@@ -71,9 +71,10 @@ def clip_units(parameters: Iterable[Tensor], clip_factor: float, eps: float = 1e
     for p in parameters:
         if p.grad is None:
             continue
-        inner = tuple(range(1, p.ndim))
-        weights = p.detach().norm(dim=inner, keepdim=True) if inner else p.detach().abs()
-        norms = p.grad.norm(dim=inner, keepdim=True) if inner else p.grad.abs()
+        inner = tuple(range(1, p.ndim)) or None
+        weights, norms = (
+            torch.linalg.vector_norm(each, dim=inner, keepdim=True) for each in (p.detach(), p.grad)
+        )
         most = weights.clamp(min=eps) * clip_factor
         clipped = p.grad * (most / norms.clamp(min=1e-6))
         p.grad.copy_(torch.where(norms < most, p.grad, clipped))
@@ -90,8 +91,10 @@ def clipper(strategy: str, trial: optuna.Trial) -> Callable[[list[nn.Parameter]]
     return lambda _: None
 
 
-def objective(strategy: str, loaders: Loaders, epochs: int) -> Callable[[optuna.Trial], float]:
-    """Trains one net and returns its accuracy on the validation images."""
+def objective(
+    strategy: str, loaders: Loaders, epochs: int, seconds: list[float]
+) -> Callable[[optuna.Trial], float]:
+    """Trains one net and returns its accuracy on the validation images; notes its `seconds`."""
 
     def train(trial: optuna.Trial) -> float:
         lr = trial.suggest_float("lr", 0.005, 0.75, log=True)
@@ -110,7 +113,7 @@ def objective(strategy: str, loaders: Loaders, epochs: int) -> Callable[[optuna.
                 clip(parameters)
                 optimizer.step()
             accuracy = evaluate(net, loaders[1])
-        trial.set_user_attr("seconds", time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - begun)
         return accuracy
 
     return train
@@ -144,23 +147,19 @@ def main() -> None:
         torch.set_num_threads(given.threads)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     loaders = folder(given.data, given.batch_size) if given.data else digits(given.batch_size)
-    seconds, trials = 0.0, 0
+    seconds: list[float] = []
     for strategy in given.strategies:
         study = optuna.create_study(
             study_name=strategy, storage=given.storage, load_if_exists=True, direction="maximize",
             sampler=optuna.samplers.RandomSampler(seed=given.seed),
         )  # fmt: skip
-        train = objective(strategy, loaders, given.epochs)
+        train = objective(strategy, loaders, given.epochs, seconds)
         states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING)
         enough = MaxTrialsCallback(given.trials, states=states)
         # With a storage others take trials from the same number.
         stop = [enough] if given.storage else []
-        before = len(study.trials)
         study.optimize(train, n_trials=given.trials, n_jobs=given.jobs, callbacks=stop)
-        own = [trial for trial in study.trials[before:] if "seconds" in trial.user_attrs]
-        seconds += sum(trial.user_attrs["seconds"] for trial in own)
-        trials += len(own)
-    print(json.dumps({"trials": trials, "seconds": seconds}))
+    print(json.dumps({"trials": len(seconds), "seconds": sum(seconds)}))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def run_all(
         typer.Option(
             "--data",
             metavar="DIR",
-            help="Folder of images, for bench data.",
+            help="Folder of the images, for bench data.",
             show_default="that one is left out",
         ),
     ] = None,

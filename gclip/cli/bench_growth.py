@@ -25,12 +25,12 @@ def growth(
             "--strategy",
             "-s",
             metavar="STRATEGY",
-            help="One to time; again for more.",
+            help="The name of one to time; again for more.",
             show_default="norm, agc, percentile and zclip",
         ),
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", help="How long to measure each point, about.")
+        float, typer.Option("--seconds", help="How long to measure each row, about.")
     ] = 0.2,
     json: Json = False,
 ) -> None:

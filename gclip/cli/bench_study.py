@@ -25,7 +25,7 @@ def study(
         list[int] | None,
         typer.Option("--batch-size", help="Images a batch; again for more.", show_default="32"),
     ] = None,
-    epochs: Annotated[int, typer.Option("--epochs", help="Of each trial.")] = 5,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the data.")] = 5,
     data: Annotated[
         Path | None,
         typer.Option(

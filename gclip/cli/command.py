@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import typer
 
 from gclip.cli.interrupts import AGAIN, INTERRUPTED, signals, tell
-from gclip.cli.root import app_for
+from gclip.cli.root import app_for as app_for
 from gclip.cli.typed import typed
 from gclip.core.launcher import speaks
 from gclip.core.numbers import shown

@@ -44,8 +44,6 @@ def run_and_draw(
     Returns:
         The answer, and the figures' files, PNG and SVG.
     """
-    from gclip.figures._page import theme
-
     then = "the answer and its figures"
     display = _OpenDisplay(then=then) if run_count is None else RunsDisplay(run_count, then=then)
 
@@ -60,6 +58,8 @@ def run_and_draw(
         files: list[Path] = []
         for name, draw in answered.figures.items():
             display.doing(f"drawing {name}")
+            from gclip.figures._page import theme  # seaborn, which few studies wait for
+
             with theme():
                 figure = draw()
             files += save_figure(figure, out, name)

@@ -33,7 +33,8 @@ def read_start(path: str | Path, most: int) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             kind = _kind(found.st_mode)
             raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))
-        parts, left = [], most if most >= 0 else math.inf
+        parts: list[bytes] = []
+        left = most if most >= 0 else math.inf
         while left:
             asked = int(min(left, max(found.st_size + 1, _PIECE) if not parts else _PIECE))
             part = os.read(handle, asked)

@@ -52,7 +52,7 @@ def sign_flip(differences: ArrayLike) -> float:
     if n <= EXACT_PAIRS:
         # A pattern and its opposite are equally far from zero: the first sign may stay as it is.
         bits = (np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1
-        hits, total = _as_far(vector, 1.0 - 2.0 * bits), bits.shape[0]
+        hits, total = _as_far(vector, _signs(bits)), bits.shape[0]
     else:
         hits, total = _as_far(vector, _random_signs(n)) + 1, RESAMPLES + 1
     return float(hits / total)
@@ -61,7 +61,11 @@ def sign_flip(differences: ArrayLike) -> float:
 @functools.lru_cache(maxsize=1)  # a table tests strategy after strategy on as many pairs
 def _random_signs(n: int) -> NDArray[np.float64]:
     """1 and -1, a row a pattern: the same at every call."""
-    return 1.0 - 2.0 * np.random.default_rng(0).integers(0, 2, size=(RESAMPLES, n))
+    return _signs(np.random.default_rng(0).integers(0, 2, size=(RESAMPLES, n)))
+
+
+def _signs(bits: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.asarray(1 - 2 * bits, dtype=np.float64)
 
 
 def _as_far(vector: NDArray[np.float64], signs: NDArray[np.float64]) -> int:

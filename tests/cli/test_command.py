@@ -108,6 +108,10 @@ OPTIONS: dict[str, set[str]] = {
     },
     "bench data": {"--data", "--json"},
     "bench loop": {"--model", "--batch-size", "--seconds", "--json"},
+    "bench store": {"--runs", "--figures", "--no-figures", "--json"},
+    "bench study": {"--trials", "--batch-size", "--epochs", "--data", "--json"},
+    "bench growth": {"--strategy", "-s", "--seconds", "--json"},
+    "bench all": {"--seconds", "--data", "--json"},
 }
 
 

@@ -27,11 +27,13 @@ ONE_MEANING = {
     "--optimizer": "sgd, adam",
     "--out": "Folder for figures.",
     "--plugin": "Python file or module that registers strategies",
+    "--runs": "Runs in a (fleet|store)",
     "--seed": "Of ",
     "--seeds": ".*10, or 0,1,5",
     "--seconds": "How long to measure each row",
     "--store": "Folder that keeps the runs",
     "--task": "What is learned|Runs of this task",
+    "--trials": "In all, for each strategy|Of each of the three strategies",
     "--strategy": "A name or a spelling|The name of one|What the fleet's runs clip with",
 }
 
