@@ -46,7 +46,12 @@ def add_to(app: typer.Typer) -> None:
 
 def record(
     store: Annotated[
-        Path, typer.Option("--store", metavar="DIR", help="Folder of the stores.")
+        Path,
+        typer.Option(
+            "--store",
+            metavar="DIR",
+            help="Folder that keeps the runs, a store in it for one or more sections.",
+        ),
     ] = Path("build") / "paper",
     folder: RecordFolder = RECORD,
     plan: PlanFile = None,
@@ -101,9 +106,10 @@ def record(
 
 def draw(
     folder: RecordFolder = RECORD,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder for the figures.")
-    ] = Path("build") / "figures",
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for figures.")] = Path(
+        "build"
+    )
+    / "figures",
     root: Annotated[
         Path, typer.Option("--root", metavar="DIR", help="Of the repository with README and docs.")
     ] = Path(),
@@ -138,7 +144,7 @@ def draw(
         if not json:
             screen.echo("README and docs show what the record gives")
         return
-    from gclip.figures import draw_record
+    from gclip.figures._record import draw_record
 
     with Display() as display:
         display.load("pandas", "seaborn")

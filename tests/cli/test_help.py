@@ -27,6 +27,7 @@ ONE_MEANING = {
     "--optimizer": "sgd, adam",
     "--out": "Folder for figures.",
     "--plugin": "Python file or module that registers strategies",
+    "--record": "Folder of the record",
     "--seed": "Of ",
     "--seeds": ".*10, or 0,1,5",
     "--seconds": "How long to measure each row",
