@@ -226,11 +226,16 @@ def _wanted(made: Record, plan: Path | None) -> dict[str, dict[str, str]]:
     """What README and docs are to show, as far as the record has it."""
     from gclip.studies import _paper_plan
 
-    return {
-        each.file: {"part": each.part, "figure": each.figure, "data": made.digest(each.part)}
-        for each in _paper_plan.shown(plan or _paper_plan.PLAN)
-        if each.part in made.parts
-    }
+    wanted = {}
+    for each in _paper_plan.shown(plan or _paper_plan.PLAN):
+        part = next((name for name in each.parts if name in made.parts), None)
+        if part is not None:
+            wanted[each.file] = {
+                "part": part,
+                "figure": each.figure,
+                "data": made.digest(part),
+            }
+    return wanted
 
 
 def _digest(path: Path) -> str:
