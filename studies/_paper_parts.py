@@ -17,7 +17,7 @@ FEW = ("none", "norm", "soft", "value", "agc", "percentile", "zclip", "adagc")
 """Who is drawn where each strategy has a panel of its own: the best known of each family."""
 
 _AS_THEY_COME = ("scores", "forest", "ranks", "improvement", "performance_profile", "cost")
-_TUNED = ("tuned", "forest", "ranks", "improvement", "performance_profile")
+_TUNED = ("tuned", "forest")
 _STEPS = ("norms", "clip_rate", "limits", "norm_distributions")
 _TRIALS = ("slices", "importances", "stability_map")
 

@@ -149,7 +149,7 @@ def draw(
     with Display() as display:
         display.load("pandas", "seaborn")
         display.doing("drawing")
-        files = draw_record(made, out, formats=("png", "svg"), dpi=_DPI)
+        files = draw_record(made, out, dpi=_DPI)
         pages = insert(made, root, plan)
     if json:
         screen.echo_json({"figures": [str(path) for path in files], "written": pages})
