@@ -112,7 +112,7 @@ def _config(runs: pd.DataFrame, strategy: str, form: str) -> Any:
 def test_every_table_is_what_its_runs_give(record: Record) -> None:
     checked = 0
     for part in record.parts.values():
-        if part.study not in ("report", "lr_ceiling", "noise"):
+        if part.study not in ("report", "lr_ceiling", "noise") or "of" in part.rows:
             continue
         again = remade(record, part)
         assert [row["strategy"] for row in again] == [row["strategy"] for row in part.table]
