@@ -17,7 +17,8 @@ STEP_SEEDS = (0, 1, 2)
 FEW = ("none", "norm", "soft", "value", "agc", "percentile", "zclip", "adagc")
 """Who is drawn where each strategy has a panel of its own: the best known of each family."""
 
-_AS_THEY_COME = ("scores", "forest", "ranks", "improvement", "cost")
+_AS_THEY_COME = ("scores", "forest", "ranks", "improvement")
+"""Not `cost`: runs of one fleet share its seconds, whatever their strategies."""
 _OF_FEW = ("performance_profile", "learning_curves")
 _TUNED = ("tuned", "forest")
 _STEPS = ("norms", "clip_rate", "limits", "norm_distributions")
@@ -38,9 +39,11 @@ def parts(
     if section.study == COMPARE:
         every: dict[str, list[Any]] = {"role": ["compare"]}
         stepped = {**every, "seed": list(STEP_SEEDS)}
+        if section.run.get("watch"):
+            return [Part(name=name, section=name, rows=stepped, figures=("layers", "norms"))]
         return [
             Part(name=name, section=name, rows=every, figures=(*_AS_THEY_COME, *_OF_FEW)),
-            Part(name=f"{name}-steps", section=name, rows=stepped, figures=("layers", *_STEPS)),
+            Part(name=f"{name}-steps", section=name, rows=stepped, figures=_STEPS),
         ]
     if section.study == TUNING:
         few: list[Any] = _few(runs)
