@@ -36,7 +36,6 @@ from gclip.errors import UsageError, choose
 from ._found import EARLIER, FigureWarning, module_of, names
 from ._found import add as add
 from ._found import add_if_figure as add_if_figure
-from ._record import draw_record as draw_record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,17 +58,7 @@ FORMATS = tuple(_METADATA)
 
 __all__ = [
     *("FORMATS", "FigureWarning", "add", "add_if_figure", "applies", "describe", "draw"),
-    *(
-        "draw_all",
-        "draw_record",
-        "draw_survey",
-        "groups",
-        "image_of",
-        "is_usual",
-        "names",
-        "on_page",
-        "save",
-    ),
+    *("draw_all", "draw_survey", "groups", "image_of", "is_usual", "names", "on_page", "save"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ STEP_SEEDS = (0, 1, 2)
 FEW = ("none", "norm", "soft", "value", "agc", "percentile", "zclip", "adagc")
 """Who is drawn where each strategy has a panel of its own: the best known of each family."""
 
-_AS_THEY_COME = ("scores", "forest", "ranks", "improvement", "performance_profile", "cost")
-_TUNED = ("tuned", "forest", "ranks", "improvement", "performance_profile")
+_AS_THEY_COME = ("scores", "forest", "ranks", "improvement")
+"""Not `cost`: runs of one fleet share its seconds, whatever their strategies."""
+_OF_FEW = ("performance_profile", "learning_curves")
+_TUNED = ("tuned", "forest")
 _STEPS = ("norms", "clip_rate", "limits", "norm_distributions")
 _TRIALS = ("slices", "importances", "stability_map")
 
@@ -36,17 +39,21 @@ def parts(
     if section.study == COMPARE:
         every: dict[str, list[Any]] = {"role": ["compare"]}
         stepped = {**every, "seed": list(STEP_SEEDS)}
+        if section.run.get("watch"):
+            return [Part(name=name, section=name, rows=stepped, figures=("layers", "norms"))]
         return [
-            Part(name=name, section=name, rows=every, figures=(*_AS_THEY_COME, "learning_curves")),
-            Part(name=f"{name}-steps", section=name, rows=stepped, figures=("layers", *_STEPS)),
+            Part(name=name, section=name, rows=every, figures=(*_AS_THEY_COME, *_OF_FEW)),
+            Part(name=f"{name}-steps", section=name, rows=stepped, figures=_STEPS),
         ]
     if section.study == TUNING:
         few: list[Any] = _few(runs)
         full = section.full
+        known = [_known(section, few, answers)] if len(few) < len(section.strategies) else []
         shown = _AS_THEY_COME if full else ("scores",)
         return [
             Part(name=name, section=name, rows={"role": ["default"]}, figures=shown),
             _reported(section, f"{name}-tuned", "seed0", answers),
+            *known,
             Part(
                 name=f"{name}-trials",
                 section=name,
@@ -90,6 +97,17 @@ def _reported(
         rows={"role": ["tuned", "default"], "search": [search]},
         figures=_TUNED if section.full else ("tuned",),
         **_answered(answers[f"report {search}"]),
+    )
+
+
+def _known(section: Section, few: Sequence[str], answers: Mapping[str, Mapping[str, Any]]) -> Part:
+    """The best-known rows of a long table; what may be claimed stays corrected over all of it."""
+    whole = _reported(section, f"{section.name}-known", "seed0", answers)
+    return dataclasses.replace(
+        whole,
+        rows={**whole.rows, "of": few},
+        table=[row for row in whole.table if row["strategy"] in few],
+        figures=("tuned",),
     )
 
 

@@ -89,12 +89,12 @@ class Shown:
 
     Attributes:
         file: from the root of the repository.
-        part: of the record.
+        parts: of the record; the first that there is.
         figure: by name.
     """
 
     file: str
-    part: str
+    parts: tuple[str, ...]
     figure: str
 
 
@@ -105,9 +105,10 @@ def shown(path: Path = PLAN) -> tuple[Shown, ...]:
         UsageError: the plan cannot be read, or a table of it is none of these.
     """
     try:
-        return tuple(Shown(**table) for table in _read(path).get("shown", ()))
-    except TypeError as error:
-        raise UsageError(f"'{path}': a shown figure has file, part and figure: {error}") from error
+        tables = _read(path).get("shown", ())
+        return tuple(Shown(**{**table, "parts": tuple(table["parts"])}) for table in tables)
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"'{path}': a shown figure has file, parts and figure: {error}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

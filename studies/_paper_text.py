@@ -109,7 +109,7 @@ def _section(record: Record, name: str) -> str:
         f"**{told['question']}** {told['what']}",
     ]
     for part in record.parts.values():
-        if part.section == name and part.table:
+        if part.section == name and part.table and "of" not in part.rows:
             lines += [_table(part.table, part.columns)]
     near = told.get("near an end") or []
     if near:

@@ -35,7 +35,12 @@ def test_pandas_alone_reads_it() -> None:
     runs = pd.read_csv(FOLDER / "runs.csv.gz", low_memory=False)
     for name in FRAMES:
         assert len(pd.read_csv(FOLDER / f"{name}.csv.gz", low_memory=False)) > 0
-    assert not runs[["section", "role", "key", "status", "environment", "source"]].isna().any(None)
+    assert (
+        not runs[["section", "role", "key", "status", "environment", "source"]]
+        .isna()
+        .to_numpy()
+        .any()
+    )
     assert set(runs["role"]) <= {"trial", "tuned", "default", "grid", "compare"}
     sizes = [path.stat().st_size for path in FOLDER.iterdir()]
     assert sum(sizes) < MOST_BYTES
@@ -112,7 +117,7 @@ def _config(runs: pd.DataFrame, strategy: str, form: str) -> Any:
 def test_every_table_is_what_its_runs_give(record: Record) -> None:
     checked = 0
     for part in record.parts.values():
-        if part.study not in ("report", "lr_ceiling", "noise"):
+        if part.study not in ("report", "lr_ceiling", "noise") or "of" in part.rows:
             continue
         again = remade(record, part)
         assert [row["strategy"] for row in again] == [row["strategy"] for row in part.table]

@@ -91,7 +91,7 @@ def figures(
         typer.Option(
             "--record",
             metavar="DIR",
-            help="Draw a record of runs instead of a store, a folder a part.",
+            help="Folder of the record to draw instead of a store, a folder a part.",
             show_default="none",
         ),
     ] = None,
@@ -111,6 +111,7 @@ def figures(
     load("torch")
     from gclip import figures as drawings
     from gclip.errors import UsageError, choose
+    from gclip.figures._record import draw_record
     from gclip.results import Store
     from gclip.results.record import Record
 
@@ -131,7 +132,7 @@ def figures(
         display.load("pandas", "seaborn")
         display.doing("drawing")
         if isinstance(source, Record):
-            files = drawings.draw_record(source, out or Path("figures"), **look)
+            files = draw_record(source, out or Path("figures"), **look)
         else:
             files = drawings.draw_all(source, out or store / "figures", strategies=strategy, **look)
     if json:

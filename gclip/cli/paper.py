@@ -51,7 +51,9 @@ class Place(KeptPlace):
     store: Annotated[
         Path,
         typer.Option(
-            "--store", metavar="DIR", help="Folder of the stores, one or more sections each."
+            "--store",
+            metavar="DIR",
+            help="Folder that keeps the runs, a store in it for one or more sections.",
         ),
     ] = STORES
 
@@ -67,7 +69,7 @@ def train(
         typer.Option(
             "--data",
             metavar="DIR",
-            help="Folder of CIFAR-10's images.",
+            help="Folder of the images of CIFAR-10.",
             show_default="they are downloaded",
         ),
     ] = None,

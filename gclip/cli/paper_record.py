@@ -46,7 +46,12 @@ def add_to(app: typer.Typer) -> None:
 
 def record(
     store: Annotated[
-        Path, typer.Option("--store", metavar="DIR", help="Folder of the stores.")
+        Path,
+        typer.Option(
+            "--store",
+            metavar="DIR",
+            help="Folder that keeps the runs, a store in it for one or more sections.",
+        ),
     ] = Path("build") / "paper",
     folder: RecordFolder = RECORD,
     plan: PlanFile = None,
@@ -101,9 +106,10 @@ def record(
 
 def draw(
     folder: RecordFolder = RECORD,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder for the figures.")
-    ] = Path("build") / "figures",
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for figures.")] = Path(
+        "build"
+    )
+    / "figures",
     root: Annotated[
         Path, typer.Option("--root", metavar="DIR", help="Of the repository with README and docs.")
     ] = Path(),
@@ -138,12 +144,12 @@ def draw(
         if not json:
             screen.echo("README and docs show what the record gives")
         return
-    from gclip.figures import draw_record
+    from gclip.figures._record import draw_record
 
     with Display() as display:
         display.load("pandas", "seaborn")
         display.doing("drawing")
-        files = draw_record(made, out, formats=("png", "svg"), dpi=_DPI)
+        files = draw_record(made, out, dpi=_DPI)
         pages = insert(made, root, plan)
     if json:
         screen.echo_json({"figures": [str(path) for path in files], "written": pages})
@@ -220,11 +226,16 @@ def _wanted(made: Record, plan: Path | None) -> dict[str, dict[str, str]]:
     """What README and docs are to show, as far as the record has it."""
     from gclip.studies import _paper_plan
 
-    return {
-        each.file: {"part": each.part, "figure": each.figure, "data": made.digest(each.part)}
-        for each in _paper_plan.shown(plan or _paper_plan.PLAN)
-        if each.part in made.parts
-    }
+    wanted = {}
+    for each in _paper_plan.shown(plan or _paper_plan.PLAN):
+        part = next((name for name in each.parts if name in made.parts), None)
+        if part is not None:
+            wanted[each.file] = {
+                "part": part,
+                "figure": each.figure,
+                "data": made.digest(part),
+            }
+    return wanted
 
 
 def _digest(path: Path) -> str:

@@ -27,6 +27,7 @@ ONE_MEANING = {
     "--optimizer": "sgd, adam",
     "--out": "Folder for figures.",
     "--plugin": "Python file or module that registers strategies",
+    "--record": "Folder of the record",
     "--runs": "Runs in a (fleet|store)",
     "--seed": "Of ",
     "--seeds": ".*10, or 0,1,5",

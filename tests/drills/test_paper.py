@@ -1,4 +1,4 @@
-"""``gclip paper train`` killed five times at random moments ends with the record of an unkilled one."""
+"""``gclip paper train``, killed five times at random moments, ends with the same record."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ run = { task = "digits", epochs = 1, fraction = 0.2 }
 store = "digits"
 """
 MOMENTS = ["seconds", "date", "attempt", "trial"]
-"""What differs between trainings of the same: a trial that was killed is made by another attempt."""
+"""What two trainings of the same differ in: a trial that was killed is made by another attempt."""
 
 
 def test_killed_five_times(loaded: Loaded, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ store = "line"
 
 [[shown]]
 file = "docs/line.png"
-part = "line"
+parts = ["none-such", "line"]
 figure = "scores"
 """
 MOMENTS = ["seconds", "date"]

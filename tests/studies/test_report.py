@@ -231,6 +231,14 @@ def test_studies_that_do_not_belong_together(tmp_path: Path) -> None:
     assert [each.plan.name for each in tuned_in(tmp_path, ["a"])] == ["a"]
 
 
+def test_strategies_that_skip_steps_are_reported_beside_others() -> None:
+    from gclip.studies._tuned import _kind
+
+    bases = [TINY.replace(strategy=name) for name in ("norm", "ratio_skip")]
+    assert bases[0].stepping != bases[1].stepping
+    assert _kind(bases[0]) == _kind(bases[1])
+
+
 def _tuned(folder: Path, base: Any, name: str) -> Path:
     """A study of agc with one complete trial; returns its file."""
     import json
