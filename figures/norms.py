@@ -70,8 +70,10 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         own = steps[(steps["strategy"] == strategy) & (steps["player"] == player)]
         _panel(axes, own)
         if not np.isfinite(own["limit"]).any():
+            style, behind = page().style, {"alpha": 0.8, "pad": 1.0, "linewidth": 0}
             axes.text(0.97, 0.95, no_limit(strategy), transform=axes.transAxes, ha="right",
-                      va="top", fontsize="small", color=page().style.soft)  # fmt: skip
+                      va="top", fontsize="small", color=style.soft,
+                      bbox={**behind, "facecolor": style.ground})  # fmt: skip
         runs = results.runs[results.runs["strategy"] == strategy]
         of = f"{player}: " if player else ""
         name = wrapped(f"{of}{strategy}", letters(0.86 / columns, figure=figure))

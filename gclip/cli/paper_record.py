@@ -21,7 +21,8 @@ RECORD = Path("studies") / "records" / "paper"
 DRAWN = Path("docs") / "drawn.json"
 """Of each figure that README and docs show: a digest of what it was drawn from, and its own."""
 PAGES = ("README.md", "docs/*.md")
-_DPI = 200
+_DPI, _DRAFT = 200, 120
+"""Pixels an inch: of what README and docs show, and of all others; gclip figures draws finer."""
 
 PlanFile = Annotated[
     Path | None,
@@ -149,7 +150,7 @@ def draw(
     with Display() as display:
         display.load("pandas", "seaborn")
         display.doing("drawing")
-        files = draw_record(made, out, dpi=_DPI)
+        files = draw_record(made, out, dpi=_DRAFT)
         pages = insert(made, root, plan)
     if json:
         screen.echo_json({"figures": [str(path) for path in files], "written": pages})

@@ -46,7 +46,7 @@ OWN = ("section", "role", "search", "of")
 _APART = (*OWN, "environment", "source")
 _TEXTS = (
     *("key", "strategy", "model", "code", "data", "model_code", "problem_code", "watch", "message"),
-    *("player", "search", "spelling", "keys", "role", "section", "of"),
+    *("player", "search", "spelling", "keys", "role", "section", "of", "unit"),
 )
 
 

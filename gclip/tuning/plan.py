@@ -86,10 +86,13 @@ class Plan(SearchOptions):
     @classmethod
     def of(cls, name: str, settings: Mapping[str, Any]) -> Plan:
         """The plan whose `settings` these are."""
-        from gclip.training import RunConfig
+        from gclip.training import RunConfig, task_defaults
 
         fields = {field.name for field in dataclasses.fields(RunConfig)}
         base = {key: value for key, value in settings.items() if key in fields - {"seed"}}
+        usual = task_defaults(base["task"])
+        if LR not in base and base["optimizer"] == usual.optimizer:
+            base[LR] = usual.lr  # searched, so not kept; the task's own, not the optimizer's
         strategy = single(base["strategy"])
         ranges = {
             key.removeprefix(_RANGE_OF): text

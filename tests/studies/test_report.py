@@ -19,7 +19,7 @@ from gclip.execution import Event, Execution
 from gclip.results import Store
 from gclip.studies import _report, thresholds
 from gclip.studies._tuned import Tuned, tuned_in
-from gclip.training import RunConfig
+from gclip.training import RunConfig, task_defaults
 from gclip.tuning.inspection import importances, rows, shown
 from gclip.tuning.plan import Plan
 from gclip.tuning.space import space_of
@@ -237,6 +237,13 @@ def test_strategies_that_skip_steps_are_reported_beside_others() -> None:
     bases = [TINY.replace(strategy=name) for name in ("norm", "ratio_skip")]
     assert bases[0].stepping != bases[1].stepping
     assert _kind(bases[0]) == _kind(bases[1])
+
+
+def test_a_default_trains_at_the_learning_rate_of_its_task(tmp_path: Path) -> None:
+    """A search of the learning rate keeps none; the task's is not the optimizer's."""
+    _tuned(tmp_path, task_defaults("gan-digits"), "gan")
+    [found] = tuned_in(tmp_path)
+    assert found.default.lr == task_defaults("gan-digits").lr != RunConfig().lr
 
 
 def _tuned(folder: Path, base: Any, name: str) -> Path:
