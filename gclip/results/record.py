@@ -249,7 +249,9 @@ def config_of(row: Mapping[str, Any]) -> RunConfig:
     values = {each.name: row[each.name] for each in dataclasses.fields(RunConfig)}
     for each in dataclasses.fields(RunConfig):
         value = values[each.name]
-        values[each.name] = value.item() if hasattr(value, "item") else value
+        value = value.item() if hasattr(value, "item") else value
+        # An empty cell: what an optimizer does not have, such as Adam's momentum.
+        values[each.name] = None if value != value else value
     values["optimizer_settings"] = json.loads(values["optimizer_settings"])
     return RunConfig.of(values)
 
