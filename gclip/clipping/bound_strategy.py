@@ -207,8 +207,8 @@ class BoundStrategy:
     def clip(self) -> None:
         """Change the gradients as decided; on a CPU, write nothing where nothing changes."""
         decision = self.decision
-        # A step that is skipped becomes zero as a whole, afterwards.
-        if not decision.idle and not self._fused and decision.skip is None:
+        # A skipped step becomes zero as a whole, afterwards; a chain's next sees it before.
+        if not decision.idle and not self._fused and (decision.skip is None or not self.last):
             self.groups.scale(self._grads, decision.factor, decision.clipped)
         self.total_after = decision.clipped_norm
         if self._order != 2.0:

@@ -31,8 +31,10 @@ def read_start(path: str | Path, most: int) -> bytes:
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
-            kind = _kind(found.st_mode)
-            raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))
+            said = f"it is {_kind(found.st_mode)}, not a file"
+            # An OSError, which Python makes an IsADirectoryError of by its number.
+            number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
+            raise OSError(number, said, str(path))
         parts: list[bytes] = []
         left = most if most >= 0 else math.inf
         while left:

@@ -49,8 +49,15 @@ OPTIONS: dict[str, set[str]] = {
     },
     "figures": {
         *("--store", "--out", "--figure", "--strategy", "-s", "--format", "--style", "--width"),
-        *("--dpi", "--no-title", "--plugin", "--list", "--json"),
+        *("--dpi", "--no-title", "--plugin", "--list", "--json", "--record"),
     },
+    "paper": set(),
+    "paper train": {
+        *("--plan", "--section", "--store", "--data", "--device", "--threads", "--workers"),
+        *("--fleet", "--checkpoint-every", "--json"),
+    },
+    "paper record": {"--store", "--record", "--plan", "--section", "--json"},
+    "paper draw": {"--record", "--plan", "--out", "--root", "--check", "--json"},
     "report": {"--store", "--html", "--title", "--figure", "--json"},
     "list": {"--family", "--side", "--problems", "--models", "--plugin", "--json"},
     "show": {"--norms", "--plugin", "--json"},
@@ -130,7 +137,7 @@ def test_option_names_are_frozen() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in OPTIONS if path not in ("study", "store", "bench")]
+    "path", [path for path in OPTIONS if path not in ("study", "store", "bench", "paper")]
 )
 def test_every_help_has_an_example(gclip: Command, path: str) -> None:
     answer = gclip(*path.split(), "--help")
