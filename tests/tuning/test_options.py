@@ -34,7 +34,7 @@ def test_every_option_is_a_field_of_a_request_and_an_option_of_the_command() -> 
     options = options_of()
     assert set(options) == {field.name for field in dataclasses.fields(RequestOptions)}
     assert set(options) <= {field.name for field in dataclasses.fields(Request)}
-    command: Any = typer.main.get_command(study.app_for(["run"]))
+    command: Any = typer.main.get_command(study.app_for(()))
     flags = [flag for each in command.commands["run"].params for flag in each.opts]
     for option in options.values():
         assert flags.count(option.flag) == 1, option.flag
