@@ -17,13 +17,18 @@ _GRIDS = ("rate", "value", "disturbance")
 """What a study calls its runs by that vary more than the strategy."""
 
 
+def ended(results: Results) -> pd.DataFrame:
+    """The runs that came to an end, without reading what belongs to each of them."""
+    return scored_runs(results.runs).reset_index(drop=True)
+
+
 def compared(results: Results) -> pd.DataFrame:
     """The runs that finished or diverged, one for each strategy and seed, with their `score`.
 
     Of a study that tuned strategies these are the tuned ones on fresh seeds. No row where the runs
     are no comparison: of a grid, or of trials.
     """
-    runs = with_scores(scored_runs(results.runs).reset_index(drop=True))
+    runs = with_scores(ended(results))
     if "form" in runs:
         runs = runs[runs["form"] == "tuned"]
     elif len(results.trials) or any(name in runs for name in _GRIDS):

@@ -8,12 +8,11 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from gclip.errors import UsageError
-from gclip.results.comparable import scored_runs
 from gclip.results.metrics import is_accuracy, metric_of, with_scores
 from gclip.results.stability import ceiling_of
 from gclip.results.trained import RULE_OF_OTHERS
 
-from ._compared import one_setting
+from ._compared import ended, one_setting
 from ._looks import looks
 from ._metrics import axis_label, interval_of_mean, mark_worst, whole_range, worst_of
 from ._over import log_axis, means, points
@@ -47,7 +46,7 @@ USUAL = False
 
 def applies(results: Results) -> bool:
     """Whether strategies were trained at several learning rates, and nothing else was varied."""
-    runs = scored_runs(results.runs).reset_index(drop=True)
+    runs = ended(results)
     if "lr" not in runs or not one_setting(runs) or not len(runs) or len(results.trials):
         return False
     rates = _with_rates(runs)["rate"]

@@ -9,11 +9,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from gclip.errors import UsageError
-from gclip.results.comparable import scored_runs
 from gclip.results.metrics import is_accuracy, metric_of, with_scores
 from gclip.training.metric import Metric
 
-from ._compared import one_setting
+from ._compared import ended, one_setting
 from ._looks import Look, looks
 from ._metrics import axis_label, format_axis, interval_of_mean, worst_of
 from ._page import page
@@ -46,7 +45,7 @@ USUAL = False
 
 def applies(results: Results) -> bool:
     """Whether runs were disturbed, each in one way."""
-    runs = scored_runs(results.runs).reset_index(drop=True)
+    runs = ended(results)
     if not one_setting(runs) or not len(runs) or len(results.trials):
         return False
     if "disturbance" in runs:

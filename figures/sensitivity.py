@@ -9,13 +9,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from gclip.errors import UsageError
-from gclip.results.comparable import scored_runs
 from gclip.results.frames import ordered
 from gclip.results.metrics import metric_of, with_scores
 from gclip.results.varied import default_of, with_thresholds
 from gclip.training.metric import Metric
 
-from ._compared import one_setting
+from ._compared import ended, one_setting
 from ._looks import looks
 from ._metrics import axis_label, interval_of_mean, mark_worst, whole_range, worst_of
 from ._over import even_on_log, log_axis, means, percents, points
@@ -51,7 +50,7 @@ USUAL = False
 
 def applies(results: Results) -> bool:
     """Whether some strategy was tried with several thresholds, and with nothing else varied."""
-    runs = scored_runs(results.runs).reset_index(drop=True)
+    runs = ended(results)
     if (
         "lr" not in runs
         or not one_setting(runs)

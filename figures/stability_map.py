@@ -13,12 +13,11 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from gclip.errors import UsageError
-from gclip.results.comparable import scored_runs
 from gclip.results.frames import ordered
 from gclip.results.metrics import metric_of, with_scores
 from gclip.results.varied import with_thresholds
 
-from ._compared import one_setting
+from ._compared import ended, one_setting
 from ._looks import looks
 from ._metrics import axis_label, format_axis, worst_of
 from ._over import even_on_log, log_axis
@@ -55,7 +54,7 @@ USUAL = False
 
 def applies(results: Results) -> bool:
     """Whether some strategy was trained at several learning rates and several thresholds."""
-    runs = scored_runs(results.runs).reset_index(drop=True)
+    runs = ended(results)
     return "lr" in runs and one_setting(runs) and len(runs) > 0 and bool(_families(_tried(runs)))
 
 

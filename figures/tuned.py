@@ -9,11 +9,11 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from gclip.errors import UsageError
-from gclip.results.comparable import scored_runs
 from gclip.results.metric_text import score_text
 from gclip.results.metrics import metric_of, with_scores
 from gclip.training.metric import Metric
 
+from ._compared import ended
 from ._looks import looks
 from ._metrics import around, axis_label, interval_of_mean, worst_of
 from ._page import page
@@ -46,9 +46,7 @@ USUAL = False
 
 def applies(results: Results) -> bool:
     """Whether these are tuned strategies on fresh seeds, as ``budget`` and a report make them."""
-    return (
-        "tuned" in results.table and "form" in results.runs and len(scored_runs(results.runs)) > 0
-    )
+    return "tuned" in results.table and "form" in results.runs and len(ended(results)) > 0
 
 
 @finished

@@ -150,15 +150,11 @@ def _repeated(
 
 def search_name(strategy: str, section: Section) -> str:
     """Of the first search of a strategy in a section."""
-    task = str(section.run.get("task", "digits"))
-    name: str = thresholds.default_name(thresholds.single(strategy), _task(task))
-    return name
-
-
-def _task(task: str) -> RunConfig:
     from gclip.training import task_defaults
 
-    return task_defaults(task)
+    base = task_defaults(str(section.run.get("task", "digits")))
+    name: str = thresholds.default_name(thresholds.single(strategy), base)
+    return name
 
 
 def finalists_of(tuned: Sequence[Tuned], count: int) -> tuple[str, ...]:

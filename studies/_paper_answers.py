@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gclip.results.metrics import metric_of
 from gclip.studies._pairs import better, worse
 from gclip.studies._words import listed
-from gclip.text.screen import percent, plural
+from gclip.text.screen import percent
 
 if TYPE_CHECKING:
     from gclip.results.record import Part, Record
@@ -28,7 +28,7 @@ def claims_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     up = [row["strategy"] for row in rows if better(row["vs_none_evidence"])]
     down = [row["strategy"] for row in rows if worse(row["vs_none_evidence"])]
     count = sum(row["vs_none_pairs"] is not None for row in rows)
-    said = f"Of {plural(count, 'strategy').replace('strategys', 'strategies')}, "
+    said = f"Of {count} {'strategy' if count == 1 else 'strategies'}, "
     said += f"{len(up)} {'is' if len(up) == 1 else 'are'} shown to be better than tuned `none`"
     said += f" ({_named(up)})" if up else ""
     said += f", {len(down)} worse" + (f" ({_named(down)})" if down else "") + "."
@@ -37,11 +37,9 @@ def claims_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def over_problems(record: Record, _: str = "") -> str:
     """Clipping beside none, both tuned, problem by problem."""
-    lines = [
-        "| section | metric | tuned none | best tuned | vs tuned none | shown better "
-        "| shown worse |",
-        "|---|---|--:|---|--:|--:|--:|",
-    ]
+    headings = ("section", "metric", "tuned none", "best tuned", "vs tuned none", "shown better",
+                "shown worse")  # fmt: skip
+    found = []
     for name, part in tuned_parts(record).items():
         rows = list(part.table)
         metric = metric_of(record.results(part.name).runs)
@@ -51,44 +49,38 @@ def over_problems(record: Record, _: str = "") -> str:
         up = sum(better(row["vs_none_evidence"]) for row in others)
         down = sum(worse(row["vs_none_evidence"]) for row in others)
         unit = f"{metric.name} in %" if metric.unit == "%" else metric.name
-        lines.append(
-            f"| {name} | {unit}, {metric.better} is better | {none['score_text']} | "
-            f"`{first['tuned']}` {first['score_text']} | {first['vs_none_text']} | "
-            f"{up} of {len(others)} | {down} of {len(others)} |"
-        )
-    return "\n".join(lines)
+        found.append((
+            name, f"{unit}, {metric.better} is better", none["score_text"],
+            f"`{first['tuned']}` {first['score_text']}", first["vs_none_text"],
+            f"{up} of {len(others)}", f"{down} of {len(others)}",
+        ))  # fmt: skip
+    return _markdown(headings, found, right=(2, 4, 5, 6))
 
 
 def against_defaults(record: Record, _: str = "") -> str:
     """What tuning bought each strategy, section by section."""
-    lines = [
-        "| section | strategies | better tuned than as they come | worse |",
-        "|---|--:|--:|--:|",
-    ]
+    headings = ("section", "strategies", "better tuned than as they come", "worse")
+    found = []
     for name, part in tuned_parts(record).items():
         rows = [row for row in part.table if row["vs_default_pairs"] is not None]
         up = sum(better(row["vs_default_evidence"]) for row in rows)
         down = sum(worse(row["vs_default_evidence"]) for row in rows)
-        lines.append(f"| {name} | {len(rows)} | {up} | {down} |")
-    return "\n".join(lines)
+        found.append((name, len(rows), up, down))
+    return _markdown(headings, found, right=(1, 2, 3))
 
 
 def winners(record: Record, _: str = "") -> str:
     """Where the searches of the best-known strategies ended, and how often those clip."""
-    lines = [
-        "| section | winner | learning rate | as it comes | steps clipped | as it comes |",
-        "|---|---|--:|--:|--:|--:|",
-    ]
+    headings = ("section", "winner", "learning rate", "as it comes", "steps clipped", "as it comes")
+    found = []
     for name, part in tuned_parts(record).items():
         for row in part.table:
             if row["strategy"] not in ("norm", "value", "agc", "percentile", "zclip"):
                 continue
-            shares = [percent(row[key]) for key in ("clip_rate", "default_clip_rate")]
-            lines.append(
-                f"| {name} | `{row['tuned']}` | {row['lr']:.3g} | {row['default_lr']:.3g} | "
-                f"{shares[0]} % | {shares[1]} % |"
-            )
-    return "\n".join(lines)
+            rates = [f"{row[key]:.3g}" for key in ("lr", "default_lr")]
+            shares = [f"{percent(row[key])} %" for key in ("clip_rate", "default_clip_rate")]
+            found.append((name, f"`{row['tuned']}`", *rates, *shares))
+    return _markdown(headings, found, right=(2, 3, 4, 5))
 
 
 def sensitivity(record: Record, section: str = "") -> str:
@@ -105,7 +97,8 @@ def _grid(record: Record, name: str) -> str:
     part = record.parts.get(name)
     if part is None:
         return _lacking(name)
-    return _markdown(part.columns, part.table)
+    rows = [[_cell(row.get(key)) for key in part.columns.values()] for row in part.table]
+    return _markdown(tuple(part.columns), rows)
 
 
 def searched_again(record: Record, _: str = "") -> str:
@@ -114,35 +107,36 @@ def searched_again(record: Record, _: str = "") -> str:
     if not again:
         return _lacking("digits-again")
     first = record.parts["digits-tuned"]
-    lines = ["| strategy | first search | second | third |", "|---|--:|--:|--:|"]
+    found = []
     for row in again[0].table:
         own = [
             next(each for each in part.table if each["strategy"] == row["strategy"])
             for part in (first, *again)
         ]
-        cells = " | ".join(f"`{each['tuned']}` {each['score_text']}" for each in own)
-        lines.append(f"| {row['strategy']} | {cells} |")
-    return "\n".join(lines)
+        cells = (f"`{each['tuned']}` {each['score_text']}" for each in own)
+        found.append((row["strategy"], *cells))
+    return _markdown(("strategy", "first search", "second", "third"), found, right=(1, 2, 3))
 
 
 def near_ends(record: Record, _: str = "") -> str:
     """How many winners lie near an end of their range."""
-    lines = ["| section | winners | near an end |", "|---|--:|--:|"]
+    found = []
     for name in tuned_parts(record):
         own = record.trials[record.trials["section"] == name]
         count = int(own["best"].astype(bool).sum())
         said = record.sections[name].get("near an end") or []
         near = len({each.partition(":")[0] for each in said})
-        lines.append(f"| {name} | {count} | {near} |")
-    return "\n".join(lines)
+        found.append((name, count, near))
+    return _markdown(("section", "winners", "near an end"), found, right=(1, 2))
 
 
-def _markdown(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> str:
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in rows:
-        cells = (row.get(key) for key in columns.values())
-        lines.append("| " + " | ".join(_cell(each) for each in cells) + " |")
-    return "\n".join(lines)
+def _markdown(
+    headings: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[int] = ()
+) -> str:
+    """A table of cells that are Markdown; the columns at the places `right` are flush right."""
+    rule = "".join("--:|" if place in right else "---|" for place in range(len(headings)))
+    lines = ["| " + " | ".join(map(str, cells)) + " |" for cells in (headings, *rows)]
+    return "\n".join([lines[0], f"|{rule}", *lines[1:]])
 
 
 def _lacking(name: str) -> str:

@@ -21,8 +21,10 @@ from gclip.studies._paper import command, prepared, sources_of
 from gclip.studies._paper_parts import STEP_SEEDS, parts
 from gclip.studies._paper_plan import COMPARE, REPEATED, TUNING, Section
 from gclip.tuning.grid_answers import answers_in
+from gclip.tuning.plan import Plan
 from gclip.tuning.sqlite import read_study, studies_in
-from gclip.tuning.trial_frame import TRIAL_COLUMNS, trials_frame
+from gclip.tuning.study_trials import attempt_of
+from gclip.tuning.trial_frame import TRIAL_COLUMNS, rows_of
 from gclip.tuning.trials import counted
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ def gather(section: Section, sections: Sequence[Section], root: Path) -> Found |
         return None
     store = Store(path)
     answers = dict(_answers(section, path))
-    rows = _named(section, sections, store, answers)
+    trials = _trials(section, path, answers)
+    rows = _named(section, sections, trials, answers)
     if rows is None:
         return None
     keys = list(dict.fromkeys(row["key"] for row in rows))
@@ -82,7 +85,6 @@ def gather(section: Section, sections: Sequence[Section], root: Path) -> Found |
     reported = list(dict.fromkeys(runs.loc[runs["role"] != "trial", "key"]))
     stepped = runs["role"].isin(["default", "compare"]) & runs["seed"].isin(STEP_SEEDS)
     few = list(dict.fromkeys(runs.loc[stepped, "key"]))
-    trials = _trials(section, path, answers)
     return Found(
         section=section,
         runs=runs,
@@ -162,7 +164,7 @@ def search_of(study: str) -> str:
 def _named(
     section: Section,
     sections: Sequence[Section],
-    store: Store,
+    trials: pd.DataFrame,
     answers: Mapping[str, Mapping[str, Any]],
 ) -> list[dict[str, Any]] | None:
     """A row for each run and what it was for, or None where the section is not complete."""
@@ -181,12 +183,14 @@ def _named(
         entry = answers.get(f"{section.study} seed0")
         return None if entry is None else [_row(each, "grid", "") for each in entry["labels"]]
     rows: list[dict[str, Any]] = []
-    trials = next((each.trials for each in sections if each.name == section.of), section.trials)
+    budget = next((each.trials for each in sections if each.name == section.of), section.trials)
     for search in wanted:
         tuned, reported = answers.get(f"thresholds {search}"), answers.get(f"report {search}")
-        if tuned is None or reported is None or not _whole(store.path, tuned, trials):
+        own = trials[trials["search"] == search]
+        if tuned is None or reported is None or not _whole(own, tuned["searches"], budget):
             return None
-        for key, text in _keys(store.path, tuned["searches"]):
+        of = zip(own["keys"], own["of"], strict=True)
+        for key, text in ((key, text) for keys, text in of for key in keys.split()):
             rows.append(_row({"key": key}, "trial", search, text))
         rows += [_row(each, each["form"], search) for each in reported["labels"]]
     return rows
@@ -198,21 +202,10 @@ def _row(label: Mapping[str, Any], role: str, search: str, of: str = "") -> dict
     return {"key": label["key"], "role": role, "search": search, "of": of, **own}
 
 
-def _whole(store: Path, entry: Mapping[str, Any], trials: int | None) -> bool:
-    files = studies_in(store)
-    for name in entry["searches"]:
-        with read_study(files[name]) as study:
-            if len(counted(study)) < (trials or 0):
-                return False
-    return True
-
-
-def _keys(store: Path, searches: Iterable[str]) -> list[tuple[str, str]]:
-    """The runs of all trials, and the strategy that each tried values of."""
-    files = studies_in(store)
-    frame = trials_frame(files[name] for name in searches)
-    of = zip(frame["keys"], frame["strategy"], strict=True)
-    return [(key, text) for keys, text in of for key in keys.split()]
+def _whole(trials: pd.DataFrame, searches: Iterable[str], budget: int | None) -> bool:
+    """Whether each of these studies has as many trials as the plan wants."""
+    counts = trials["study"].value_counts()
+    return all(counts.get(study, 0) >= (budget or 0) for study in searches)
 
 
 def _trials(
@@ -220,19 +213,19 @@ def _trials(
 ) -> pd.DataFrame:
     import pandas as pd
 
-    files, frames = studies_in(store), []
+    files, rows = studies_in(store), []
     for name, entry in answers.items():
         if name.startswith("thresholds "):
             for study in entry["searches"]:
-                frame = trials_frame([files[study]])
+                own = {"section": section.name, "search": search_of(study)}
                 with read_study(files[study]) as opened:
-                    tries = [each.user_attrs.get("attempt", 1) for each in counted(opened)]
-                own = {"section": section.name, "search": search_of(study), "attempt": tries}
-                frames.append(frame.assign(**own, of=frame["strategy"]))
-    columns = ["section", "search", "of", "attempt", *TRIAL_COLUMNS]
-    if not frames:
-        return pd.DataFrame(columns=columns)
-    return pd.concat(frames, ignore_index=True)[columns]
+                    trials = counted(opened)
+                    told = rows_of(Plan.from_study(opened, files[study]), trials)
+                rows += [
+                    {**own, "of": row["strategy"], "attempt": attempt_of(trial), **row}
+                    for trial, row in zip(trials, told, strict=True)
+                ]
+    return pd.DataFrame(rows, columns=["section", "search", "of", "attempt", *TRIAL_COLUMNS])
 
 
 def _environments(

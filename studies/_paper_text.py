@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gclip.errors import UsageError, choose
 from gclip.results.metrics import metric_of
 from gclip.studies import _paper_answers as answers
+from gclip.studies._paper import RIVALS
 from gclip.studies._report import columns as report_columns
 from gclip.studies._words import measured
 from gclip.text.screen import plural
@@ -68,7 +69,7 @@ def headline(record: Record, _: str = "") -> str:
     part, told = record.parts[f"{name}-tuned"], record.sections[name]
     metric = metric_of(record.results(part.name).runs)
     rows = list(part.table)
-    shown = [row for place, row in enumerate(rows) if place < SHORT or row["strategy"] in _RIVALS]
+    shown = [row for place, row in enumerate(rows) if place < SHORT or row["strategy"] in RIVALS]
     left = len(rows) - len(shown)
     more = f" The best {SHORT} of {len(rows)}, with `none` and `norm`." if left else ""
     return "\n\n".join(
@@ -82,9 +83,6 @@ def headline(record: Record, _: str = "") -> str:
             "whole table, lets us claim. " + answers.claims_sentence(rows),
         ]
     )
-
-
-_RIVALS = ("none", "norm")
 
 
 def tuned(record: Record, section: str) -> str:

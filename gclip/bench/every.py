@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,83 +51,39 @@ def benches(data: Path | None) -> dict[str, Bench | str]:
     """All of them by name, in their order; a reason in place of one that cannot be run."""
     import torch
 
-    cuda: Bench | str = _growth("cuda")
+    cuda: Bench | str = _bench("growth", device="cuda")
     if not torch.cuda.is_available():
         cuda = "there is no GPU here"
-    images: Bench | str = _data(data) if data is not None else "it needs a folder of images: --data"
+    images: Bench | str = "it needs a folder of images: --data"
+    if data is not None:
+        images = _bench("data", data, timed=False)
     return {
-        "clip": _clip,
-        "strategies": _strategies,
-        "growth": _growth("cpu"),
+        "clip": _bench("clip"),
+        "strategies": _bench("strategies"),
+        "growth": _bench("growth"),
         "growth on a GPU": cuda,
-        "loop": _loop,
-        "train": _train,
-        "fleet": _fleet,
+        "loop": _bench("loop"),
+        "train": _bench("train", ("lenet",)),
+        "fleet": _bench("fleet"),
         "data": images,
-        "store": _store,
-        "study": _study,
+        "store": _bench("store", (10, 1000), timed=False),
+        "study": _bench("study", timed=False),
     }
 
 
-def _clip(seconds: float | None, progress: Progress) -> list[dict[str, Any]]:
-    from gclip.bench import clip
+def _bench(module: str, *arguments: Any, timed: bool = True, **more: Any) -> Bench:
+    """A benchmark of this package, loaded when it is run.
 
-    return clip.rows(**_given(seconds), progress=progress)
+    Args:
+        module: whose ``rows`` it is.
+        arguments, more: that it is called with.
+        timed: whether it can be told for how long a row is measured.
+    """
 
-
-def _strategies(seconds: float | None, progress: Progress) -> list[dict[str, Any]]:
-    from gclip.bench import strategies
-
-    return strategies.rows(**_given(seconds), progress=progress)
-
-
-def _growth(device: str) -> Bench:
     def run(seconds: float | None, progress: Progress) -> list[dict[str, Any]]:
-        from gclip.bench import growth
-
-        return growth.rows(**_given(seconds), device=device, progress=progress)
-
-    return run
-
-
-def _loop(seconds: float | None, progress: Progress) -> list[dict[str, Any]]:
-    from gclip.bench import loop
-
-    return loop.rows(**_given(seconds), progress=progress)
-
-
-def _train(seconds: float | None, progress: Progress) -> list[dict[str, Any]]:
-    from gclip.bench import train
-
-    return train.rows(("lenet",), **_given(seconds), progress=progress)
-
-
-def _fleet(seconds: float | None, progress: Progress) -> list[dict[str, Any]]:
-    from gclip.bench import fleet
-
-    return fleet.rows(**_given(seconds), progress=progress)
-
-
-def _data(folder: Path) -> Bench:
-    def run(_: float | None, progress: Progress) -> list[dict[str, Any]]:
-        from gclip.bench import data
-
-        return data.rows(folder, progress)
+        rows = importlib.import_module(f"gclip.bench.{module}").rows
+        told = {"seconds": seconds} if timed and seconds is not None else {}
+        found: list[dict[str, Any]] = rows(*arguments, **told, **more, progress=progress)
+        return found
 
     return run
-
-
-def _store(_: float | None, progress: Progress) -> list[dict[str, Any]]:
-    from gclip.bench import store
-
-    return store.rows((10, 1000), progress=progress)
-
-
-def _study(_: float | None, progress: Progress) -> list[dict[str, Any]]:
-    from gclip.bench import study
-
-    return study.rows(progress=progress)
-
-
-def _given(seconds: float | None) -> dict[str, Any]:
-    return {} if seconds is None else {"seconds": seconds}

@@ -3,8 +3,9 @@ for what checks that a text is a text."""
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MethodType
@@ -92,3 +93,19 @@ class App(typer.Typer):
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
         """As `typer.Typer.command`."""
         return super().command(name, **{"cls": Command, **settings})
+
+
+def app_of(help: str, modules: Mapping[str, Sequence[str]], arguments: Sequence[str]) -> App:
+    """A group of commands, of which only those are loaded that `arguments` may mean: those beside
+    the one that they begin with, or all.
+
+    Args:
+        help: of the group.
+        modules: the commands of each module of this package, in the order of the help.
+        arguments: after the group's name.
+    """
+    app = App(no_args_is_help=True, help=help)
+    asked = [module for module, names in modules.items() if set(arguments[:1]) & set(names)]
+    for module in asked or modules:
+        importlib.import_module(f"gclip.cli.{module}").add_to(app)
+    return app

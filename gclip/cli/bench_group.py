@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 
-from gclip.cli.app import App
+from gclip.cli.app import App, app_of
 
 _MODULES = {
     "bench": ("clip", "data", "train", "fleet", "strategies"),
@@ -19,12 +18,6 @@ _MODULES = {
 
 
 def app_for(arguments: Sequence[str]) -> App:
-    """The commands that `arguments` may mean: those beside the one that they begin with, or all."""
-    app = App(
-        no_args_is_help=True,
-        help="Measure gclip beside its peers on this machine, in a minute or so.",
-    )
-    asked = [m for m, names in _MODULES.items() if set(arguments[:1]) & set(names)]
-    for module in asked or _MODULES:
-        importlib.import_module(f"gclip.cli.{module}").add_to(app)
-    return app
+    """The commands that `arguments` may mean."""
+    said = "Measure gclip beside its peers on this machine, in a minute or so."
+    return app_of(said, _MODULES, arguments)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gclip.cli.bench import NOTHING_KEPT, positive, report
+from gclip.cli.bench import NOTHING_KEPT, Seconds, positive, report
 from gclip.cli.bench_progress import BenchProgress
 from gclip.cli.interrupts import interruptible
 from gclip.cli.options import Json
@@ -29,9 +29,7 @@ def growth(
             show_default="norm, agc, percentile and zclip",
         ),
     ] = None,
-    seconds: Annotated[
-        float, typer.Option("--seconds", help="How long to measure each row, about.")
-    ] = 0.2,
+    seconds: Seconds = 0.2,
     json: Json = False,
 ) -> None:
     """Time clip calls over more and more parameters, tensors, groups and steps.

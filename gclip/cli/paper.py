@@ -13,7 +13,7 @@ from gclip.cli import paper_record
 from gclip.cli.app import App
 from gclip.cli.interrupts import going_on, interruptible
 from gclip.cli.options import Fleet, Json, KeptPlace, Workers, expand
-from gclip.cli.paper_record import PlanFile, Sections
+from gclip.cli.paper_record import STORES, PlanFile, Sections, StoresFolder
 from gclip.execution.progress import RunsDisplay
 from gclip.text import screen
 from gclip.text.progress import load
@@ -27,7 +27,6 @@ FLEET = "30"
 app = App(help="The comparison that README and docs show: train it, record it, draw it.")
 
 paper_record.add_to(app)
-STORES = Path("build") / "paper"
 
 
 def app_for(_: Sequence[str]) -> App:
@@ -48,14 +47,7 @@ class _Display(RunsDisplay):
 class Place(KeptPlace):
     """As of all commands that train, with stores of its own."""
 
-    store: Annotated[
-        Path,
-        typer.Option(
-            "--store",
-            metavar="DIR",
-            help="Folder that keeps the runs, a store in it for one or more sections.",
-        ),
-    ] = STORES
+    store: StoresFolder = STORES
 
 
 @app.command("train")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gclip.results.record import Record
 
 RECORD = Path("studies") / "records" / "paper"
+STORES = Path("build") / "paper"
+FIGURES = Path("build") / "figures"
 DRAWN = Path("docs") / "drawn.json"
 """Of each figure that README and docs show: a digest of what it was drawn from, and its own."""
 PAGES = ("README.md", "docs/*.md")
@@ -34,6 +36,14 @@ Sections = Annotated[
     list[str] | None,
     typer.Option("--section", metavar="NAME", help="This one; again for more.", show_default="all"),
 ]
+StoresFolder = Annotated[
+    Path,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="Folder that keeps the runs, a store in it for one or more sections.",
+    ),
+]
 RecordFolder = Annotated[
     Path, typer.Option("--record", metavar="DIR", help="Folder of the record.")
 ]
@@ -46,14 +56,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def record(
-    store: Annotated[
-        Path,
-        typer.Option(
-            "--store",
-            metavar="DIR",
-            help="Folder that keeps the runs, a store in it for one or more sections.",
-        ),
-    ] = Path("build") / "paper",
+    store: StoresFolder = STORES,
     folder: RecordFolder = RECORD,
     plan: PlanFile = None,
     section: Sections = None,
@@ -107,10 +110,9 @@ def record(
 
 def draw(
     folder: RecordFolder = RECORD,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for figures.")] = Path(
-        "build"
-    )
-    / "figures",
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for figures.")
+    ] = FIGURES,
     root: Annotated[
         Path, typer.Option("--root", metavar="DIR", help="Of the repository with README and docs.")
     ] = Path(),

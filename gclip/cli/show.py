@@ -119,7 +119,7 @@ def _about(shown: _Shown) -> Iterator[str]:
 
 
 def _parameters(shown: _Shown) -> TextTable:
-    from gclip.describe.parameters import allowed_of, format_value, range_of
+    from gclip.describe.parameters import allowed_of, range_of, value_text
 
     table = TextTable(
         columns=[
@@ -131,10 +131,7 @@ def _parameters(shown: _Shown) -> TextTable:
         ]
     )
     for each in shown["parameters"]:
-        value = shown["settings"][each["name"]]
-        text = format_value(value)
-        if value != each["default"]:
-            text += f"\n(not {format_value(each['default'])})"
+        text = value_text(shown["settings"][each["name"]], each["default"])
         ranged = range_of(each) or ("not searched" if each["kind"] == "setting" else "")
         table.add(each["name"], text, ranged, allowed_of(each) or "–", each["doc"] or "–")
     return table

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import stat
 from pathlib import Path
-
-_PIECE = 2**16
-_WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def read_file(path: str | Path) -> bytes:
@@ -27,26 +23,11 @@ def read_start(path: str | Path, most: int) -> bytes:
     Raises:
         OSError: as `read_file`.
     """
-    handle = os.open(path, os.O_RDONLY | _WITHOUT_WAITING)
-    try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            said = f"it is {_kind(found.st_mode)}, not a file"
-            # An OSError, which Python makes an IsADirectoryError of by its number.
-            number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
-            raise OSError(number, said, str(path))
-        parts: list[bytes] = []
-        left = most if most >= 0 else math.inf
-        while left:
-            asked = int(min(left, max(found.st_size + 1, _PIECE) if not parts else _PIECE))
-            part = os.read(handle, asked)
-            parts.append(part)
-            left -= len(part)
-            if len(part) < asked:  # of a file, the end
-                break
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-    finally:
-        os.close(handle)
+    with open(path, "rb", opener=_without_waiting) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, f"it is {_kind(mode)}, not a file", str(path))
+        return file.read(most)
 
 
 def what_is_at(path: str | Path) -> str:
@@ -55,6 +36,10 @@ def what_is_at(path: str | Path) -> str:
         return _kind(os.stat(path).st_mode)
     except OSError:
         return "not there"
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _kind(mode: int) -> str:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from gclip.describe.parameters import format_value
+from gclip.describe.parameters import format_value, value_text
 
 if TYPE_CHECKING:
     from gclip.core.strategy import Strategy
@@ -107,7 +107,7 @@ def _of_problem(text: str) -> Facts:
         info, given = parameter.info, getattr(problem, parameter.info.name)
         choices = " | ".join(map(format_value, info.choices)) if info.choices else ""
         allowed = choices or parameter.allowed or "–"
-        rows.append([info.name, _text(given, info.default), allowed, parameter.doc or "–"])
+        rows.append([info.name, value_text(given, info.default), allowed, parameter.doc or "–"])
         fields.append(f"{info.name}={format_value(info.default)}")
     summary = description.summary.replace("``", "`")
     example = f"gclip compare --task {_quoted(spelling)} -s none -s norm"
@@ -141,9 +141,7 @@ def _of_model(text: str) -> Facts:
         kinds = " | ".join(map(format_value, setting.choices)) or " or ".join(
             kind.__name__ for kind in setting.kinds
         )
-        value = format_value(given.get(each, setting.default))
-        if each in given:
-            value += f"\n(not {format_value(setting.default)})"
+        value = value_text(given.get(each, setting.default), setting.default)
         rows.append([each, value, kinds])
         settings.append(f"{each}={format_value(setting.default)}")
     inputs, summary = ", ".join(description.inputs), description.summary.replace("``", "`")
@@ -162,12 +160,6 @@ def _shown(
     kind: str, listed: dict[str, Any], doc: str, spelling: str, example: str
 ) -> dict[str, Any]:
     return {"kind": kind, **listed, "doc": doc, "spelling": spelling, "example": example}
-
-
-def _text(value: Any, default: Any) -> str:
-    """A value, and the default where it is another."""
-    text = format_value(value)
-    return text if value == default else f"{text}\n(not {format_value(default)})"
 
 
 def _quoted(spelling: str) -> str:

@@ -92,6 +92,12 @@ def format_value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def value_text(value: Any, default: Any) -> str:
+    """A field's value, and the default where it is another."""
+    text = format_value(value)
+    return text if value == default else f"{text}\n(not {format_value(default)})"
+
+
 def number(value: float) -> str:
     """Four digits: what an example shows."""
     if math.isinf(value):

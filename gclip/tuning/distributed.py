@@ -39,8 +39,7 @@ def work(
     """Make trials of a study until all have ended, here or elsewhere; the trials as they ended.
 
     What had failed before is tried once more. On Ctrl-C the trials under way are put back into the
-    queue. A server that goes away is waited
-    for: about four minutes.
+    queue. A server that goes away is waited for: about four minutes.
 
     Args:
         url: of the storage.

@@ -57,7 +57,7 @@ def test_a_pipe_for_a_study_in_toml(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"study\.toml' cannot be read: it is a pipe, not a file"):
         read_study_file(pipe(tmp_path / "study.toml"))
     (tmp_path / "folder.toml").mkdir()
-    with pytest.raises(UsageError, match="cannot be read: it is a folder, not a file"):
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
         read_study_file(tmp_path / "folder.toml")
 
 

@@ -72,7 +72,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="cannot be read: it is a pipe, not a file"):
         checkpoint.load(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="cannot be read: it is a folder, not a file"):
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
         checkpoint.load(tmp_path)
 
 
