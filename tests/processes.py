@@ -5,6 +5,7 @@ What torchrun adds (its agent, which ends all when one fails) is tested by `make
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import subprocess
 import sys
@@ -24,7 +25,11 @@ NEEDED = pytest.mark.skipif(
 )
 
 
-def run_script(script: str, folder: Path, timeout: float = 240) -> None:
+HANGS_AFTER = 200
+"""Seconds after which a process that others may wait for is ended."""
+
+
+def run_script(script: str, folder: Path, timeout: float = HANGS_AFTER + 40) -> None:
     """Run a child script, which calls `fork`, with `folder` as its argument; show what failed."""
     root = str(Path(__file__).parents[1])
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -53,18 +58,41 @@ def fork(size: int, work: Callable[[int], Any], folder: Path) -> None:
         SystemExit: one of them failed, and has said why.
     """
     torch.set_num_threads(1)
-    # As torchrun's agent does, which lives on when a process has ended.
-    torch_dist: Any = dist
-    keeper = torch_dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    port, keeper, end = _keep_store()
     children = []
     for rank in range(size):
         child = os.fork()
         if not child:
-            os._exit(_child(rank, size, keeper.port, work, folder))
+            os._exit(_child(rank, size, port, work, folder))
         children.append(child)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    os.close(end)
+    os.waitpid(keeper, 0)
     if any(codes):
         raise SystemExit(f"the processes ended with {codes}")
+
+
+def _keep_store() -> tuple[int, int, int]:
+    """A process with the store where the others meet: its port, its pid, and what ends it, closed.
+
+    torchrun's agent has the store, which lives on when a process has ended. A store has threads,
+    and whoever forks beside a thread may copy a lock that the thread holds, for good: so it is in
+    a process that forks nobody.
+    """
+    (ready, tell), (wait, end) = os.pipe(), os.pipe()
+    keeper = os.fork()
+    if not keeper:
+        os.close(end)
+        torch_dist: Any = dist
+        store = torch_dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        os.write(tell, str(store.port).encode())
+        os.read(wait, 1)  # until whoever has the other end closes it, or dies
+        os._exit(0)
+    os.close(tell)
+    os.close(wait)
+    port = int(os.read(ready, 16))
+    os.close(ready)
+    return port, keeper, end
 
 
 def _child(rank: int, size: int, port: int, work: Callable[[int], Any], folder: Path) -> int:
@@ -72,6 +100,7 @@ def _child(rank: int, size: int, port: int, work: Callable[[int], Any], folder: 
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True",
     )  # fmt: skip
+    faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)  # and it says where
     try:
         torch.save(work(rank), folder / f"{rank}.pt")
     except BaseException:
