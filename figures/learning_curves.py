@@ -45,6 +45,9 @@ from ._style import (
 if TYPE_CHECKING:
     from gclip.results import Results
 
+SPAN = 30
+"""Losses whose largest is more than so many times their smallest have a logarithmic axis."""
+
 
 def applies(results: Results) -> bool:
     """Whether these are runs of a comparison; a study's have figures of their own."""
@@ -251,14 +254,29 @@ def _curve(
     )
 
 
+def _usual(curves: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.Series[float], float]:
+    """Losses of the runs that finished, and the largest of all."""
+    losses = curves[np.isfinite(curves["train_loss"])]
+    finished = runs.loc[runs["status"] == "finished", "key"]
+    usual = losses.loc[losses["key"].isin(finished), "train_loss"]
+    return usual, float(losses["train_loss"].max())
+
+
+def _on_log(curves: pd.DataFrame, runs: pd.DataFrame) -> bool:
+    """Whether losses span so much that a linear axis would show the first epochs alone."""
+    usual, _ = _usual(curves, runs)
+    return len(usual) > 0 and 0 < SPAN * float(usual.min()) < float(usual.max())
+
+
 def _bounds(curves: pd.DataFrame, runs: pd.DataFrame) -> tuple[float, float] | None:
     """The axis of losses, if a run that diverged would flatten all the others; else None."""
-    finished = runs.loc[runs["status"] == "finished", "key"]
-    losses = curves[np.isfinite(curves["train_loss"])]
-    usual = losses.loc[losses["key"].isin(finished), "train_loss"]
-    if usual.empty or losses["train_loss"].max() <= 10 * abs(usual.max()):
+    usual, largest = _usual(curves, runs)
+    if usual.empty or largest <= 10 * abs(usual.max()):
         return None
     low, high = float(usual.min()), float(usual.max())
+    if _on_log(curves, runs):
+        margin = (high / low) ** 0.08
+        return low / margin, high * margin
     margin = 0.08 * (high - low) or 1.0
     return low - margin, high + margin
 
@@ -274,10 +292,12 @@ def _finish(
         clip_axis(axes, metric)
         mark_worst(axes, metric)
         return
-    bounds = _bounds(curves, runs)
+    bounds, log = _bounds(curves, runs), _on_log(curves, runs)
+    if log:
+        axes.set_yscale("log")
     if bounds is not None:
         axes.set_ylim(*bounds)
-    if not _one_epoch(curves) and is_accuracy(metric):  # another loss may well be negative
+    if not (log or _one_epoch(curves)) and is_accuracy(metric):  # another loss may well be negative
         axes.set_ylim(bottom=0)
 
 

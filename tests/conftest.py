@@ -13,6 +13,7 @@ import gclip
 from gclip.core import registry
 from gclip.core.named_registry import registries
 from gclip.training.problem_registry import find_problem
+from tests.forked import forking
 
 torch.set_num_threads(1)
 
@@ -81,6 +82,13 @@ def fill() -> Callable[..., dict[str, Tensor]]:
         return {name: param.grad.clone() for name, param in params.items()}
 
     return give
+
+
+@pytest.fixture(autouse=True, scope="session")
+def forked() -> Iterator[None]:
+    """Workers, and the processes of contracts, need not load torch."""
+    with forking():
+        yield
 
 
 @pytest.fixture(autouse=True)

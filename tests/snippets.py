@@ -3,8 +3,8 @@
 A page is read from top to bottom, in one folder. A block after ``<!-- name.py -->`` is a file;
 other Python is executed, all of a page in one namespace; of shell blocks the lines that begin with
 ``gclip`` are run. Nothing of the text is changed: `small` makes what it says take seconds, by other
-defaults than the user's (of epochs, images and the compiler), and by fewer seeds and trials than
-are asked for.
+defaults than the user's (of epochs and images, and of the promises that `gclip check` looks at), by
+fewer seeds and trials than are asked for; `unrendered` by figures that are made but not rendered.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +33,8 @@ OPTIONAL = ("accelerate", "lightning", "tensorboard", "transformers")
 out, but none is where ``GCLIP_FRAMEWORKS`` is set."""
 TINY = {"fraction": 0.1, "epochs": 1, "batch_size": 64}
 TRIALS, SEEDS = 2, 2
+SLOW = ("another_process", "compiled", "compiled_steps", "no_waiting")
+"""Promises that take seconds, which the contracts' own tests look at."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """
     import gclip.training as training
     from gclip import figures, studies
-    from gclip.testing import check_strategy, examine
+    from gclip.testing.promise import Contract
     from gclip.training.contract.problem_subject import ProblemSubject
     from gclip.training.tasks import problem_of
     from gclip.tuning import study
@@ -152,15 +154,30 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         lambda chosen, seeds, base: pair(chosen, tuple(seeds)[:SEEDS], base),
     )
     monkeypatch.setattr(study, "Request", short)
-    for function in (examine, check_strategy):  # which else compile C++ for half a minute
-        defaults_of = cast("dict[str, Any]", function.__kwdefaults__)
-        monkeypatch.setitem(defaults_of, "compiler", "eager")
+    selected = Contract.selected
+
+    def quick(self: Contract[Any], only: Any) -> Any:
+        every = selected(self, only)
+        return every if only else tuple(each for each in every if each.name not in SLOW)
+
+    monkeypatch.setattr(Contract, "selected", quick)
     monkeypatch.setattr("gclip.execution.machine.cores", lambda: 1)
     for package in (figures, studies):
         name = package.__name__.rpartition(".")[2]
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / name)])
     _images(tmp_path / "DIR")
     return tmp_path
+
+
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made, but neither laid out nor rendered: tests/figures is about that."""
+    from matplotlib.figure import Figure
+
+    from gclip import figures
+
+    empty = {"png": b"\x89PNG\r\n\x1a\n", "svg": b"<?xml", "pdf": b"%PDF-"}
+    monkeypatch.setattr(Figure, "draw_without_rendering", lambda self: None)
+    monkeypatch.setattr(figures, "image_of", lambda figure, kind, *, dpi=None: empty[kind])
 
 
 def _images(folder: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 import gclip
 from gclip.cli import main
-from tests.snippets import ROOT, blocks, commands, run_page, small, words
+from tests.snippets import ROOT, blocks, commands, run_page, small, unrendered, words
 
 PAGE = ROOT / "README.md"
 README = PAGE.read_text()
@@ -82,7 +82,10 @@ def test_an_edit_makes_only_its_own_runs_again(
     assert "4 runs: 2 read from" in capsys.readouterr().out
 
 
-def test_all_of_it_runs_as_it_stands(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_of_it_runs_as_it_stands(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unrendered(monkeypatch)
     torch.manual_seed(0)
     model = torch.nn.Sequential()
     model.add_module("body", torch.nn.Linear(4, 8))

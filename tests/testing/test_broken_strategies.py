@@ -11,6 +11,7 @@ from gclip.testing.promises import Result
 from tests.testing import broken_strategies as broken
 
 PROMISES = tuple(promise.name for promise in promises())
+MODULES = {promise.name: promise.check.__module__ for promise in promises()}
 
 # Each breaks exactly this promise.
 BREAKS = {
@@ -56,6 +57,11 @@ LIBRARY = ("listed_twice", "compiled_steps")
 SLOW = ("another_process", "compiled_steps")
 
 
+def alike(promise: str, other: str) -> bool:
+    """Whether two promises are about the same theme."""
+    return MODULES[promise] == MODULES[other]
+
+
 def breaks(results: list[Result]) -> dict[str, str]:
     return {r.promise: " | ".join(r.said) for r in results if r.state == "broken"}
 
@@ -65,15 +71,22 @@ def test_what_the_broken_ones_derive_from_is_sound(cls: type[gclip.Strategy]) ->
     assert not breaks(examine(cls, compiler="eager"))
 
 
+@pytest.mark.parametrize("others", ["alike", pytest.param("all", marks=pytest.mark.drill)])
 @pytest.mark.parametrize("cls", BREAKS, ids=lambda cls: cls.__name__)
-def test_a_broken_strategy_breaks_this_promise_and_no_other(cls: type[gclip.Strategy]) -> None:
+def test_a_broken_strategy_breaks_this_promise_and_no_other(
+    cls: type[gclip.Strategy], others: str
+) -> None:
     promise = BREAKS[cls]
     if promise == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     if promise == "spelled":
         gclip.register("rounds_its_spelling")(cls)
-    quick = [name for name in PROMISES if name == promise or name not in SLOW]
-    found = breaks(examine(cls, only=quick, compiler="eager"))
+    held = [
+        name
+        for name in PROMISES
+        if name == promise or (name not in SLOW and (others == "all" or alike(name, promise)))
+    ]
+    found = breaks(examine(cls, only=held, compiler="eager"))
     assert set(found) == {promise}, found
 
 

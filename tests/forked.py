@@ -1,0 +1,159 @@
+"""Processes that gclip starts with a fresh Python, forked from one that has loaded torch.
+
+Loading torch takes longer than most of what they are started for. The programs are the same, and
+so are their pipes, environment and process group; whoever started one can wait for it and kill it.
+Tests of whole commands, and drills, start what they start from nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import inspect
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gclip.execution.worker import BOOT
+
+PROGRAMS = (
+    BOOT,
+    "from gclip.testing.process import main; main()",
+    "from gclip.training.contract.other_process import main; main()",
+)
+PARENT = """
+import json, os, random, socket, sys, traceback
+import numpy, pandas, torch, torch._dynamo
+import gclip.execution.job_trainer, gclip.execution.worker, gclip.results, gclip.testing.process
+import gclip.training.fleet.train, gclip.training.trainer
+from gclip.training.contract import other_process
+
+path = list(sys.path)
+
+def become(order, files):
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    if order["group"] is not None:
+        os.setpgid(0, order["group"])
+    for file, number in zip(files, order["numbers"]):
+        os.dup2(file, number)
+        os.close(file)
+    sys.path[:] = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *path]
+    random.seed(), numpy.random.seed(), torch.seed()
+    code = 0
+    try:
+        exec(order["program"], {"__name__": "__main__"})
+    except SystemExit as error:
+        code = error.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+asked = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    message, files, _, _ = socket.recv_fds(asked, 1 << 20, 3)
+    if not message:
+        break
+    told, tell = os.pipe()
+    child = os.fork()
+    if not child:  # its own child is left to whoever asked, who can wait for it
+        pid = os.fork()
+        if not pid:
+            asked.close()
+            become(json.loads(message), files)
+        os.write(tell, str(pid).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    for file in (tell, *files):
+        os.close(file)
+    asked.send(os.read(told, 16))
+    os.close(told)
+"""
+
+
+class Parent:
+    """The process that has loaded torch."""
+
+    def __init__(self) -> None:
+        self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        root = str(Path(__file__).parents[1])
+        self._process = _POPEN(
+            [sys.executable, "-c", PARENT, str(other.fileno())],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=root,
+            pass_fds=[other.fileno()], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        other.close()
+
+    def start(self, files: dict[int, int], **order: Any) -> int:
+        """A process with these files as its standard ones; its pid, which is a child's of ours."""
+        message = json.dumps({**order, "numbers": list(files)}).encode()
+        with _adopting():
+            socket.send_fds(self._socket, [message], list(files.values()))
+            return int(self._socket.recv(16))
+
+    def close(self) -> None:
+        """End it."""
+        self._socket.close()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def _adopting() -> Iterator[None]:
+    """While orphans below this process become its children (`man prctl`)."""
+    prctl, set_child_subreaper = ctypes.CDLL(None).prctl, 36
+    prctl(set_child_subreaper, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(set_child_subreaper, 0, 0, 0, 0)
+
+
+_POPEN: Any = subprocess.Popen
+_parent: list[Parent] = []
+
+
+class ForkingPopen(_POPEN):
+    """Popen, whose children are forked where they are one of `PROGRAMS`."""
+
+    def _execute_child(self, *arguments: Any) -> None:
+        names = [*inspect.signature(_POPEN._execute_child).parameters][1:]
+        given = dict(zip(names, arguments, strict=True))
+        args = given["args"]
+        if not isinstance(args, list) or args[0] != sys.executable or args[-1] not in PROGRAMS:
+            super()._execute_child(*arguments)
+            return
+        if not _parent:
+            _parent.append(Parent())
+        ends = {0: given["p2cread"], 1: given["c2pwrite"], 2: given["errwrite"]}
+        environment = os.environ if given["env"] is None else given["env"]
+        group = given["process_group"]
+        self.pid = _parent[0].start(
+            {number: end for number, end in ends.items() if end != -1},
+            program=args[-1], environment=dict(environment), group=None if group == -1 else group,
+        )  # fmt: skip
+        self._child_created = True
+        pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        self._close_pipe_fds(*(given[name] for name in pipes))
+
+
+@contextlib.contextmanager
+def forking() -> Iterator[None]:
+    """While gclip's processes are forked; where a system cannot, they are started."""
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    subprocess.Popen = ForkingPopen
+    try:
+        yield
+    finally:
+        subprocess.Popen = _POPEN
+        while _parent:
+            _parent.pop().close()
