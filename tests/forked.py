@@ -19,10 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gclip.bench import fleet
 from gclip.execution.worker import BOOT
 
 PROGRAMS = (
     BOOT,
+    fleet._BOOT,
     "from gclip.testing.process import main; main()",
     "from gclip.training.contract.other_process import main; main()",
 )

@@ -54,10 +54,7 @@ def _by_rule(
     subject: Subject, side: str, optimizer: str
 ) -> tuple[Strategy | None, list[Gradients]]:
     """The strategy with the rule ``skip``, and steps of which it skips the last; None if never."""
-    spiked = [
-        gradients(SHAPES, step, subject.seed, SPIKES.get(step, 1e-3))
-        for step in range(max(SPIKES) + 1)
-    ]
+    spiked: list[Gradients] = []  # as far as any setting has needed them
     for settings in ({}, *subject.sweep(3)[:2]):  # small limits bind sooner
         strategy = subject.try_create(
             rule="skip", floor=0.0, side=side, **subject.short, **settings
@@ -65,8 +62,10 @@ def _by_rule(
         if strategy is None:
             continue
         loop = Loop(strategy, OPTIMIZERS[optimizer], attached=True, seed=subject.seed)
-        for step, grads in enumerate(spiked):
-            if bool(loop.step(grads).skipped):
+        for step in range(max(SPIKES) + 1):
+            if step == len(spiked):
+                spiked.append(gradients(SHAPES, step, subject.seed, SPIKES.get(step, 1e-3)))
+            if bool(loop.step(spiked[step]).skipped):
                 if not step:  # there is nothing yet that could be changed
                     break
                 return strategy, spiked[: step + 1]

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
 
+_compatible: set[str] = set()
+"""Versions of Optuna's tables that Optuna has called its own in this process."""
+
+
 class UnreadableStudy(UsageError):
     """A study file that this gclip cannot use; the message names it."""
 
@@ -40,11 +44,14 @@ def storage_in(path: Path, *, create: bool = False) -> Iterator[RDBStorage]:
                 _check_tables(path)
             # The file is opened here, and not by a URL, which would make something else of a path
             # with ? or % or { in it.
+            schema = _schema_of(path)
             storage = RDBStorage(
                 "sqlite://",
                 engine_kwargs={"creator": connect, "poolclass": QueuePool},
                 skip_table_creation=not create,
+                skip_compatibility_check=schema in _compatible,
             )
+            _compatible.update({schema or _schema_of(path)} - {""})
         yield storage
     except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
         raise _unreadable(path, error) from error
@@ -61,6 +68,23 @@ def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
     mode = "rwc" if create else "rw" if has_journal else "ro"
     file = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(file, uri=True, check_same_thread=False)
+
+
+def _schema_of(path: Path) -> str:
+    """Which version of Optuna's tables a file has; empty where it has none yet.
+
+    Optuna reads all its migrations each time that it compares this with its own, which takes longer
+    than to read a study.
+    """
+    if not path.is_file():
+        return ""
+    with (
+        contextlib.closing(_connect(path, create=False)) as database,
+        contextlib.suppress(sqlite3.OperationalError),  # there is no such table
+    ):
+        found = database.execute("SELECT version_num FROM alembic_version").fetchone()
+        return str(found[0]) if found else ""
+    return ""
 
 
 def _check_tables(path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gclip.cli import main
+from tests.snippets import unrendered
 
 TINY = ["--fraction", "0.1", "--epochs", "4", "--batch-size", "64"]
 
@@ -25,6 +26,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_report(
     store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    unrendered(monkeypatch)
     monkeypatch.setenv("COLUMNS", "200")  # room enough for every heading on one line
     command = ["study", "report", "--store", store, "--seeds", "2", "--workers", "1"]
     assert main(command) == 0
@@ -40,7 +42,10 @@ def test_report(
     assert all(row["n"] == row["default_n"] == 2 for row in found["rows"])
 
 
-def test_show(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show(
+    store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unrendered(monkeypatch)
     assert main(["study", "show", "thresholds-agc-digits", "--store", store]) == 0
     out = capsys.readouterr().out
     assert "thresholds-agc-digits: 8 trials, " in out

@@ -673,7 +673,7 @@ class TestQuantileTracking:
 
     def test_it_settles_at_the_quantile(self):
         generator = torch.Generator().manual_seed(0)
-        batches = [torch.rand(200, generator=generator).tolist() for _ in range(100)]
+        batches = [torch.rand(50, generator=generator).tolist() for _ in range(60)]
         last = self.limits(batches, 2, eta=0.2, gamma=0.7)[-1]
         assert last == pytest.approx(0.7, abs=0.05)
 

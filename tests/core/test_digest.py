@@ -205,7 +205,7 @@ def test_the_digest_of_a_cell_is_the_same_in_another_process(tmp_path: Path) -> 
             [sys.executable, file], env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True, text=True, check=True,
         ).stdout
-        for seed in ("1", "2", "3")
+        for seed in ("1", "2")
     }  # fmt: skip
     assert len(found) == 1
 

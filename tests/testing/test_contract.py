@@ -20,11 +20,10 @@ BY_INDUCTOR = ("norm", "agc", "spam", "update_rms")
 
 
 def way(name: str) -> tuple[object, ...]:
-    """What decides which way a whole step goes through gclip's own code."""
+    """What decides which way a whole step goes through gclip's own code, scopes apart."""
     cls = gclip.get(name)
-    strategy = cls()
-    kind = (issubclass(cls, gclip.Transform), cls.learn is gclip.Strategy.learn)
-    return (*kind, strategy.side, strategy.scope, strategy.rule)
+    transforms, remembers = issubclass(cls, gclip.Transform), cls.learn is not gclip.Strategy.learn
+    return transforms, remembers, cls().side, cls().rule
 
 
 # Each strategy's own code is compiled by the promise `compiled`. Whole steps are compiled here for

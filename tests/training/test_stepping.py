@@ -142,8 +142,9 @@ def test_steps_are_left_out_without_a_look(optimizer, way, monkeypatch):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("spike", [1000.0, math.inf])
-@pytest.mark.parametrize("rates", [(0.01,) * 5, (0.01, 0.02, 0.005, 0.01, 0.01)])
+@pytest.mark.parametrize(
+    ("spike", "rates"), [(1000.0, (0.01,) * 5), (math.inf, (0.01, 0.02, 0.005, 0.01, 0.01))]
+)
 def test_a_run_that_skips_is_the_same_in_a_fleet(optimizer, spike, rates, digits, monkeypatch):
     monkeypatch.setattr("gclip.training.disturbances.SPIKE", spike)
     factor = 1.0 if optimizer in ("sgd", "adagrad") else 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import gclip
+from gclip.problems import chars
 from gclip.testing import ContractBroken
 from gclip.testing.promises import Result
 from gclip.training import Problem, check_problem, examine_problem, problem_promises
@@ -50,9 +52,17 @@ def breaks(results: list[Result]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name not in NEED_A_FOLDER])
-def test_every_problem_keeps_every_promise(name: str) -> None:
-    results = check_problem(name)
+def test_every_problem_keeps_every_promise(name: str, tmp_path: Path) -> None:
+    results = check_problem(name, data=beginnings(tmp_path) if name == "chars" else None)
     assert [result.promise for result in results] == list(PROMISES)
+
+
+def beginnings(folder: Path) -> Path:
+    """Of the modules whose text `chars` reads, the first lines of each."""
+    for module in chars.MODULES:
+        text = (Path(sysconfig.get_path("stdlib")) / f"{module}.py").read_text()
+        (folder / f"{module}.py").write_text("".join(text.splitlines(keepends=True)[:100]))
+    return folder
 
 
 @pytest.mark.parametrize("task", ["cifar10", "images(size=8)"])
