@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +27,7 @@ def draw_record(
     width: str | float | None = None,
     dpi: int | None = None,
     title: bool = True,
+    workers: int = 1,
 ) -> list[Path]:
     """Draw a record, a folder a part.
 
@@ -34,6 +38,7 @@ def draw_record(
         only: these figures, of every part that has something for them; else those that it names.
         parts: these alone.
         style, width, dpi, title: as of `gclip.figures.draw_all`.
+        workers: processes that draw at the same time; the files are the same.
 
     Returns:
         The files.
@@ -42,22 +47,62 @@ def draw_record(
         UsageError: an unknown name, or nothing could be drawn.
     """
     from gclip import figures
-    from gclip.figures._page import on_page
     from gclip.results.record import parts_of
 
     asked = None if only is None else [choose(name, figures.names(), "figure") for name in only]
     kinds = [choose(kind, figures.FORMATS, "figure format") for kind in formats]
-    files: list[Path] = []
-    with on_page(style, width, title):
-        for part in parts_of(record, parts):
-            results = record.results(part.name)
-            for name in part.figures if asked is None else asked:
-                if figures.applies(name, results.scored()):
-                    figure = figures.draw(name, results, style=style, width=width, title=title)
-                    files += [
-                        figures.save(figure, Path(out, part.name, f"{name}.{kind}"), dpi=dpi)
-                        for kind in kinds
-                    ]
+    todo = [
+        (part.name, name)
+        for part in parts_of(record, parts)
+        for name in (part.figures if asked is None else asked)
+    ]
+    painter = _Painter(record, Path(out), kinds, dpi, (style, width, title))
+    if workers == 1:
+        found = [painter.draw(what) for what in todo]
+    else:
+        # Started anew, not forked: whoever forks beside a thread may copy a lock for good.
+        start = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, start, _begin, (painter,)) as pool:
+            found = [*pool.map(_draw, todo)]
+    files = [path for paths in found for path in paths]
     if not files:
         raise UsageError("the record has nothing for these figures")
     return files
+
+
+@dataclass
+class _Painter:
+    """Draws one figure after another of a record."""
+
+    record: Record
+    out: Path
+    kinds: Sequence[str]
+    dpi: int | None
+    page: tuple[str, str | float | None, bool]
+
+    def draw(self, what: tuple[str, str]) -> list[Path]:
+        """The files of a figure of a part; none where it has nothing to show."""
+        from gclip import figures
+        from gclip.figures._page import on_page
+
+        part, name = what
+        style, width, title = self.page
+        results = self.record.results(part)
+        with on_page(style, width, title):
+            if not figures.applies(name, results.scored()):
+                return []
+            figure = figures.draw(name, results, style=style, width=width, title=title)
+            files = [self.out / part / f"{name}.{kind}" for kind in self.kinds]
+            return [figures.save(figure, file, dpi=self.dpi) for file in files]
+
+
+_painters: list[_Painter] = []
+
+
+def _begin(painter: _Painter) -> None:
+    """What a process draws with."""
+    _painters.append(painter)
+
+
+def _draw(what: tuple[str, str]) -> list[Path]:
+    return _painters[0].draw(what)

@@ -48,10 +48,11 @@ def styled(draw: Callable[Draws, Figure | SubFigure]) -> Callable[Draws, Figure]
     def styled_draw(*args: Draws.args, **more: Draws.kwargs) -> Figure:
         with theme():
             figure = cast("Figure", draw(*args, **more))
-            if not isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
+            engine = figure.get_layout_engine()
+            if engine is not None and not isinstance(engine, PlaceHolderLayoutEngine):
                 # Hinted text is wider at some resolutions: laid out for the one it is saved with.
                 figure.set_dpi(float(mpl.rcParams["savefig.dpi"]))
-                figure.draw_without_rendering()
+                engine.execute(figure)
                 figure.set_layout_engine("none")  # from now on a placeholder: once is enough
         return figure
 

@@ -171,12 +171,12 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made, but neither laid out nor rendered: tests/figures is about that."""
-    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     from gclip import figures
 
     empty = {"png": b"\x89PNG\r\n\x1a\n", "svg": b"<?xml", "pdf": b"%PDF-"}
-    monkeypatch.setattr(Figure, "draw_without_rendering", lambda self: None)
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda self, figure: None)
     monkeypatch.setattr(figures, "image_of", lambda figure, kind, *, dpi=None: empty[kind])
 
 

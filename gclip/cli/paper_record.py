@@ -147,12 +147,13 @@ def draw(
         if not json:
             screen.echo("README and docs show what the record gives")
         return
+    from gclip.execution.machine import cores
     from gclip.figures._record import draw_record
 
     with Display() as display:
         display.load("pandas", "seaborn")
         display.doing("drawing")
-        files = draw_record(made, out, dpi=_DRAFT)
+        files = draw_record(made, out, dpi=_DRAFT, workers=cores())
         pages = insert(made, root, plan)
     if json:
         screen.echo_json({"figures": [str(path) for path in files], "written": pages})

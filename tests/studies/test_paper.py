@@ -12,6 +12,7 @@ import pytest
 from gclip.cli import main
 from gclip.errors import UsageError
 from gclip.execution import Event, Execution
+from gclip.figures._record import draw_record
 from gclip.results.record import Record, config_of
 from gclip.studies import _paper_text
 from gclip.studies._paper import train
@@ -203,8 +204,13 @@ def test_a_winner_near_an_end_is_told() -> None:
 
 
 def test_what_pages_show_is_checked(
-    whole: tuple[Path, Record], plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: tuple[Path, Record],
+    plan: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("gclip.execution.machine.cores", lambda: 1)
     page = tmp_path / "README.md"
     page.write_text("# It\n\n<!-- record: tuned line -->\n<!-- end of record -->\n\nmore\n")
     (tmp_path / "docs").mkdir()
@@ -227,6 +233,16 @@ def test_what_pages_show_is_checked(
     page.write_text(text)
     (tmp_path / "docs" / "line.png").write_bytes(b"another")
     assert "docs/line.png: it is not the figure" in said("--check", code=1)
+
+
+def test_other_processes_draw_the_same_files(whole: tuple[Path, Record], tmp_path: Path) -> None:
+    drawn = [
+        draw_record(whole[1], tmp_path / str(workers), only=["scores"], dpi=60, workers=workers)
+        for workers in (1, 2)
+    ]
+    for ours, theirs in zip(*drawn, strict=True):
+        assert ours.relative_to(tmp_path / "1") == theirs.relative_to(tmp_path / "2")
+        assert ours.read_bytes() == theirs.read_bytes()
 
 
 def re_number(text: str) -> str:
