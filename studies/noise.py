@@ -113,6 +113,8 @@ def conditions_of(points: int) -> list[tuple[str, float]]:
 def table(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """One row for each condition and strategy, the most accurate of a condition first.
 
+    Conditions stand in one order, whatever that of `runs`: clean, then each disturbance, rising.
+
     ``drop`` is what a strategy loses to its own clean runs, ``versus`` its difference to ``none``
     under the same condition; both are paired by seed. Holm's correction is over the strategies of
     one condition.
@@ -121,7 +123,9 @@ def table(runs: pd.DataFrame) -> list[dict[str, Any]]:
     least = trained_from(scored(runs))
     groups: Any = runs.groupby(["disturbance", "level", "strategy"], sort=False)
     by_cell = {(name, float(level), text): some for (name, level, text), some in groups}
-    for name, level in dict.fromkeys(cell[:2] for cell in by_cell):
+    order = [CLEAN, *LEVELS]
+    conditions = {cell[:2] for cell in by_cell}
+    for name, level in sorted(conditions, key=lambda each: (order.index(each[0]), each[1])):
         by_strategy = {cell[2]: some for cell, some in by_cell.items() if cell[:2] == (name, level)}
         none = by_strategy["none"]
         versus = compared(
