@@ -38,6 +38,7 @@ from gclip.training.contract import other_process
 path = list(sys.path)
 
 def become(order, files):
+    os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])
     if order["group"] is not None:
@@ -139,7 +140,8 @@ class ForkingPopen(_POPEN):
         group = given["process_group"]
         self.pid = _parent[0].start(
             {number: end for number, end in ends.items() if end != -1},
-            program=args[-1], environment=dict(environment), group=None if group == -1 else group,
+            program=args[-1], environment=dict(environment), folder=given["cwd"] or os.getcwd(),
+            group=None if group == -1 else group,
         )  # fmt: skip
         self._child_created = True
         pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
