@@ -9,7 +9,7 @@
 #   make docs       the documentation as a site in build/site, warnings being errors
 #   make paper      the comparison that README and docs show: trains, goes on, writes its record
 #   make figures    all figures and tables of that record, README's and the docs' too; trains nothing
-#   make drills     faults injected for an hour: kills, damaged files, noise, soaks
+#   make drills     for an hour: kills, damaged files, noise, soaks, and every strategy compiled to C
 #   make coverage   the suite once more, with the lines that no test runs
 #   make audit      known holes in the dependencies
 #   make constraints  the versions that the suite was run on, pinned again (UPGRADE=--upgrade: newer)
