@@ -108,15 +108,22 @@ class Parent:
         self._process.wait()
 
 
+def _adopt(orphans: bool) -> bool:
+    """Whether orphans below this process can become its children, as from now on (`man prctl`)."""
+    if not sys.platform.startswith("linux"):
+        return False
+    set_child_subreaper = 36
+    answer: int = ctypes.CDLL(None).prctl(set_child_subreaper, int(orphans), 0, 0, 0)
+    return answer == 0
+
+
 @contextlib.contextmanager
 def _adopting() -> Iterator[None]:
-    """While orphans below this process become its children (`man prctl`)."""
-    prctl, set_child_subreaper = ctypes.CDLL(None).prctl, 36
-    prctl(set_child_subreaper, 1, 0, 0, 0)
+    _adopt(True)
     try:
         yield
     finally:
-        prctl(set_child_subreaper, 0, 0, 0, 0)
+        _adopt(False)
 
 
 _POPEN: Any = subprocess.Popen
@@ -151,7 +158,7 @@ class ForkingPopen(_POPEN):
 @contextlib.contextmanager
 def forking() -> Iterator[None]:
     """While gclip's processes are forked; where a system cannot, they are started."""
-    if not sys.platform.startswith("linux"):
+    if not _adopt(False):
         yield
         return
     subprocess.Popen = ForkingPopen
