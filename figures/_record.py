@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from gclip.errors import UsageError, choose
 
 if TYPE_CHECKING:
     from gclip.results.record import Record
+
+
+_MOST_WORKERS = 61  # what Windows can wait for
 
 
 def draw_record(
@@ -38,7 +42,8 @@ def draw_record(
         only: these figures, of every part that has something for them; else those that it names.
         parts: these alone.
         style, width, dpi, title: as of `gclip.figures.draw_all`.
-        workers: processes that draw at the same time; the files are the same.
+        workers: processes that draw at the same time; the files are the same. They know the figures
+            of `gclip.figures` alone.
 
     Returns:
         The files.
@@ -57,7 +62,8 @@ def draw_record(
         for name in (part.figures if asked is None else asked)
     ]
     painter = _Painter(record, Path(out), kinds, dpi, (style, width, title))
-    if workers == 1:
+    workers = min(workers, len(todo), _MOST_WORKERS)
+    if workers <= 1:
         found = [painter.draw(what) for what in todo]
     else:
         # Started anew, not forked: whoever forks beside a thread may copy a lock for good.
@@ -100,7 +106,8 @@ _painters: list[_Painter] = []
 
 
 def _begin(painter: _Painter) -> None:
-    """What a process draws with."""
+    """What a process draws with; Ctrl-C is its parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _painters.append(painter)
 
 

@@ -52,7 +52,8 @@ def styled(draw: Callable[Draws, Figure | SubFigure]) -> Callable[Draws, Figure]
             if engine is not None and not isinstance(engine, PlaceHolderLayoutEngine):
                 # Hinted text is wider at some resolutions: laid out for the one it is saved with.
                 figure.set_dpi(float(mpl.rcParams["savefig.dpi"]))
-                engine.execute(figure)
+                if figure.axes:
+                    engine.execute(figure)
                 figure.set_layout_engine("none")  # from now on a placeholder: once is enough
         return figure
 

@@ -90,6 +90,7 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         ""
         if _bounds(curves, results.runs) is None
         else "Losses of runs that diverge leave the axis.",
+        "The axis of losses is logarithmic." if _on_log(curves, results.runs) else "",
         f"After a run diverges it scores {worst_of(metric, 'chance level')}, and there is no mean "
         "loss any more: "
         f"the faint {'point' if _one_epoch(curves) else 'line'} is the mean of the others."
@@ -147,6 +148,8 @@ def _together(
             else:
                 _curve(axes, own, measure, look[strategy])
         _finish(axes, measure, metric, curves, results.runs)
+        if measure == "train_loss" and _on_log(curves, results.runs):
+            axes.set_yscale("log")
         axes.set(xlabel="Epoch", ylabel=upright(figure, label, 0.8 if side_by_side else 0.38))
         if _one_epoch(curves):
             axes.set_xlim(-1, len(results.strategies))
@@ -205,6 +208,8 @@ def _apart(
             axes.spines["top"].set(color=look[strategy].colour, linewidth=pt(2.2))
             _finish(axes, measure, metric, curves, results.runs)
             axes.set(xlabel="", ylabel="")
+        if measure == "train_loss" and _on_log(curves, results.runs):
+            grid[0].set_yscale("log")  # of all; seaborn takes means of logarithms on such an axis
         side_label(part, label)
         part.supxlabel("Epoch", fontsize="medium")
     return figure
@@ -265,7 +270,11 @@ def _usual(curves: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.Series[float], 
 def _on_log(curves: pd.DataFrame, runs: pd.DataFrame) -> bool:
     """Whether losses span so much that a linear axis would show the first epochs alone."""
     usual, _ = _usual(curves, runs)
-    return len(usual) > 0 and 0 < SPAN * float(usual.min()) < float(usual.max())
+    return (
+        not _one_epoch(curves)
+        and len(usual) > 0
+        and 0 < SPAN * float(usual.min()) < float(usual.max())
+    )
 
 
 def _bounds(curves: pd.DataFrame, runs: pd.DataFrame) -> tuple[float, float] | None:
@@ -292,12 +301,12 @@ def _finish(
         clip_axis(axes, metric)
         mark_worst(axes, metric)
         return
-    bounds, log = _bounds(curves, runs), _on_log(curves, runs)
-    if log:
-        axes.set_yscale("log")
+    bounds = _bounds(curves, runs)
     if bounds is not None:
         axes.set_ylim(*bounds)
-    if not (log or _one_epoch(curves)) and is_accuracy(metric):  # another loss may well be negative
+    if not (_on_log(curves, runs) or _one_epoch(curves)) and is_accuracy(
+        metric
+    ):  # another loss may well be negative
         axes.set_ylim(bottom=0)
 
 

@@ -28,7 +28,6 @@ LONGEST = (
     "tests/cli/test_compare.py",
     "tests/execution/test_comparison.py",
     "tests/training/test_graphs.py",
-    "tests/tuning/test_kills.py",
     "tests/figures/test_figures.py",
     "tests/clipping/test_sharded.py",
     "tests/training/parallel/test_parallel.py",

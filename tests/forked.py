@@ -2,7 +2,7 @@
 
 Loading torch takes longer than most of what they are started for. The programs are the same, and
 so are their pipes, environment and process group; whoever started one can wait for it and kill it.
-Tests of whole commands, and drills, start what they start from nothing.
+What tests start themselves, whole commands and their workers, begins with a fresh Python.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,16 +30,18 @@ PROGRAMS = (
     "from gclip.training.contract.other_process import main; main()",
 )
 PARENT = """
-import json, os, random, socket, sys, traceback
+import json, os, random, signal, socket, sys, traceback
 import numpy, pandas, torch, torch._dynamo
 import gclip.execution.job_trainer, gclip.execution.worker, gclip.results, gclip.testing.process
 import gclip.training.fleet.train, gclip.training.trainer
 from gclip.training.contract import other_process
 
 path = list(sys.path)
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever asks
 
 def become(order, files):
     os.chdir(order["folder"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(order["environment"])
     if order["group"] is not None:
@@ -88,22 +91,27 @@ class Parent:
     def __init__(self) -> None:
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root = str(Path(__file__).parents[1])
+        # Hashes of text differ from process to process, as they do for users.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment.pop("PYTHONHASHSEED", None)
         self._process = _POPEN(
             [sys.executable, "-c", PARENT, str(other.fileno())],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=root,
-            pass_fds=[other.fileno()], env={**os.environ, "OMP_NUM_THREADS": "1"},
+            pass_fds=[other.fileno()], env=environment,
         )  # fmt: skip
         other.close()
+        self._one_at_a_time = threading.Lock()
 
     def start(self, files: dict[int, int], **order: Any) -> int:
         """A process with these files as its standard ones; its pid, which is a child's of ours."""
         message = json.dumps({**order, "numbers": list(files)}).encode()
-        with _adopting():
+        with self._one_at_a_time, _adopting():
             socket.send_fds(self._socket, [message], list(files.values()))
             return int(self._socket.recv(16))
 
     def close(self) -> None:
         """End it."""
+        self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._process.wait()
 

@@ -83,11 +83,13 @@ def _keep_store() -> tuple[int, int, int]:
     keeper = os.fork()
     if not keeper:
         os.close(end)
-        torch_dist: Any = dist
-        store = torch_dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        os.write(tell, str(store.port).encode())
-        os.read(wait, 1)  # until whoever has the other end closes it, or dies
-        os._exit(0)
+        try:
+            torch_dist: Any = dist
+            store = torch_dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+            os.write(tell, str(store.port).encode())
+            os.read(wait, 1)  # until whoever has the other end closes it, or dies
+        finally:
+            os._exit(0)
     os.close(tell)
     os.close(wait)
     port = int(os.read(ready, 16))

@@ -33,7 +33,7 @@ OPTIONAL = ("accelerate", "lightning", "tensorboard", "transformers")
 out, but none is where ``GCLIP_FRAMEWORKS`` is set."""
 TINY = {"fraction": 0.1, "epochs": 1, "batch_size": 64}
 TRIALS, SEEDS = 2, 2
-SLOW = ("another_process", "compiled", "compiled_steps", "no_waiting")
+SLOW = ("another_process", "compiled_steps")
 """Promises that take seconds, which the contracts' own tests look at."""
 
 

@@ -219,13 +219,20 @@ def _frame(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        frame = pd.read_csv(path, low_memory=False)
+        frame: pd.DataFrame = pd.read_csv(path, low_memory=False, **_exact())
     except FileNotFoundError:
         raise UsageError(f"there is no record in '{path.parent}': it lacks {path.name}") from None
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(f"'{path}' cannot be read: {error}") from error
     texts = [name for name in _TEXTS if name in frame]
     return frame.astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
+
+
+def _exact() -> dict[str, Any]:
+    """What makes pandas read every digit: before version 3 its usual way rounds the last ones."""
+    import pandas as pd
+
+    return {"float_precision": "round_trip"} if int(pd.__version__.split(".")[0]) < 3 else {}
 
 
 def _packed(frame: pd.DataFrame) -> bytes:

@@ -12,7 +12,7 @@ from gclip.testing.promises import promise
 from gclip.testing.rigs import Rig
 from gclip.testing.subject import Subject
 
-BEFORE, AFTER = 12, 6
+BEFORE, AFTER = 25, 6
 BACKWARDS: Shapes = {name: SHAPES[name] for name in reversed(list(SHAPES))}
 
 

@@ -29,7 +29,7 @@ CALL_MODES: dict[str, tuple[bool, bool]] = {
     "asked by `if not clipper.step().skipped`": (False, False),
 }
 """How a loop is told that a step is skipped: whether it is attached, whether by a closure."""
-BY_RULE = {"AdamW": "asked by `if not clipper.step().skipped`", "SGD": "attached, with a closure"}
+BY_RULE = {"AdamW": "asked by `if not clipper.step().skipped`", "SGD": "attached"}
 """In which way a step is taken that a strategy's own rule is to leave out."""
 SPIKES = {9: 1.0, 39: 1e3, 139: 1e6}
 """How large gradients are at which steps; at the others a thousandth."""

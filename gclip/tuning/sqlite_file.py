@@ -78,13 +78,14 @@ def _schema_of(path: Path) -> str:
     """
     if not path.is_file():
         return ""
-    with (
-        contextlib.closing(_connect(path, create=False)) as database,
-        contextlib.suppress(sqlite3.OperationalError),  # there is no such table
-    ):
-        found = database.execute("SELECT version_num FROM alembic_version").fetchone()
-        return str(found[0]) if found else ""
-    return ""
+    with contextlib.closing(_connect(path, create=False)) as database:
+        try:
+            found = database.execute("SELECT version_num FROM alembic_version").fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+            return ""
+    return str(found[0]) if found else ""
 
 
 def _check_tables(path: Path) -> None:

@@ -6,11 +6,13 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.text import Text
 from scipy import stats
 
 from gclip import figures
-from gclip.figures import forest, ranks, stability_map
+from gclip.figures import forest, learning_curves, ranks, stability_map
 from gclip.results import Results
 from gclip.results.metrics import metric_of
 from gclip.results.statistics import compare_table, mean_interval
@@ -156,3 +158,31 @@ def test_importances_are_optunas() -> None:
     assert shares is not None
     assert [bar.get_width() for bar in axes.patches] == [pytest.approx(v) for v in shares.values()]
     assert importances_of(trials[trials["strategy"] == "none"]) is None
+
+
+@pytest.mark.parametrize("few", [8, 1], ids=["together", "a panel each"])
+@pytest.mark.parametrize(("low", "scale"), [(1e-3, "log"), (0.0, "linear"), (0.5, "linear")])
+def test_losses_over_decades_have_a_logarithmic_axis_and_plain_means(
+    few: int, low: float, scale: str, compared: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning_curves, "FEW", few)
+    finished = compared.runs[compared.runs["status"] == "finished"]
+    chance = np.random.default_rng(0)
+    rows = [
+        {"key": run["key"], "strategy": run["strategy"], "seed": run["seed"], "epoch": epoch,
+         "accuracy": 0.5, "score": 0.5, "train_loss": loss * float(chance.uniform(0.5, 2))}
+        for run in finished.to_dict("records")
+        for epoch, loss in enumerate((2.0, 1.5, low), start=1)
+    ]  # fmt: skip
+    curves = pd.DataFrame(rows)
+    drawn = figures.draw("learning_curves", Results(finished, curves, compared.steps))
+    axes = [each for each in drawn.axes if each.get_yscale() == scale and each.lines]
+    assert any("logarithmic" in text for text in texts_of(drawn)) == (scale == "log")
+    means = curves.groupby(["strategy", "epoch"])["train_loss"].mean().unstack().to_numpy()
+    lines = [np.asarray(line.get_ydata(), float) for each in axes for line in each.lines]
+    for mean in means:
+        assert any(len(y) == 3 and np.allclose(y, mean, rtol=1e-9) for y in lines)
+
+
+def texts_of(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text)]

@@ -1,4 +1,4 @@
-"""Studies survive ``kill -9``: small drills; ``kill_drill.py`` has the large ones."""
+"""Studies survive ``kill -9``: a small drill; ``kill_drill.py`` has the large ones."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from gclip.training.fleet.clipper import FleetClipper
 from gclip.training.fleet.grouping import group_vectorizable
 from gclip.training.fleet.nonfinite import NotFinite
 
-RUNS, STEPS = 5, 20
+RUNS, STEPS = 5, 30
 SHAPES = {
     "conv.weight": (4, 2, 3, 3),
     "conv.bias": (4,),
