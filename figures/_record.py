@@ -57,19 +57,17 @@ def draw_record(
     asked = None if only is None else [choose(name, figures.names(), "figure") for name in only]
     kinds = [choose(kind, figures.FORMATS, "figure format") for kind in formats]
     todo = [
-        (part.name, name)
-        for part in parts_of(record, parts)
-        for name in (part.figures if asked is None else asked)
+        (part.name, part.figures if asked is None else asked) for part in parts_of(record, parts)
     ]
     painter = _Painter(record, Path(out), kinds, dpi, (style, width, title))
     workers = min(workers, len(todo), _MOST_WORKERS)
     if workers <= 1:
-        found = [painter.draw(what) for what in todo]
+        found = [painter.draw(*part) for part in todo]
     else:
         # Started anew, not forked: whoever forks beside a thread may copy a lock for good.
         start = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, start, _begin, (painter,)) as pool:
-            found = [*pool.map(_draw, todo)]
+            found = [*pool.map(_draw, *zip(*todo, strict=True))]
     files = [path for paths in found for path in paths]
     if not files:
         raise UsageError("the record has nothing for these figures")
@@ -78,7 +76,7 @@ def draw_record(
 
 @dataclass
 class _Painter:
-    """Draws one figure after another of a record."""
+    """Draws one part after another of a record."""
 
     record: Record
     out: Path
@@ -86,20 +84,22 @@ class _Painter:
     dpi: int | None
     page: tuple[str, str | float | None, bool]
 
-    def draw(self, what: tuple[str, str]) -> list[Path]:
-        """The files of a figure of a part; none where it has nothing to show."""
+    def draw(self, part: str, names: Iterable[str]) -> list[Path]:
+        """The files of those figures of a part that have something to show."""
         from gclip import figures
         from gclip.figures._page import on_page
 
-        part, name = what
+        results, files = self.record.results(part), list[Path]()
         style, width, title = self.page
-        results = self.record.results(part)
         with on_page(style, width, title):
-            if not figures.applies(name, results.scored()):
-                return []
-            figure = figures.draw(name, results, style=style, width=width, title=title)
-            files = [self.out / part / f"{name}.{kind}" for kind in self.kinds]
-            return [figures.save(figure, file, dpi=self.dpi) for file in files]
+            for name in names:
+                if figures.applies(name, results.scored()):
+                    figure = figures.draw(name, results, style=style, width=width, title=title)
+                    files += [
+                        figures.save(figure, self.out / part / f"{name}.{kind}", dpi=self.dpi)
+                        for kind in self.kinds
+                    ]
+        return files
 
 
 _painters: list[_Painter] = []
@@ -111,5 +111,5 @@ def _begin(painter: _Painter) -> None:
     _painters.append(painter)
 
 
-def _draw(what: tuple[str, str]) -> list[Path]:
-    return _painters[0].draw(what)
+def _draw(part: str, names: Iterable[str]) -> list[Path]:
+    return _painters[0].draw(part, names)

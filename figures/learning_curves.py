@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -63,13 +63,14 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         figure: draw into it; else into one of its own.
     """
     curves, metric = completed(results), metric_of(results.runs)
+    losses = _loss_axis(curves, results.runs)
     measures = {
         "score": axis_label(split(results.runs), metric),
         "train_loss": "Training loss" + (" (cross-entropy)" if is_accuracy(metric) else ""),
     }
     few = len(results.strategies) <= FEW
     panels_of = _together if few else _apart
-    figure = panels_of(results, curves, measures, metric, figure)
+    figure = panels_of(results, curves, measures, metric, losses, figure)
     title(figure, "Learning curves", results.runs)
     if _one_epoch(curves):
         marks = (
@@ -87,10 +88,8 @@ def draw(results: Results, figure: Figure | SubFigure | None = None) -> Figure |
         figure,
         marks,
         others if few else f"{others} Panel colours as in all figures.",
-        ""
-        if _bounds(curves, results.runs) is None
-        else "Losses of runs that diverge leave the axis.",
-        "The axis of losses is logarithmic." if _on_log(curves, results.runs) else "",
+        "" if losses.ends is None else "Losses of runs that diverge leave the axis.",
+        "The axis of losses is logarithmic." if losses.log else "",
         f"After a run diverges it scores {worst_of(metric, 'chance level')}, and there is no mean "
         "loss any more: "
         f"the faint {'point' if _one_epoch(curves) else 'line'} is the mean of the others."
@@ -134,6 +133,7 @@ def _together(
     curves: pd.DataFrame,
     measures: dict[str, str],
     metric: Metric,
+    losses: _LossAxis,
     into: Figure | SubFigure | None,
 ) -> Figure | SubFigure:
     look = looks(results.strategies)
@@ -147,8 +147,8 @@ def _together(
                 _points(axes, own, measure, look[strategy], place)
             else:
                 _curve(axes, own, measure, look[strategy])
-        _finish(axes, measure, metric, curves, results.runs)
-        if measure == "train_loss" and _on_log(curves, results.runs):
+        _finish(axes, measure, metric, curves, losses)
+        if measure == "train_loss" and losses.log:
             axes.set_yscale("log")
         axes.set(xlabel="Epoch", ylabel=upright(figure, label, 0.8 if side_by_side else 0.38))
         if _one_epoch(curves):
@@ -175,6 +175,7 @@ def _apart(
     curves: pd.DataFrame,
     measures: dict[str, str],
     metric: Metric,
+    losses: _LossAxis,
     into: Figure | SubFigure | None,
 ) -> Figure | SubFigure:
     look = looks(results.strategies)
@@ -206,9 +207,9 @@ def _apart(
             name = f"{wrapped(strategy, width)}\n{counted(_of(results.runs, strategy))}"
             axes.set_title(name, fontsize="small")
             axes.spines["top"].set(color=look[strategy].colour, linewidth=pt(2.2))
-            _finish(axes, measure, metric, curves, results.runs)
+            _finish(axes, measure, metric, curves, losses)
             axes.set(xlabel="", ylabel="")
-        if measure == "train_loss" and _on_log(curves, results.runs):
+        if measure == "train_loss" and losses.log:
             grid[0].set_yscale("log")  # of all; seaborn takes means of logarithms on such an axis
         side_label(part, label)
         part.supxlabel("Epoch", fontsize="medium")
@@ -259,39 +260,37 @@ def _curve(
     )
 
 
-def _usual(curves: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.Series[float], float]:
-    """Losses of the runs that finished, and the largest of all."""
+class _LossAxis(NamedTuple):
+    """How losses are drawn.
+
+    Attributes:
+        log: whether they span so much that a linear axis would show the first epochs alone.
+        ends: of the axis, if a run that diverged would flatten all the others; else None.
+    """
+
+    log: bool
+    ends: tuple[float, float] | None
+
+
+def _loss_axis(curves: pd.DataFrame, runs: pd.DataFrame) -> _LossAxis:
     losses = curves[np.isfinite(curves["train_loss"])]
     finished = runs.loc[runs["status"] == "finished", "key"]
     usual = losses.loc[losses["key"].isin(finished), "train_loss"]
-    return usual, float(losses["train_loss"].max())
-
-
-def _on_log(curves: pd.DataFrame, runs: pd.DataFrame) -> bool:
-    """Whether losses span so much that a linear axis would show the first epochs alone."""
-    usual, _ = _usual(curves, runs)
-    return (
-        not _one_epoch(curves)
-        and len(usual) > 0
-        and 0 < SPAN * float(usual.min()) < float(usual.max())
-    )
-
-
-def _bounds(curves: pd.DataFrame, runs: pd.DataFrame) -> tuple[float, float] | None:
-    """The axis of losses, if a run that diverged would flatten all the others; else None."""
-    usual, largest = _usual(curves, runs)
-    if usual.empty or largest <= 10 * abs(usual.max()):
-        return None
+    if usual.empty:
+        return _LossAxis(False, None)
     low, high = float(usual.min()), float(usual.max())
-    if _on_log(curves, runs):
+    log = not _one_epoch(curves) and 0 < SPAN * low < high
+    if losses["train_loss"].max() <= 10 * abs(high):
+        return _LossAxis(log, None)
+    if log:
         margin = (high / low) ** 0.08
-        return low / margin, high * margin
+        return _LossAxis(log, (low / margin, high * margin))
     margin = 0.08 * (high - low) or 1.0
-    return low - margin, high + margin
+    return _LossAxis(log, (low - margin, high + margin))
 
 
 def _finish(
-    axes: Axes, measure: str, metric: Metric, curves: pd.DataFrame, runs: pd.DataFrame
+    axes: Axes, measure: str, metric: Metric, curves: pd.DataFrame, losses: _LossAxis
 ) -> None:
     if not _one_epoch(curves):
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -301,12 +300,10 @@ def _finish(
         clip_axis(axes, metric)
         mark_worst(axes, metric)
         return
-    bounds = _bounds(curves, runs)
-    if bounds is not None:
-        axes.set_ylim(*bounds)
-    if not (_on_log(curves, runs) or _one_epoch(curves)) and is_accuracy(
-        metric
-    ):  # another loss may well be negative
+    if losses.ends is not None:
+        axes.set_ylim(*losses.ends)
+    plain = not (losses.log or _one_epoch(curves))
+    if plain and is_accuracy(metric):  # another loss may well be negative
         axes.set_ylim(bottom=0)
 
 

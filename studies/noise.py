@@ -123,9 +123,9 @@ def table(runs: pd.DataFrame) -> list[dict[str, Any]]:
     least = trained_from(scored(runs))
     groups: Any = runs.groupby(["disturbance", "level", "strategy"], sort=False)
     by_cell = {(name, float(level), text): some for (name, level, text), some in groups}
-    conditions = list(dict.fromkeys(cell[:2] for cell in by_cell))
-    order = list(dict.fromkeys([CLEAN, *LEVELS, *(name for name, _ in conditions)]))
-    for name, level in sorted(conditions, key=lambda each: (order.index(each[0]), each[1])):
+    places = {name: place for place, name in enumerate([CLEAN, *LEVELS])}
+    conditions = {cell[:2] for cell in by_cell}
+    for name, level in sorted(conditions, key=lambda c: (places.get(c[0], len(places)), *c)):
         by_strategy = {cell[2]: some for cell, some in by_cell.items() if cell[:2] == (name, level)}
         none = by_strategy["none"]
         versus = compared(

@@ -29,8 +29,27 @@ PROGRAMS = (
     "from gclip.testing.process import main; main()",
     "from gclip.training.contract.other_process import main; main()",
 )
-PARENT = """
-import json, os, random, signal, socket, sys, traceback
+RUN = """
+import os, sys, traceback
+
+def run(program, names):
+    code = 0
+    try:
+        exec(program, {"__name__": "__main__", **names})
+    except SystemExit as error:
+        code = error.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+"""
+"""A program to its end, in a process that was forked for it."""
+PARENT = (
+    RUN
+    + """
+import json, random, signal, socket
 import numpy, pandas, torch, torch._dynamo
 import gclip.execution.job_trainer, gclip.execution.worker, gclip.results, gclip.testing.process
 import gclip.training.fleet.train, gclip.training.trainer
@@ -51,17 +70,7 @@ def become(order, files):
         os.close(file)
     sys.path[:] = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *path]
     random.seed(), numpy.random.seed(), torch.seed()
-    code = 0
-    try:
-        exec(order["program"], {"__name__": "__main__"})
-    except SystemExit as error:
-        code = error.code or 0
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    run(order["program"], {})
 
 asked = socket.socket(fileno=int(sys.argv[1]))
 while True:
@@ -83,6 +92,7 @@ while True:
     asked.send(os.read(told, 16))
     os.close(told)
 """
+)
 
 
 class Parent:

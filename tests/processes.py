@@ -88,6 +88,8 @@ def _keep_store() -> tuple[int, int, int]:
             store = torch_dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
             os.write(tell, str(store.port).encode())
             os.read(wait, 1)  # until whoever has the other end closes it, or dies
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(tell)

@@ -144,7 +144,7 @@ def _leaves_no_trace(subject: Subject, strategy: Strategy, policy: Nonfinite) ->
 @promise("a finite gradient, however large, leaves no NaN or inf behind, in memory or in a limit")
 def large(subject: Subject) -> Iterator[str]:
     for side in subject.sides:
-        for settings in [{}, *([subject.short] if subject.short else [])]:
+        for settings in ({}, *filter(None, [subject.short])):
             strategy = subject.try_create(side=side, **settings)
             if strategy is not None:
                 yield from _outlives_large_ones(subject, strategy)

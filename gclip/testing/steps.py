@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -23,13 +23,14 @@ OPTIMIZERS: dict[str, MakeOptimizer] = {
     "AdamW": partial(torch.optim.AdamW, lr=0.1, weight_decay=0.1),
     "SGD": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.1),
 }
+ASKED = "asked by `if not clipper.step().skipped`"
 CALL_MODES: dict[str, tuple[bool, bool]] = {
     "attached": (True, False),
     "attached, with a closure": (True, True),
-    "asked by `if not clipper.step().skipped`": (False, False),
+    ASKED: (False, False),
 }
 """How a loop is told that a step is skipped: whether it is attached, whether by a closure."""
-BY_RULE = {"AdamW": "asked by `if not clipper.step().skipped`", "SGD": "attached"}
+BY_RULE = {"AdamW": ASKED, "SGD": "attached"}
 """In which way a step is taken that a strategy's own rule is to leave out."""
 SPIKES = {9: 1.0, 39: 1e3, 139: 1e6}
 """How large gradients are at which steps; at the others a thousandth."""
@@ -56,7 +57,11 @@ def _by_rule(
     subject: Subject, side: str, optimizer: str
 ) -> tuple[Strategy | None, list[Gradients]]:
     """The strategy with the rule ``skip``, and steps of which it skips the last; None if never."""
-    spiked: list[Gradients] = []  # as far as any setting has needed them
+
+    @cache  # as far as any setting needs them
+    def spiked(step: int) -> Gradients:
+        return gradients(SHAPES, step, subject.seed, SPIKES.get(step, 1e-3))
+
     for settings in ({}, *subject.sweep(3)[:2]):  # small limits bind sooner
         strategy = subject.try_create(
             rule="skip", floor=0.0, side=side, **subject.short, **settings
@@ -65,12 +70,10 @@ def _by_rule(
             continue
         loop = Loop(strategy, OPTIMIZERS[optimizer], attached=True, seed=subject.seed)
         for step in range(max(SPIKES) + 1):
-            if step == len(spiked):
-                spiked.append(gradients(SHAPES, step, subject.seed, SPIKES.get(step, 1e-3)))
-            if bool(loop.step(spiked[step]).skipped):
+            if bool(loop.step(spiked(step)).skipped):
                 if not step:  # there is nothing yet that could be changed
                     break
-                return strategy, spiked[: step + 1]
+                return strategy, [spiked(each) for each in range(step + 1)]
     return None, []
 
 

@@ -51,7 +51,8 @@ def storage_in(path: Path, *, create: bool = False) -> Iterator[RDBStorage]:
                 skip_table_creation=not create,
                 skip_compatibility_check=schema in _compatible,
             )
-            _compatible.update({schema or _schema_of(path)} - {""})
+            if schema := schema or _schema_of(path):
+                _compatible.add(schema)
         yield storage
     except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
         raise _unreadable(path, error) from error

@@ -129,7 +129,15 @@ def test_a_ratio_to_the_weights_is_not_taken_of_the_gradients():
     torch.testing.assert_close(model.weight.grad, torch.full((2, 3), 0.02))
 
 
-@pytest.mark.parametrize(("via", "nonfinite"), [("bound", "skip"), ("attach", "keep")])
+@pytest.mark.parametrize(
+    ("via", "nonfinite"),
+    [
+        ("bound", "skip"),
+        ("attach", "keep"),
+        pytest.param("bound", "keep", marks=pytest.mark.drill),
+        pytest.param("attach", "skip", marks=pytest.mark.drill),
+    ],
+)
 def test_steps_that_are_not_finite(via, nonfinite):
     plain, record, _ = train("norm(max_norm=0.5)", via, nonfinite_at=6, nonfinite=nonfinite)
     other, same, graphs = train(

@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.forked import RUN
+
 PATIENCE = 600.0
 COMMAND = "from gclip.cli.command import main; sys.exit(main())"
-PARENT = """
-import json, os, signal, sys, traceback
+PARENT = (
+    RUN
+    + """
+import json, signal
 import torch, optuna, pandas
 import gclip.cli.command, gclip.execution, gclip.training.fleet.train
 gclip.names()
@@ -28,17 +32,7 @@ def become(order):
     for number, name in ((1, order["out"]), (2, order["err"])):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
     sys.argv = ["gclip", *order["arguments"]]
-    code = 0
-    try:
-        exec(order["code"], {"sys": sys, "__name__": "__main__"})
-    except SystemExit as error:
-        code = error.code or 0
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    run(order["code"], {"sys": sys})
 
 for line in sys.stdin:
     order = json.loads(line)
@@ -52,6 +46,7 @@ for line in sys.stdin:
         answer = os.waitstatus_to_exitcode(status) if pid else None
     print(json.dumps(answer), flush=True)
 """
+)
 
 
 class Loaded:

@@ -141,9 +141,19 @@ def test_steps_are_left_out_without_a_look(optimizer, way, monkeypatch):
 # -- fleets ----------------------------------------------------------------------------------------
 
 
+EQUAL, MIXED = (0.01,) * 5, (0.01, 0.02, 0.005, 0.01, 0.01)
+"""Learning rates of the runs of a fleet."""
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(
-    ("spike", "rates"), [(1000.0, (0.01,) * 5), (math.inf, (0.01, 0.02, 0.005, 0.01, 0.01))]
+    ("spike", "rates"),
+    [
+        (1000.0, EQUAL),
+        (math.inf, MIXED),
+        pytest.param(1000.0, MIXED, marks=pytest.mark.drill),
+        pytest.param(math.inf, EQUAL, marks=pytest.mark.drill),
+    ],
 )
 def test_a_run_that_skips_is_the_same_in_a_fleet(optimizer, spike, rates, digits, monkeypatch):
     monkeypatch.setattr("gclip.training.disturbances.SPIKE", spike)
